@@ -1,0 +1,67 @@
+"""The root command: it names the others and turns errors into one sentence and an exit code."""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from edgefuse_devices import __version__
+from edgefuse_devices.errors import EdgeFuseError
+
+app = typer.Typer(
+    name="edgefuse",
+    help="Fine-tune language models on small boards.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"edgefuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001 - its callback prints
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="EDGEFUSE_DEBUG", help="Show tracebacks and logs.")
+    ] = False,
+) -> None:
+    """Fine-tune language models on small boards."""
+    if debug:
+        os.environ["EDGEFUSE_DEBUG"] = "1"
+        logging.basicConfig(level=logging.DEBUG)
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 a mistake of ours, 2 a mistake of the user's, 130 interrupted.
+    """
+    try:
+        app()
+    except EdgeFuseError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted.", 130)
+    except Exception as error:  # noqa: BLE001 - the last resort: a sentence, not a traceback
+        _fail(
+            f"{type(error).__name__}: {error} (this is a mistake of ours: "
+            "`edgefuse --debug …` shows where it comes from)",
+            1,
+        )
+
+
+def _fail(sentence: str, code: int) -> None:
+    if os.environ.get("EDGEFUSE_DEBUG"):
+        raise  # noqa: PLE0704 - called from an except clause
+    sys.stderr.write(f"edgefuse: {sentence}\n")
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""A torch module becomes a gradient graph, and the graph a bundle."""

@@ -1,0 +1,1 @@
+"""A bundle is trained, evaluated and measured, by ONNX Runtime and without torch."""

@@ -1,0 +1,326 @@
+"""The bundle: the one thing that export and runtime share.
+
+A bundle is a directory. `manifest.json` says what is in it; nothing in it is executable or pickled.
+
+    manifest.json            the structs below
+    train.onnx               batch and trained parameters → loss, gradient norm, every gradient
+    optimizer.onnx           one AdamW step over a block of elements
+    inference.onnx           batch → logits; every weight an external initializer, P folded
+    trainable.safetensors    what is trained, as it stands before the first step
+    frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
+    tokenizer.json           of the Hugging Face tokenizers library
+    model/                   configuration and tokenizer files, for `convert --to transformers`
+    training/                the artifacts of onnxruntime-training, where that is the engine
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from safetensors.numpy import load_file
+
+from edgefuse_devices.errors import BundleError
+from edgefuse_devices.profile import DeviceProfile
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+EngineName = Literal["onnxruntime", "onnxruntime-training"]
+
+
+class _Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class FileEntry(_Record):
+    """A file of the bundle.
+
+    Attributes:
+        size: Bytes.
+        sha256: Lower-case hexadecimal digest.
+    """
+
+    size: int
+    sha256: str
+
+
+class Parameter(_Record):
+    """A trained parameter: an input of train.onnx, a tensor in trainable.safetensors.
+
+    Attributes:
+        name: Its name in the torch model, in the graphs and in the safetensors file.
+        shape: Its dimensions.
+        gradient: The output of train.onnx that holds its gradient, of the same shape.
+        decay: Whether weight decay applies (not on biases and norms).
+    """
+
+    name: str
+    shape: list[int]
+    gradient: str
+    decay: bool
+
+
+class Fold(_Record):
+    """How P (the cluster sizes) goes into a down-projection for inference.
+
+    Attributes:
+        weight: The parameter to multiply, trained or frozen.
+        multiplicity: The tensor of frozen.safetensors to multiply it by, of shape (width,).
+        axis: The axis of the weight that has the block's width.
+    """
+
+    weight: str
+    multiplicity: str
+    axis: int
+
+
+class ModelInfo(_Record):
+    """Where the model came from.
+
+    Attributes:
+        source: What was given to export: a hub name or the name of a directory.
+        architecture: `model_type` of its configuration.
+        parameters: Count of all parameters, frozen ones included.
+        intermediate_sizes: MLP width of every layer, bottom first.
+        compression: The method that fused it, or None.
+    """
+
+    source: str
+    architecture: str
+    parameters: int
+    intermediate_sizes: list[int]
+    compression: str | None = None
+
+
+class Tuning(_Record):
+    """What trains.
+
+    Attributes:
+        method: full, full-without-embeddings, head …
+        trained_parameters: Count of elements that get a gradient.
+    """
+
+    method: str
+    trained_parameters: int
+
+
+class AdamW(_Record):
+    """Decoupled weight decay and bias correction (Loshchilov & Hutter, arXiv 1711.05101).
+
+    Attributes:
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Applied to parameters whose `decay` is true.
+        max_gradient_norm: Global-norm clipping, each fused row weighed by 1/√n; 0 turns it off.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+
+
+class PredictedMemory(_Record):
+    """Bytes that training is expected to hold, for the bundle's batch size and sequence length."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    frozen: int
+
+    @property
+    def total(self) -> int:
+        """All of them, in bytes, the interpreter and libraries not counted."""
+        return (
+            self.parameters + self.gradients + self.optimizer + self.activations + self.frozen
+        )
+
+
+class Certificate(_Record):
+    """Proof that the graph computes what torch computes, at a shape other than the traced one.
+
+    Attributes:
+        traced_shape: (batch, sequence) of the trace.
+        checked_shape: (batch, sequence) of the check.
+        loss_difference: |loss of ONNX Runtime − loss of torch|.
+        gradients: Count of gradients compared: all of them.
+        worst_gradient: The parameter whose gradient differs most.
+        worst_gradient_error: max |g − g_torch| / (max |g_torch| + 1e-6) over all parameters.
+        logits_difference: max |logits of inference.onnx − logits of torch|.
+    """
+
+    traced_shape: tuple[int, int]
+    checked_shape: tuple[int, int]
+    loss_difference: float
+    gradients: int
+    worst_gradient: str
+    worst_gradient_error: float
+    logits_difference: float
+
+
+class Manifest(_Record):
+    """What is in a bundle, and what it was made for.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote it.
+        edgefuse_version: That EdgeFuse.
+        engine: The engine whose graphs it holds.
+        engine_version: The version of that engine which the checks ran on.
+        task: The task, in optimum's terms.
+        labels: The label of every class, in the order of the logits.
+        inputs: Batch inputs of the graphs, int64 of shape (batch, sequence); `labels` (batch,)
+            comes besides in train.onnx.
+        padding_id: Token id that pads `input_ids`.
+        sequence_length: Longest sequence in tokens; longer texts are cut.
+        batch_size: Rows in a batch.
+        device: The board it was exported for.
+        certificate: Absent where the engine does not expose its gradients.
+        files: Every file but the manifest, by its path with forward slashes.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    edgefuse_version: str
+    engine: EngineName
+    engine_version: str
+    task: Literal["text-classification"]
+    labels: list[str]
+    model: ModelInfo
+    tuning: Tuning
+    optimizer: AdamW
+    inputs: list[str]
+    padding_id: int
+    sequence_length: int
+    batch_size: int
+    parameters: list[Parameter]
+    folds: list[Fold]
+    device: DeviceProfile
+    predicted_memory: PredictedMemory
+    certificate: Certificate | None
+    files: dict[str, FileEntry]
+
+
+class _Version(Struct):
+    schema_version: int = 0
+
+
+class Bundle:
+    """An opened bundle: its directory, manifest and identity.
+
+    Attributes:
+        path: Its directory.
+        manifest: What is in it.
+        id: SHA-256 of manifest.json, which itself holds the digest of every file.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, identity: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.id = identity
+
+    def trainable(self) -> dict[str, np.ndarray]:
+        """Trained parameters before the first step, float32 copies by name."""
+        return load_file(self.path / "trainable.safetensors")
+
+    def frozen(self) -> dict[str, np.ndarray]:
+        """Frozen parameters, buffers and multiplicities by name."""
+        return load_file(self.path / "frozen.safetensors")
+
+
+def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Args:
+        path: Its directory.
+        verify: Also compare the SHA-256 of every file, not only its presence and size.
+
+    Raises:
+        BundleError: It is no bundle, was cut short or changed, or is of a newer schema.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(
+            f"{path} is no bundle: it has no {MANIFEST}",
+            "Make one with `edgefuse export MODEL BUNDLE --device NAME`",
+        )
+    raw = file.read_bytes()
+    manifest = _decode(raw, file)
+    for name, entry in manifest.files.items():
+        _check_file(path / name, entry, verify=verify)
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def write_manifest(path: Path, manifest: Manifest) -> Bundle:
+    """Write manifest.json, the last file of a bundle to be written, and open the bundle."""
+    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    (path / MANIFEST).write_bytes(raw)
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def describe_files(path: Path) -> dict[str, FileEntry]:
+    """Size and digest of every file below `path`, the manifest excepted."""
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p != path / MANIFEST)
+    return {
+        p.relative_to(path).as_posix(): FileEntry(size=p.stat().st_size, sha256=digest(p))
+        for p in files
+    }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _decode(raw: bytes, file: Path) -> Manifest:
+    again = "Copy the bundle again, or export it anew"
+    try:
+        version = msgspec.json.decode(raw, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{file.parent} was made by a newer EdgeFuse (bundle schema {version}, "
+                f"this one reads up to {SCHEMA_VERSION})",
+                "Update EdgeFuse on this machine: pip install --upgrade edgefuse",
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{file} cannot be read: {error}", again) from error
+
+
+def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+    again = "Copy the bundle again, or export it anew"
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle", again)
+    if path.stat().st_size != entry.size:
+        raise BundleError(
+            f"{path} was cut short or changed: {path.stat().st_size} bytes, "
+            f"the manifest says {entry.size}",
+            again,
+        )
+    if verify and digest(path) != entry.sha256:
+        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's", again)
+
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AdamW",
+    "Bundle",
+    "Certificate",
+    "EngineName",
+    "FileEntry",
+    "Fold",
+    "Manifest",
+    "ModelInfo",
+    "Parameter",
+    "PredictedMemory",
+    "Tuning",
+    "describe_files",
+    "digest",
+    "open_bundle",
+    "write_manifest",
+]

@@ -1,0 +1,82 @@
+"""The one interface of both engines, and the choice between them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.bundle import Bundle
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that go through the graph together.
+
+    Attributes:
+        inputs: Each of the manifest's `inputs`, int64 of shape (batch, sequence).
+        labels: int64 of shape (batch,).
+        tokens: Count of tokens that are not padding.
+    """
+
+    inputs: dict[str, NDArray[np.int64]]
+    labels: NDArray[np.int64]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step reports.
+
+    Attributes:
+        loss: Mean cross-entropy over the batch, before the update.
+        gradient_norm: Global norm before clipping, fused rows weighed by 1/√n;
+            NaN where the engine does not say.
+    """
+
+    loss: float
+    gradient_norm: float
+
+
+class Engine(Protocol):
+    """Forward, backward and optimizer over a bundle."""
+
+    def step(self, batch: Batch, learning_rate: float) -> Step:
+        """Train on one batch."""
+        ...
+
+    def parameters(self) -> Tensors:
+        """Trained parameters as they stand now, by name; views that later steps change."""
+        ...
+
+    def state(self) -> Tensors:
+        """Everything that `load_state` needs to go on bit for bit, views included."""
+        ...
+
+    def load_state(self, state: Tensors) -> None:
+        """Continue from what `state` returned, here or in another process."""
+        ...
+
+
+def open_engine(bundle: "Bundle", *, threads: int) -> Engine:
+    """Make the engine that the bundle was exported for, with its parameters at their start.
+
+    Args:
+        bundle: An opened bundle.
+        threads: Intra-operator threads of ONNX Runtime.
+
+    Raises:
+        BundleError: The engine's package is not installed here.
+    """
+    if bundle.manifest.engine == "onnxruntime":
+        from edgefuse_runtime.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
+
+        return OnnxRuntimeEngine(bundle, threads=threads)
+    from edgefuse_runtime.onnxruntime_training_engine import (  # noqa: PLC0415
+        OnnxRuntimeTrainingEngine,
+    )
+
+    return OnnxRuntimeTrainingEngine(bundle, threads=threads)
