@@ -1,0 +1,137 @@
+"""What a board is, as far as training on it goes: plain values, each with its source.
+
+A profile is read from TOML, travels inside a bundle's manifest as JSON, and is what `probe` says
+about the machine at hand.
+"""
+
+from itertools import chain
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Architecture = Literal["aarch64", "x86_64"]
+
+Text = Annotated[str, Meta(min_length=1)]
+Positive = Annotated[int, Meta(gt=0)]
+Index = Annotated[int, Meta(ge=0)]
+
+FIGURES = (
+    "soc",
+    "clusters",
+    "features",
+    "memory_mib",
+    "memory_variants_mib",
+    "memory_bandwidth_gb_s",
+    "threads",
+    "pinning",
+)
+"""The fields that need a source wherever they hold something."""
+
+
+class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Cores of one kind whose CPUs Linux numbers in a row.
+
+    Attributes:
+        core: The core's name, for example `Cortex-A76`.
+        count: How many physical cores.
+        first_cpu: The lowest of their CPU numbers in Linux.
+        max_clock_mhz: Highest clock in MHz; None where the machine does not say.
+        threads_per_core: CPUs that Linux sees in a core: 2 with simultaneous multithreading.
+    """
+
+    core: Text
+    count: Positive
+    first_cpu: Index
+    max_clock_mhz: Positive | None = None
+    threads_per_core: Positive = 1
+
+    @property
+    def cpus(self) -> range:
+        """The CPU numbers that Linux gives them."""
+        return range(self.first_cpu, self.first_cpu + self.count * self.threads_per_core)
+
+
+class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A board, or the machine at hand.
+
+    Attributes:
+        name: What `--device` calls it; `host` for the machine at hand.
+        title: What people call it.
+        soc: The system on chip, or the processor.
+        architecture: As `uname -m` says it.
+        clusters: Its cores, in the order of their CPU numbers.
+        features: Instruction-set features, as the flags in Linux's /proc/cpuinfo name them.
+        memory_mib: Memory of the variant that is planned for, in MiB.
+        memory_variants_mib: Every variant that is sold, in MiB.
+        memory_bandwidth_gb_s: Theoretical peak, 10⁹ bytes a second; None where nothing says.
+        threads: Threads that training should use.
+        pinning: The CPUs that those threads are pinned to, one each; empty leaves it to Linux.
+        reported_as: Shell patterns for what Linux calls the board: the text of
+            /proc/device-tree/model, or the processor's `model name` in /proc/cpuinfo.
+        sources: Where each of `FIGURES` comes from.
+
+    Raises:
+        ValueError: Its figures contradict each other, or one has no source. Decoding makes a
+            `msgspec.ValidationError` of it.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: Text
+    soc: Text
+    architecture: Architecture
+    clusters: Annotated[list[Cluster], Meta(min_length=1)]
+    features: list[Text]
+    memory_mib: Positive
+    memory_variants_mib: list[Positive] = []
+    memory_bandwidth_gb_s: Annotated[float, Meta(gt=0)] | None = None
+    threads: Positive
+    pinning: list[Index] = []
+    reported_as: list[Text] = []
+    sources: dict[str, Text]
+
+    @property
+    def cores(self) -> int:
+        """Count of physical cores."""
+        return sum(cluster.count for cluster in self.clusters)
+
+    @property
+    def cpus(self) -> list[int]:
+        """The CPU numbers of all cores."""
+        return list(chain.from_iterable(cluster.cpus for cluster in self.clusters))
+
+    def __post_init__(self) -> None:
+        """Check what no single field can say."""
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        cpus = self.cpus
+        if len(set(cpus)) < len(cpus):
+            problems.append("`clusters` overlap: two of them hold the same CPU number")
+        if self.memory_variants_mib and self.memory_mib not in self.memory_variants_mib:
+            problems.append(
+                f"`memory_mib` is {self.memory_mib}, which is none of `memory_variants_mib`"
+            )
+        if self.threads > len(cpus):
+            problems.append(f"`threads` is {self.threads}, and the clusters have {len(cpus)} CPUs")
+        if strangers := sorted(set(self.pinning) - set(cpus)):
+            problems.append(f"`pinning` names CPU {strangers[0]}, which no cluster has")
+        if self.pinning and len(set(self.pinning)) != self.threads:
+            problems.append(
+                f"`pinning` names {len(set(self.pinning))} CPUs for {self.threads} `threads`"
+            )
+        problems += [
+            f"`sources` says nothing about `{figure}`"
+            for figure in FIGURES
+            if getattr(self, figure) and figure not in self.sources
+        ]
+        problems += [
+            f"`sources` names `{figure}`, which is no figure of a profile"
+            for figure in self.sources
+            if figure not in FIGURES
+        ]
+        return problems
+
+
+__all__ = ["FIGURES", "Architecture", "Cluster", "DeviceProfile"]
