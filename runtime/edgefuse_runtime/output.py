@@ -1,0 +1,102 @@
+"""A directory that is whole or not there at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgefuse_devices.errors import OutputError
+
+
+@contextmanager
+def new_directory(
+    path: Path, *, marker: str, overwrite: bool = False, needed_bytes: int = 0
+) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write into, and rename it to `path` at the end.
+
+    Whatever ends the block early, Ctrl-C included, removes the temporary directory and leaves
+    `path` as it was.
+
+    Args:
+        path: The directory to make; it may exist when it is empty.
+        marker: The file that says "EdgeFuse wrote this directory", such as `edgefuse.json`.
+            Only a directory that holds it is ever replaced.
+        overwrite: Replace what is there.
+        needed_bytes: Expected size of what will be written.
+
+    Yields:
+        The directory to write into.
+
+    Raises:
+        OutputError: `path` is a file or is not empty, or the disk is too small. Raised before
+            the block begins.
+    """
+    path = path.absolute()
+    _check_replaceable(path, marker, overwrite=overwrite)
+    _check_space(path, needed_bytes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be made: {error.strerror}", "Choose another output folder"
+        ) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _replace(path, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{path} is not empty", "Name another folder, or replace this one with --overwrite"
+        )
+    if not (path / marker).is_file():
+        raise OutputError(
+            f"{path} holds files that EdgeFuse did not write (it has no {marker}), "
+            "so it is not overwritten",
+            "Name another folder, or empty this one yourself",
+        )
+
+
+def _check_space(path: Path, needed_bytes: int) -> None:
+    existing = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{path} needs about {needed_bytes / 1e6:,.0f} MB and only {free / 1e6:,.0f} MB are "
+            f"free on its disk",
+            "Make room, or choose a folder on another disk",
+        )
+
+
+def _replace(path: Path, temporary: Path) -> None:
+    if not path.exists():
+        temporary.rename(path)
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+        old = Path(aside) / "replaced"
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+__all__ = ["new_directory"]
