@@ -1,0 +1,70 @@
+# Everything here needs Python 3.11–3.13 and make, nothing else. `make help` lists the targets.
+# Paths are relative, so the folder's name may hold spaces.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --quiet --disable-pip-version-check --no-input
+
+export PYTHONUTF8 := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports unit arm64 ort-training wheel clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 16
+
+demo: $(VENV)/.demo ## Compress, export, fine-tune and measure a real model, in about three minutes
+	$(RUN) -m edgefuse demo --output demo-run --overwrite
+
+test: ## Run everything that CI runs
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory imports
+	@$(MAKE) --no-print-directory arm64
+	@$(MAKE) --no-print-directory ort-training
+	@$(MAKE) --no-print-directory unit
+
+lint: $(VENV)/.dev ## Check style and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.dev ## Check types
+	$(RUN) -m mypy
+
+imports: $(VENV)/.dev ## Check that imports run one way
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+
+unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
+	$(RUN) -m pytest -m "not arm64 and not ort_training" --cov --cov-report=term
+
+arm64: $(VENV)/.dev ## Fine-tune on an emulated ARM64 machine
+	PYTHON=$(RUN) tests/arm64/run.sh
+
+ort-training: $(VENV)/.dev ## Test the onnxruntime-training engine in an environment of its own
+	PYTHON=$(RUN) tests/ort_training/run.sh
+
+wheel: $(VENV)/.dev ## Build the wheel into dist/
+	$(RUN) -m hatchling build --target wheel
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .venv-* .arm64 .cache dist build demo-run .coverage .coverage.* \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# A stamp each, so that a second call is instant.
+$(VENV)/.pip: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "EdgeFuse needs Python 3.11, 3.12 or 3.13 and $(PYTHON) is not one of them." \
+			"Name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+	@echo "Installing EdgeFuse and its libraries into $(VENV): this takes some minutes, once." >&2
+	$(PIP) install --constraint constraints.txt --build-constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
