@@ -38,7 +38,7 @@ def print_table(
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for index, name in enumerate(columns):
-        numeric = bool(cells) and all(row[index][:1] in "0123456789-+±–" for row in cells)
+        numeric = bool(cells) and all(row[index][:1] in "0123456789-+±" for row in cells)
         table.add_column(Text(name), justify="right" if numeric else "left")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))

@@ -1,0 +1,1 @@
+"""Compression for fine-tuning: MLP blocks found, planned, fused and reported."""

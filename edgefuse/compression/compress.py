@@ -1,0 +1,155 @@
+"""`edgefuse compress` as plain functions: plan, then do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgefuse.compression.calibration import read_texts
+from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.methods import find_method
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.plan import LayerPlan, plan_layers
+from edgefuse.models.compressed import save_compressed
+from edgefuse.models.load import (
+    ModelSource,
+    empty_model,
+    find_source,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
+from edgefuse.models.record import RECORD, CompressionRecord, read_record
+from edgefuse_devices.errors import ModelError
+from edgefuse_runtime.output import new_directory
+
+_BYTES_BESIDE_WEIGHTS = 20_000_000
+
+
+@dataclass(frozen=True)
+class CompressionPlan:
+    """What a compression would do, known from the configuration alone.
+
+    Attributes:
+        source: The model.
+        config: Its configuration.
+        layers: What becomes of each block to fuse, bottom first.
+        even: Afterwards all MLPs share one width, so that plain transformers loads the result.
+        parameters_before: Elements of all parameters of the model.
+        parameters_after: The same, fused.
+    """
+
+    source: ModelSource
+    config: PretrainedConfig
+    layers: tuple[LayerPlan, ...]
+    even: bool
+    parameters_before: int
+    parameters_after: int
+
+
+def plan_compression(
+    model: str,
+    *,
+    ratio: float | None = None,
+    width: int | None = None,
+    layers: str | None = None,
+    revision: str | None = None,
+) -> CompressionPlan:
+    """Plan a compression. Reads the configuration, not the weights.
+
+    Args:
+        model: A directory or a hub name.
+        ratio: Part of each MLP's width to keep; without `ratio` and `width` a quarter.
+        width: The width to keep, instead of `ratio`.
+        layers: Such as `4-11` or `0,2,5-7`; None for all.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InputError: The model, the width or the layers do not hold; the message says why.
+    """
+    source = find_source(model, revision)
+    if read_record(Path(source.name)) is not None:
+        raise ModelError(
+            f"{model} is compressed already", "Start from the model that it was made from"
+        )
+    config = load_config(source)
+    empty = empty_model(config)
+    blocks = find_mlps(empty)
+    planned = plan_layers(blocks, ratio=ratio, width=width, layers=layers)
+    after = {layer.layer: layer.width_after for layer in planned}
+    before = empty.num_parameters()
+    return CompressionPlan(
+        source=source,
+        config=config,
+        layers=planned,
+        even=len({after.get(block.layer, block.width) for block in blocks}) == 1,
+        parameters_before=before,
+        parameters_after=before
+        - sum(layer.parameters_before - layer.parameters_after for layer in planned),
+    )
+
+
+def compress(
+    plan: CompressionPlan,
+    output: Path,
+    *,
+    method: str = "mlp-fusion",
+    seed: int = 0,
+    calibration: Path | None = None,
+    overwrite: bool = False,
+    on_layer: Callable[[], None] = lambda: None,
+) -> CompressionRecord:
+    """Fuse a model and write it as a compressed model directory, whole or not at all.
+
+    Args:
+        plan: From `plan_compression`.
+        output: The directory to make.
+        method: One of `edgefuse.compression.methods`.
+        seed: Same seed, same machine: same bytes.
+        calibration: Text to measure each block's output error on; JSONL with `text`, or .txt.
+        overwrite: Replace a compressed model that is there.
+        on_layer: Called after each fused layer.
+
+    Returns:
+        What edgefuse.json holds.
+
+    Raises:
+        InputError: The method, the model, the calibration text or the output folder do not hold.
+    """
+    chosen = find_method(method)
+    texts = read_texts(calibration) if calibration else []
+    needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
+    with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
+        tokenizer = load_tokenizer(plan.source)
+        torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
+        model = load_model(plan.source, plan.config)
+        layers = fuse_model(
+            model,
+            plan.layers,
+            chosen,
+            seed=seed,
+            tokenizer=tokenizer,
+            calibration=texts,
+            on_layer=on_layer,
+        )
+        record = CompressionRecord(
+            method=chosen.name,
+            paper=chosen.paper,
+            source=plan.source.label,
+            revision=plan.source.revision,
+            architecture=type(model).__name__,
+            seed=seed,
+            even=plan.even,
+            parameters_before=plan.parameters_before,
+            parameters_after=_count(model),
+            calibration_texts=len(texts),
+            layers=list(layers),
+        )
+        save_compressed(folder, model, tokenizer, record)
+    return record
+
+
+def _count(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

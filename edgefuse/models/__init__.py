@@ -1,0 +1,1 @@
+"""Models in and out: loading what transformers knows, and compressed model directories."""

@@ -1,0 +1,224 @@
+"""Load a plain model as transformers would, with one sentence for whatever is wrong with it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from edgefuse_devices.errors import ModelError
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that is there.
+
+    Attributes:
+        name: What transformers loads: a directory or a hub name.
+        label: What records call it: a hub name, or a directory's own name without its path.
+        revision: Commit on the hub, None for a directory.
+    """
+
+    name: str
+    label: str
+    revision: str | None
+
+
+def find_source(model: str, revision: str | None = None) -> ModelSource:
+    """Find out what `model` is, and that it has a configuration.
+
+    Args:
+        model: A directory, or a name on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub; None for the default branch.
+
+    Raises:
+        ModelError: There is no such model, or the hub cannot be reached.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"{model} is no model: it has no config.json",
+                "Name a directory that `save_pretrained` wrote, or a model on the hub",
+            )
+        return ModelSource(str(path), path.resolve().name, None)
+    if path.exists():
+        raise ModelError(
+            f"{model} is a file, not a model's directory", "Name the directory that holds it"
+        )
+    if not _HUB_NAME.fullmatch(model):
+        raise ModelError(
+            f"{model} does not exist", "Name a model's directory, or a model on the hub"
+        )
+    return ModelSource(model, model, _commit(model, revision))
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """Load a model's configuration.
+
+    Raises:
+        ModelError: It is broken, or of an architecture that transformers does not have.
+    """
+    with quiet(), one_sentence(source.name):
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision or "main")
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def model_class(config: PretrainedConfig) -> type[Any]:
+    """The class that saved the model, or `AutoModel` where its configuration does not say."""
+    names = config.architectures or []
+    found = getattr(transformers, names[0], None) if names else None
+    return found if isinstance(found, type) else AutoModel
+
+
+def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without storage for its weights (device "meta"): fast, for planning."""
+    kind = model_class(config)
+    with quiet(), torch.device("meta"):
+        model = kind.from_config(config) if kind is AutoModel else kind(config)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel:
+    """Load a model by its own class, float32, in evaluation mode.
+
+    Raises:
+        ModelError: Its weights are missing, broken or those of another architecture.
+    """
+    with quiet(), one_sentence(source.name):
+        model, info = model_class(config).from_pretrained(
+            source.name,
+            revision=source.revision or "main",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    # A pooler may be absent: sentence encoders are often saved without the one they never use.
+    missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
+    if missing:
+        raise ModelError(
+            f"{source.name} lacks {len(missing)} of the weights of {type(model).__name__}, "
+            f"{missing[0]} for one",
+            "Download or save the model again",
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model  # from_pretrained leaves it in evaluation mode
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer.
+
+    Raises:
+        ModelError: It has none.
+    """
+    with quiet(), one_sentence(f"The tokenizer of {source.name}"):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision or "main")
+        # Without its files transformers makes a tokenizer that knows its special tokens only.
+        files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+        if not any(_has_file(source, file) for file in sorted(files)):
+            raise ModelError(
+                f"{source.name} has no tokenizer", "Put its tokenizer.json beside config.json"
+            )
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' and the hub's reports and bars off the terminal for a while."""
+    verbosity = transformers_logging.get_verbosity()
+    hub_verbosity = hub_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.ERROR)
+    hub_logging.set_verbosity(hub_logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def one_sentence(subject: str) -> Iterator[None]:
+    """Turn what loading raises into a ModelError that quotes its first line.
+
+    Args:
+        subject: What is being loaded.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ModelError(
+            f"{subject} cannot be loaded: {reason}",
+            "Check the directory, or download the model again",
+        ) from error
+
+
+def _has_file(source: ModelSource, file: str) -> bool:
+    return bool(
+        cached_file(
+            source.name,
+            file,
+            revision=source.revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    )
+
+
+def _commit(name: str, revision: str | None) -> str:
+    hint = "Check its spelling on https://huggingface.co/models, or name a directory"
+    try:
+        with quiet():
+            config = hf_hub_download(name, "config.json", revision=revision)
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{name} is no directory here, and the Hugging Face hub cannot be reached",
+            "Connect to the network, or name a model's directory",
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated on the hub", "Ask for access there and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name} is no directory here and no model on the hub", hint) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {revision!r} on the hub", hint) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{name} is no model: it has no config.json on the hub", hint) from error
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"The Hugging Face hub refused to give {name}: {error.response.status_code}", hint
+        ) from error
+    return Path(config).parent.name  # …/snapshots/COMMIT/config.json

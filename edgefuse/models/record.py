@@ -1,0 +1,106 @@
+"""`edgefuse.json`: what was done to a compressed model."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from edgefuse_devices import __version__
+from edgefuse_devices.errors import ModelError
+
+RECORD = "edgefuse.json"
+SCHEMA_VERSION = 1
+
+
+class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What became of one fused MLP block.
+
+    Attributes:
+        layer: Index from 0, bottom first.
+        up: Name of the projection p → I in model.safetensors.
+        down: Name of the projection I → p in model.safetensors.
+        width_before: I.
+        width_after: k.
+        parameters_before: Elements of W1, b1, W2 and b2.
+        parameters_after: The same at width k (P is a constant, not counted).
+        cluster_sizes: P's diagonal, k whole numbers whose sum is I; model.safetensors has W2
+            multiplied by it.
+        output_error: ‖y_fused − y‖ / ‖y‖ of the block on calibration text, None without any.
+    """
+
+    layer: int
+    up: str
+    down: str
+    width_before: int
+    width_after: int
+    parameters_before: int
+    parameters_after: int
+    cluster_sizes: list[int]
+    output_error: float | None = None
+
+
+class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole of edgefuse.json.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote it.
+        edgefuse_version: That EdgeFuse.
+        method: Name of the method.
+        paper: Where the method comes from.
+        source: What was compressed: a hub name or the name of a directory.
+        revision: Commit of the hub that it was taken from, None for a directory.
+        architecture: The transformers class that was loaded.
+        seed: Of the method.
+        even: All MLPs share one width, so that plain transformers loads the directory.
+        parameters_before: Elements of all parameters of the model.
+        parameters_after: The same, fused.
+        calibration_texts: Count of texts behind the output errors.
+        layers: The fused ones, bottom first.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    edgefuse_version: str = __version__
+    method: str
+    paper: str
+    source: str
+    revision: str | None = None
+    architecture: str
+    seed: int
+    even: bool
+    parameters_before: int
+    parameters_after: int
+    calibration_texts: int = 0
+    layers: list[LayerRecord]
+
+
+class _Version(Struct):
+    schema_version: int = 0
+
+
+def write_record(directory: Path, record: CompressionRecord) -> None:
+    """Write edgefuse.json."""
+    raw = msgspec.json.format(msgspec.json.encode(record), indent=2)
+    (directory / RECORD).write_bytes(raw + b"\n")
+
+
+def read_record(directory: Path) -> CompressionRecord | None:
+    """Read edgefuse.json; None where there is none, so that the model is a plain one.
+
+    Raises:
+        ModelError: It is broken or of a newer schema.
+    """
+    file = directory / RECORD
+    if not file.is_file():
+        return None
+    raw = file.read_bytes()
+    try:
+        version = msgspec.json.decode(raw, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise ModelError(
+                f"{directory} was made by a newer EdgeFuse (compressed model schema {version}, "
+                f"this one reads up to {SCHEMA_VERSION})",
+                "Update EdgeFuse: pip install --upgrade edgefuse",
+            )
+        return msgspec.json.decode(raw, type=CompressionRecord)
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
