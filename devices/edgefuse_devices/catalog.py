@@ -71,17 +71,20 @@ def _nearest(name: str) -> list[str]:
 
 
 def _read(file: Traversable) -> DeviceProfile:
-    meaning = "docs/devices.md says what each field means"
+    meaning = (
+        "docs/devices.md says what each field means, and `edgefuse devices show rpi5 --json` shows "
+        "a profile that holds"
+    )
     try:
         profile = msgspec.toml.decode(file.read_bytes(), type=DeviceProfile)
     except OSError as error:
         raise DeviceError(
-            f"The device profile {file} cannot be read: {error.strerror}", _LISTED.capitalize()
+            f"The device profile {file} cannot be read: {error.strerror}", _LISTED
         ) from error
     except msgspec.ValidationError as error:
-        raise DeviceError(f"{file}: {_sentence(error)}", meaning.capitalize()) from error
+        raise DeviceError(f"{file}: {_sentence(error)}", meaning) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DeviceError(f"{file} is no TOML: {error}", meaning.capitalize()) from error
+        raise DeviceError(f"{file} is no TOML: {error}", meaning) from error
     if profile.name != file.name.removesuffix(_SUFFIX):
         raise DeviceError(
             f"{file}: `name` is `{profile.name}`, which is not the name of the file",

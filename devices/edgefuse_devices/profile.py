@@ -40,10 +40,10 @@ class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     core: Text
-    count: Positive
+    count: Annotated[int, Meta(gt=0, le=1024)]
     first_cpu: Index
     max_clock_mhz: Positive | None = None
-    threads_per_core: Positive = 1
+    threads_per_core: Annotated[int, Meta(gt=0, le=8)] = 1
 
     @property
     def cpus(self) -> range:
@@ -83,7 +83,7 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     features: list[Text]
     memory_mib: Positive
     memory_variants_mib: list[Positive] = []
-    memory_bandwidth_gb_s: Annotated[float, Meta(gt=0)] | None = None
+    memory_bandwidth_gb_s: Annotated[float, Meta(gt=0, lt=1e5)] | None = None
     threads: Positive
     pinning: list[Index] = []
     reported_as: list[Text] = []
@@ -117,9 +117,11 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             problems.append(f"`threads` is {self.threads}, and the clusters have {len(cpus)} CPUs")
         if strangers := sorted(set(self.pinning) - set(cpus)):
             problems.append(f"`pinning` names CPU {strangers[0]}, which no cluster has")
-        if self.pinning and len(set(self.pinning)) != self.threads:
+        if len(set(self.pinning)) < len(self.pinning):
+            problems.append("`pinning` names a CPU twice")
+        if self.pinning and len(self.pinning) != self.threads:
             problems.append(
-                f"`pinning` names {len(set(self.pinning))} CPUs for {self.threads} `threads`"
+                f"`pinning` names {len(self.pinning)} CPUs for {self.threads} `threads`"
             )
         problems += [
             f"`sources` says nothing about `{figure}`"

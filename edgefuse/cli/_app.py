@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgefuse.cli import devices
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import EdgeFuseError
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(devices.app, name="devices")
 
 
 def _version(value: bool) -> None:
