@@ -1,0 +1,79 @@
+"""The one place that imports onnxruntime and decides how its sessions run."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefuse_devices.errors import BundleError, EdgeFuseError
+
+_ERRORS_ONLY = 3
+
+
+@cache
+def onnxruntime() -> Any:
+    """Import onnxruntime, whose telemetry is off, and set up the arena that sessions share.
+
+    Raises:
+        EdgeFuseError: It is not installed.
+    """
+    try:
+        import onnxruntime as ort  # noqa: PLC0415 - `import edgefuse_runtime` works without it
+    except ImportError as error:
+        raise EdgeFuseError(
+            f"onnxruntime cannot be imported ({error})",
+            "Install it with: pip install 'edgefuse[runtime]'",
+        ) from error
+    ort.set_default_logger_severity(_ERRORS_ONLY)
+    # The arena doubles with every growth unless told to take what is asked for.
+    ort.create_and_register_allocator(
+        ort.OrtMemoryInfo(
+            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+        ),
+        ort.OrtArenaCfg({"arena_extend_strategy": 1}),
+    )
+    return ort
+
+
+def open_session(
+    model: Path, *, threads: int, initializers: Mapping[str, np.ndarray] | None = None
+) -> Any:
+    """Open an ONNX model on the CPU.
+
+    Args:
+        model: The .onnx file.
+        threads: Intra-operator threads.
+        initializers: Values of external initializers, by name; the file that the model names for
+            them need not be there. They are copied: nothing keeps them once the session is open.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        EdgeFuseError: onnxruntime is not installed.
+        BundleError: onnxruntime refuses the model.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Spin between operators, which is fast, but not between runs, where the threads of another
+    # session (the optimizer's, say) want the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if initializers:
+        values = [
+            ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            for value in initializers.values()
+        ]
+        options.add_external_initializers(list(initializers), values)
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        raise BundleError(
+            f"onnxruntime {ort.__version__} cannot open {model}: {error}",
+            "Copy the bundle again, or export it anew",
+        ) from error
