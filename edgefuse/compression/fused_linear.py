@@ -5,7 +5,8 @@ Fusion", ICML 2023, arXiv 2307.08941). P is a constant: it never trains. Where i
 how the block learns, so that duplicated neurons, once fused, move as they did before:
 
 - **Adam and its family**, whose step does not follow the gradient's size: keep P standalone, as
-  `FusedLinear` does. Fold it into W2 (`fold`) for inference only.
+  `FusedLinear` does. Fold it into W2 (`fold`) for inference only. What remains is Adam's eps,
+  which is added to a root that is n_i times larger: a relative difference of eps / |gradient|.
 - **SGD**: with P standalone the fused rows step n times too far. Scale the learning rate of W1's
   row i, b1[i] and W2's column i by 1/n_i.
 - **Global-norm clipping**: the gradients of W1's row i, b1[i] and W2's column i stand for n_i

@@ -1,5 +1,6 @@
 """Load a plain model as transformers would, with one sentence for whatever is wrong with it."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,8 +158,8 @@ def quiet() -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
     hub_verbosity = hub_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.ERROR)
-    hub_logging.set_verbosity(hub_logging.ERROR)
+    transformers_logging.set_verbosity(logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield

@@ -1,0 +1,49 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PicoModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def pico_model(tmp_path_factory: pytest.TempPathFactory) -> PicoModel:
+    """`pico_model("bert", num_labels=2)` gives the directory of a model to read, made once."""
+    from tests.pico_models import save_pico_model  # noqa: PLC0415 - torch, for those that need it
+
+    made: dict[tuple[str, int | None, int], Path] = {}
+
+    def get(architecture: str = "bert", *, num_labels: int | None = None, seed: int = 0) -> Path:
+        key = (architecture, num_labels, seed)
+        if key not in made:
+            made[key] = save_pico_model(
+                tmp_path_factory.mktemp("pico") / architecture,
+                architecture,
+                num_labels=num_labels,
+                seed=seed,
+            )
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def data_directory() -> Path:
+    """The directory of real data sets (SST-2, Banking77)."""
+    return _directory("EDGEFUSE_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def models_directory() -> Path:
+    """The directory of small trained language models."""
+    return _directory("EDGEFUSE_TEST_MODELS")
+
+
+def _directory(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    return Path(value)
