@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgefuse.cli import devices
+from edgefuse.cli.compress import compress
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import EdgeFuseError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(compress)
 app.add_typer(devices.app, name="devices")
 
 
