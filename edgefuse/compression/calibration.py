@@ -112,10 +112,11 @@ def _batches(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
     longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
+    by_length = sorted(texts, key=len)  # less padding
     for start in range(0, len(texts), _BATCH_SIZE):
         yield dict(
             tokenizer(
-                list(texts[start : start + _BATCH_SIZE]),
+                by_length[start : start + _BATCH_SIZE],
                 padding=True,
                 truncation=True,
                 max_length=longest,

@@ -29,7 +29,7 @@ from edgefuse.compression.fused_linear import fold, unfold
 from edgefuse.compression.fusion import install
 from edgefuse.compression.kmeans import FusedNeurons, Neurons
 from edgefuse.compression.mlp import find_mlps
-from edgefuse.models.load import one_sentence, quiet
+from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 
 _WEIGHTS = "model.safetensors"
@@ -61,23 +61,30 @@ def from_pretrained(
     """Load a model for training, float32: a compressed one with P standalone, or any plain one.
 
     Args:
-        path: A compressed model directory, a plain model's directory or a hub name.
+        path: A compressed model directory (one on the hub: download it first), a plain model's
+            directory or a hub name.
         auto_class: Such as `AutoModelForSequenceClassification`. Weights that the file does not
             have (a new head) are initialised; seed them with `torch.manual_seed`.
-        **kwargs: As for transformers: `num_labels`, `id2label`, `attn_implementation` …
+        **kwargs: As for transformers: `num_labels`, `id2label`, `attn_implementation`,
+            `revision` …
 
     Returns:
         The model in evaluation mode. `edgefuse.multiplicities(model)` has P.
 
     Raises:
-        ModelError: The directory is broken, or of a newer schema.
+        ModelError: There is no such model, or it is broken or of a newer schema.
     """
-    directory = Path(path).expanduser()
+    source = find_source(str(path), kwargs.pop("revision", None))
+    directory = Path(source.name)
     record = read_record(directory)
     kwargs.setdefault("dtype", torch.float32)
     with quiet(), one_sentence(str(path)):
         if record is None:
-            return _model(auto_class.from_pretrained(str(path), **kwargs))
+            return _model(
+                auto_class.from_pretrained(
+                    source.name, revision=source.revision or "main", **kwargs
+                )
+            )
         tensors = load_file(directory / _WEIGHTS)
         for layer in record.layers if not record.even else ():
             _pad(tensors, layer)

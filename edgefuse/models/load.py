@@ -121,9 +121,17 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
             revision=source.revision or "main",
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in a sentence
         )
     # A pooler may be absent: sentence encoders are often saved without the one they never use.
     missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
+    mismatched = sorted(key for key, *_ in info["mismatched_keys"])
+    if mismatched:
+        raise ModelError(
+            f"{source.name} has weights of other sizes than its config.json says, "
+            f"{mismatched[0]} for one",
+            "Download or save the model again",
+        )
     if missing:
         raise ModelError(
             f"{source.name} lacks {len(missing)} of the weights of {type(model).__name__}, "
