@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 from edgefuse_devices import __version__
 
 if TYPE_CHECKING:
-    from edgefuse.compression.fused_linear import multiplicities
+    from edgefuse.compression.fused_linear import fold, multiplicities
     from edgefuse.models.compressed import from_pretrained
 
-__all__ = ["__version__", "from_pretrained", "multiplicities"]
+__all__ = ["__version__", "fold", "from_pretrained", "multiplicities"]
 
 _HOMES = {
+    "fold": "edgefuse.compression.fused_linear",
     "from_pretrained": "edgefuse.models.compressed",
     "multiplicities": "edgefuse.compression.fused_linear",
 }

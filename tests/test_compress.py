@@ -113,6 +113,22 @@ def test_uneven_and_even_directories_hold_the_same_blocks(
                 assert torch.equal(tensor, expected[name])
 
 
+def test_a_trained_model_is_folded_and_saved_for_plain_transformers(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    compress(plan_compression(str(pico_model("bert", num_labels=3))), tmp_path / "fused")
+    model = edgefuse.from_pretrained(tmp_path / "fused", CLASSIFIER)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)  # stands for training
+    expected = logits(model, tmp_path / "fused")
+    edgefuse.fold(model)
+    with quiet():
+        model.save_pretrained(tmp_path / "trained")
+    found = logits(plain(tmp_path / "trained"), tmp_path / "fused")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("layers", [None, "0"])
 def test_a_new_head_is_the_one_that_the_seed_gives(
     layers: str | None, pico_model: Callable[..., Path], tmp_path: Path
