@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check --no-input
 
 export PYTHONUTF8 := 1
 

@@ -1,0 +1,107 @@
+"""Smart-home commands made from a grammar.
+
+A command is a wish put into a frame, mostly next to a second wish that is *not* meant:
+
+    frame   "don't {decoy}, {wish}"
+    decoy   "turn {lights} off"
+    wish    "turn {lights} on"         the label: light_on
+    text    "don't turn the hall lights off, turn them on"
+
+What is wanted now hangs on who governs whom (negation, correction, order, question or command) and
+not on which words occur, so a bag of words cannot tell. The rest are remarks that name no action:
+"it is too dark in the hall". The test split has frames and remarks of its own.
+"""
+
+import random
+import re
+
+from edgefuse.demo.lexicon import (
+    CLOSERS,
+    FRAMES,
+    INTENTS,
+    MINUTES,
+    OPENERS,
+    ROOMS,
+    TEST_FRAMES,
+    THINGS,
+)
+
+LABELS = tuple(INTENTS)
+
+Row = dict[str, str]
+
+_REMARKS = 0.25  # share of sentences that name no action
+_SIBLINGS = 0.6  # share of decoys that speak of the same thing as the wish
+
+
+def make_splits(
+    seed: int = 0, *, train: int = 1200, valid: int = 200, test: int = 500
+) -> dict[str, list[Row]]:
+    """Make the data set.
+
+    Args:
+        seed: The same seed and sizes give the same sentences.
+        train: Rows of the training split; labels are spread evenly in each split.
+        valid: Rows of the validation split, worded as the training split is.
+        test: Rows of the test split, worded in frames and remarks that no other split has.
+
+    Returns:
+        `train`, `valid` and `test`, each a shuffled list of `{"text": …, "label": …}`. No sentence
+        occurs twice, be it in one split or in two.
+    """
+    generator = random.Random(seed)  # noqa: S311 - sentences, not secrets
+    seen: set[str] = set()
+    return {
+        "train": _split(generator, train, seen, held_out=False),
+        "valid": _split(generator, valid, seen, held_out=False),
+        "test": _split(generator, test, seen, held_out=True),
+    }
+
+
+def _split(generator: random.Random, rows: int, seen: set[str], *, held_out: bool) -> list[Row]:
+    split: list[Row] = []
+    while len(split) < rows:
+        label = LABELS[len(split) % len(LABELS)]
+        text = _sentence(generator, label, held_out=held_out)
+        if text not in seen:
+            seen.add(text)
+            split.append({"text": text, "label": label})
+    generator.shuffle(split)
+    return split
+
+
+def _sentence(generator: random.Random, label: str, *, held_out: bool) -> str:
+    intent = INTENTS[label]
+    if generator.random() < _REMARKS:
+        template = generator.choice(intent.remarks + (intent.test_remarks if held_out else ()))
+    else:
+        frame = generator.choice(FRAMES + (TEST_FRAMES if held_out else ()))
+        decoy = generator.choice(INTENTS[_decoy(generator, label)].phrases)
+        template = frame.format(wish=generator.choice(intent.phrases), decoy=decoy)
+    return generator.choice(OPENERS) + _fill(generator, template) + generator.choice(CLOSERS)
+
+
+def _decoy(generator: random.Random, label: str) -> str:
+    others = [other for other in LABELS if other != label]
+    siblings = [other for other in others if INTENTS[other].thing == INTENTS[label].thing]
+    return generator.choice(siblings if siblings and generator.random() < _SIBLINGS else others)
+
+
+def _fill(generator: random.Random, template: str) -> str:
+    """Fill the slots from left to right; a thing named before may become a pronoun."""
+    named: set[str] = set()
+
+    def name(match: re.Match[str]) -> str:
+        slot = match[1]
+        if slot == "room":
+            return generator.choice(ROOMS)
+        if slot == "minutes":
+            return generator.choice(MINUTES)
+        *names, pronoun = THINGS[slot]
+        if slot in named and generator.random() < 0.5:  # noqa: PLR2004
+            return pronoun
+        named.add(slot)
+        return generator.choice(names)
+
+    slots = re.compile(r"\{(\w+)\}")
+    return slots.sub(name, slots.sub(name, template))
