@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Make an ARM64 Python with EdgeFuse's board dependencies under user-mode QEMU, in .arm64/.
+#
+# For x86-64 Debian. Needs no root and no binfmt, and leaves the host's packages as they are: apt
+# downloads the emulator (amd64) and Raspberry Pi OS 12's libc and Python (arm64, Debian bookworm)
+# from the mirror that this host uses, and pip the aarch64 wheels. A second run is instant.
+# Emulation shows that the code is right on ARM64. It says nothing about a board's speed.
+#
+#   .arm64/bin/python-arm64 …   QEMU_CPU=cortex-a76 (Pi 5, the default), cortex-a72 (Pi 4) or
+#                               cortex-a53 (Zero 2 W); ARM_PYTHONPATH: further import paths
+#
+# Exits with 77 where the host cannot do this, after a sentence that says why.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python=${PYTHON:-.venv/bin/python}
+dest=$PWD/.arm64
+suite=bookworm
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+skip() {
+    echo "arm64: skipped, because $1." >&2
+    exit 77
+}
+[ "$(uname -sm)" = "Linux x86_64" ] || skip "the emulator is set up on x86-64 Linux only, and this is $(uname -sm)"
+for tool in apt-get dpkg-deb tar cksum; do
+    command -v "$tool" > /dev/null || skip "this host has no $tool (it needs to be a Debian)"
+done
+[ -e "$keyring" ] || skip "this host has no $keyring (it needs to be a Debian)"
+mirror=$(apt-get indextargets --format '$(SITE)' "Created-By: Packages" 2> /dev/null | grep -v security | sort -u | head -n 1 || true)
+[ -n "$mirror" ] || skip "apt knows no mirror (run apt-get update first)"
+
+# once NAME INPUT…: run the function NAME unless it was run on the same inputs before.
+once() {
+    local stamp
+    stamp=$dest/$1.$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)
+    [ -e "$stamp" ] && return
+    rm -f "$dest/$1".*
+    "$1"
+    touch "$stamp"
+}
+
+# download ARCHITECTURE PACKAGE…: into $dest/apt, with every dependency, by an apt of our own.
+download() {
+    local root=$dest/apt architecture=$1
+    shift
+    rm -rf "$root"
+    mkdir -p "$root"/etc/{preferences.d,sources.list.d,apt.conf.d,trusted.gpg.d} \
+        "$root"/{lists,cache/archives}/partial
+    : > "$root/status" # nothing is installed, so every dependency is resolved
+    echo "deb [signed-by=$keyring] $mirror $suite main" > "$root/etc/sources.list"
+    cat > "$root/apt.conf" << EOF
+Dir::Etc "$root/etc"; Dir::State "$root"; Dir::State::Lists "$root/lists"; Dir::State::status "$root/status";
+Dir::Cache "$root/cache"; APT::Architecture "$architecture"; APT::Architectures { "$architecture"; };
+APT::Sandbox::User ""; APT::Install-Recommends "false"; Acquire::Languages "none"; Acquire::Retries "3";
+EOF
+    APT_CONFIG=$root/apt.conf apt-get -qq update >&2
+    APT_CONFIG=$root/apt.conf apt-get -qq -y --download-only install "$@" > /dev/null
+}
+
+# unpack DIRECTORY TAR-OPTION…: what was downloaded, under the usr-merge links that no package ships.
+unpack() {
+    local root=$1 package name
+    shift
+    rm -rf "$root"
+    mkdir -p "$root"/usr/{bin,lib,lib64}
+    for name in bin lib lib64; do ln -s "usr/$name" "$root/$name"; done
+    for package in "$dest"/apt/cache/archives/*.deb; do
+        case ${package##*/} in dpkg_* | tar_* | coreutils_* | readline-common_* | gcc-*-base_*) continue ;; esac
+        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --keep-directory-symlink --exclude='*/gconv' \
+            --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' "$@"
+    done
+    rm -rf "$dest/apt"
+}
+
+emulator() { # with its libraries, libc too, so that the host's may be any
+    download amd64 qemu-user
+    unpack "$dest/qemu" --exclude='./etc' --exclude='*-binfmt*'
+    find "$dest/qemu/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 -delete
+}
+
+sysroot() {
+    download arm64 python3.11 libstdc++6
+    unpack "$dest/sysroot"
+}
+
+# QEMU shows the host's /proc/cpuinfo, from which ONNX Runtime chooses its kernels: without the
+# emulated core's own it dies at import, with another core's of an illegal instruction.
+cores() {
+    local a53='fp asimd evtstrm crc32 cpuid'
+    local a76='fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp'
+    rm -rf "$dest/core"
+    core cortex-a76 0x4 0xd0b 1 "$a76"
+    core cortex-a72 0x0 0xd08 3 "$a53"
+    core cortex-a53 0x0 0xd03 4 "$a53"
+}
+core() { # core NAME VARIANT PART REVISION FEATURES: a root with that core's /proc/cpuinfo
+    local root=$dest/core/$1 name i
+    mkdir -p "$root/proc"
+    for name in bin lib lib64 usr etc; do ln -s "../../sysroot/$name" "$root/$name"; done
+    for ((i = 0; i < $(nproc); i++)); do
+        printf '%s\t: %s\n' processor "$i" BogoMIPS 108.00 Features "$5" 'CPU implementer' 0x41 \
+            'CPU architecture' 8 'CPU variant' "$2" 'CPU part' "$3" 'CPU revision' "$4"
+        echo
+    done > "$root/proc/cpuinfo"
+}
+
+requirements() { # what pyproject.toml asks for on a board
+    "$python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*project["dependencies"], *project["optional-dependencies"]["runtime"], sep="\n")'
+}
+wheels() {
+    local options=() glibc
+    for glibc in $(seq 36 -1 17); do options+=(--platform "manylinux_2_${glibc}_aarch64"); done
+    rm -rf "$dest/site-packages"
+    requirements > "$dest/requirements.txt"
+    "$python" -m pip install -qq --disable-pip-version-check --no-compile --only-binary=:all: \
+        --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
+        --platform manylinux2014_aarch64 "${options[@]}" \
+        --target "$dest/site-packages" --constraint constraints.txt --requirement "$dest/requirements.txt"
+}
+
+launcher() {
+    mkdir -p "$dest/bin"
+    cat > "$dest/bin/python-arm64" << 'EOF'
+#!/bin/sh
+# ARM64 CPython 3.11 of Debian bookworm under user-mode QEMU.
+here=$(cd "$(dirname "$0")/.." && pwd)
+export QEMU_CPU="${QEMU_CPU:-cortex-a76}"
+export PYTHONPATH="$here/site-packages${ARM_PYTHONPATH:+:$ARM_PYTHONPATH}"
+export PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
+[ -d "$here/core/$QEMU_CPU" ] || { echo "python-arm64: QEMU_CPU=$QEMU_CPU is not among $(ls "$here/core" | tr '\n' ' ')" >&2; exit 2; }
+exec "$here/qemu/lib64/ld-linux-x86-64.so.2" --library-path "$here/qemu/usr/lib/x86_64-linux-gnu" \
+    "$here/qemu/usr/bin/qemu-aarch64" -L "$here/core/$QEMU_CPU" "$here/sysroot/usr/bin/python3.11" "$@"
+EOF
+    chmod +x "$dest/bin/python-arm64"
+}
+
+mkdir -p "$dest"
+script=$(cksum < tests/arm64/install.sh)
+once emulator "$script"
+once sysroot "$script"
+once cores "$script" "$(nproc)"
+once wheels "$script" "$(requirements)" "$(cat constraints.txt)"
+launcher
+"$dest/bin/python-arm64" -c 'import platform, onnxruntime
+print("arm64:", platform.machine(), "Python", platform.python_version(), "ONNX Runtime", onnxruntime.__version__)'
