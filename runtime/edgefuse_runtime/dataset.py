@@ -1,0 +1,125 @@
+"""Labelled texts as JSON lines: {"text": …, "label": …}, a row a line."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edgefuse_devices.errors import DataError
+
+_FORM = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
+
+
+class Example(NamedTuple):
+    """A row.
+
+    Attributes:
+        text: What is classified; never blank.
+        label: Index into the bundle's labels.
+    """
+
+    text: str
+    label: int
+
+
+def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
+    """Read a file of labelled texts.
+
+    UTF-8 with or without a byte-order mark, any line ending, blank lines at the end. A label may
+    be written as a number or a truth value where its text is one of `labels`. Other keys of a
+    row are ignored.
+
+    Args:
+        path: The file.
+        labels: Every label, in the order of the logits.
+
+    Raises:
+        DataError: There is no such file, it has no row, or a row is broken; it names file and line.
+    """
+    index = {label: position for position, label in enumerate(labels)}
+    examples = [Example(_text(row, place), _label(row, index, place)) for place, row in _rows(path)]
+    if not examples:
+        raise DataError(f"{path} has no rows", _FORM)
+    return examples
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a file of texts, one a line; blank lines at the end do not count.
+
+    Raises:
+        DataError: There is no such file, it is not UTF-8, it has no text, or a line is blank.
+    """
+    return split_lines(_read(path), str(path))
+
+
+def split_lines(raw: bytes, name: str) -> list[str]:
+    """Split UTF-8 text into lines as `read_lines` does; `name` is what errors call it."""
+    texts = [_decoded(line, f"{name}:{number}") for number, line in _numbered(raw)]
+    if not texts:
+        raise DataError(f"{name} has no text", "Give one text a line")
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise DataError(f"{name}:{number} is blank", "Give one text a line")
+    return texts
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there", "Check the path of the data file") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "Name a data file") from error
+
+
+def _numbered(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    lines = raw.removeprefix(b"\xef\xbb\xbf").rstrip().replace(b"\r\n", b"\n")
+    return enumerate(lines.split(b"\n") if lines else [], start=1)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _numbered(_read(path)):
+        place = f"{path}:{number}"
+        if not line.strip():
+            raise DataError(f"{place} is an empty row", _FORM)
+        try:
+            row = msgspec.json.decode(_decoded(line, place))
+        except msgspec.DecodeError as error:
+            raise DataError(f"{place} is broken JSON: {error}", _FORM) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{place} is not a JSON object", _FORM)
+        yield place, row
+
+
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8: {error.reason}", "Save it as UTF-8") from error
+
+
+def _text(row: dict[str, Any], place: str) -> str:
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise DataError(f'{place} has no "text"', _FORM)
+    if not text.strip():
+        raise DataError(f'{place} has an empty "text"', "Remove the row, or give it a text")
+    return text
+
+
+def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
+    label = row.get("label")
+    if label is None or label == "":
+        raise DataError(f'{place} has no "label"', _FORM)
+    # JSON's true is Python's True: either spelling may be the label's name.
+    names = [str(label), msgspec.json.encode(label).decode()]
+    for name in names:
+        if name in index:
+            return index[name]
+    nearest = difflib.get_close_matches(str(label), index, n=3) or list(index)[:3]
+    raise DataError(
+        f"{place} has the unknown label {label!r}",
+        f"The bundle knows {len(index)} labels; the nearest are {', '.join(nearest)}",
+    )

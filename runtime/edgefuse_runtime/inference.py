@@ -1,0 +1,77 @@
+"""The inference graph, with weights as training left them."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from edgefuse_runtime.batching import collate, evaluation_batches
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.engine import Batch
+from edgefuse_runtime.metrics import Logits
+from edgefuse_runtime.session import open_session
+from edgefuse_runtime.tensor_file import map_tensors
+from edgefuse_runtime.tokenization import TokenIds
+
+
+def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every weight of inference.onnx by name: trained and frozen ones, P folded in.
+
+    Args:
+        bundle: An opened bundle.
+        trained: Trained parameters, of a checkpoint or an engine.
+    """
+    tensors = {**map_tensors(bundle.path / "frozen.safetensors"), **trained}
+    folds = bundle.manifest.folds
+    multiplicities = {fold.multiplicity: tensors.pop(fold.multiplicity) for fold in folds}
+    for fold in folds:
+        weight = tensors[fold.weight]
+        shape = [1] * weight.ndim
+        shape[fold.axis] = -1
+        tensors[fold.weight] = weight * multiplicities[fold.multiplicity].reshape(shape)
+    return tensors
+
+
+class InferenceModel:
+    """A bundle's classifier with given weights, which are copied into the session."""
+
+    def __init__(self, bundle: Bundle, trained: Mapping[str, np.ndarray], *, threads: int) -> None:
+        """Open inference.onnx.
+
+        Args:
+            bundle: An opened bundle.
+            trained: Trained parameters by name.
+            threads: Intra-operator threads of ONNX Runtime.
+        """
+        self._manifest = bundle.manifest
+        self._session = open_session(
+            bundle.path / "inference.onnx",
+            threads=threads,
+            initializers=inference_tensors(bundle, trained),
+        )
+
+    def logits(self, batch: Batch) -> Logits:
+        """Logits of a batch, of shape (batch, classes)."""
+        logits: Logits = self._session.run(["logits"], batch.inputs)[0]
+        return logits
+
+    def classify(
+        self, rows: Sequence[TokenIds], *, on_batch: Callable[[int], None] | None = None
+    ) -> Logits:
+        """Logits of any number of rows, in their order, of shape (rows, classes).
+
+        Args:
+            rows: Token ids of each row.
+            on_batch: Called with the count of rows after each batch; it may raise to stop.
+        """
+        manifest = self._manifest
+        logits = np.empty((len(rows), len(manifest.labels)), np.float32)
+        lengths = np.array([len(row) for row in rows])
+        for indices in evaluation_batches(lengths, manifest.batch_size):
+            chosen = [rows[i] for i in indices]
+            batch = collate(
+                chosen, [0] * len(chosen), inputs=manifest.inputs, padding_id=manifest.padding_id
+            )
+            logits[indices] = self.logits(batch)
+            if on_batch:
+                on_batch(len(chosen))
+        return logits

@@ -1,0 +1,87 @@
+"""Safetensors files: mapped instead of read, and replaced whole or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that `replace_tensors` stored besides the tensors.
+
+    Raises:
+        ValueError: It is no whole safetensors file.
+    """
+    metadata: dict[str, str] = _header(path)[0].get("__metadata__", {})
+    return metadata
+
+
+def map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read-only views of a safetensors file that stay on disk until they are read.
+
+    The format: 8 bytes little-endian length of the header, the header as JSON with each tensor's
+    type, shape and byte range, then the tensors.
+
+    Raises:
+        ValueError: It is no whole safetensors file.
+    """
+    header, start = _header(path)
+    header.pop("__metadata__", None)
+    if path.stat().st_size == start:
+        return {name: np.zeros(t["shape"], _TYPES[t["dtype"]]) for name, t in header.items()}
+    data = np.memmap(path, np.uint8, "r", offset=start)
+    return {
+        name: data[slice(*t["data_offsets"])].view(_TYPES[t["dtype"]]).reshape(t["shape"])
+        for name, t in header.items()
+    }
+
+
+def replace_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file beside `path`, bring it to the disk, and put it in place.
+
+    A crash at any moment leaves either the old file or the new one, and both whole.
+
+    Raises:
+        OSError: The disk is full, say; the old file is still there.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        save_file(contiguous, beside, dict(metadata))
+        sync(beside)
+        beside.replace(path)
+        sync(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            beside.unlink()
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > size:
+            raise ValueError(f"{path} was cut short")
+        header: dict[str, Any] = json.loads(file.read(start - 8))
+    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+    if start + max(ends, default=0) != size:
+        raise ValueError(f"{path} was cut short")
+    return header, start
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
