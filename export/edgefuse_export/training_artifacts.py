@@ -16,9 +16,12 @@ builder (`GradientGraphBuilder`). What it gets wrong or leaves out is mended her
 Runs where onnxruntime-training is installed in onnxruntime's place: `docs/onnxruntime-training.md`.
 """
 
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -26,6 +29,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
+from edgefuse_export.module import FusedMLP
 from edgefuse_runtime.bundle import AdamW, Parameter
 from edgefuse_runtime.session import onnxruntime
 
@@ -42,7 +46,7 @@ def write_training_artifacts(
     optimizer: AdamW,
     directory: Path,
     *,
-    norm_weights: Mapping[str, Tensor] | None = None,
+    fused: Sequence[FusedMLP] = (),
 ) -> None:
     """Write the artifacts that `OnnxRuntimeTrainingEngine` trains from.
 
@@ -58,8 +62,7 @@ def write_training_artifacts(
             another (`docs/onnxruntime-training.md`); the engine exempts those without `decay`.
         optimizer: Its constants; a `max_gradient_norm` of 0 turns clipping off.
         directory: Exists.
-        norm_weights: By parameter, what its gradient is multiplied by in the global norm:
-            1/√n of each fused row, in a shape that broadcasts to the gradient's.
+        fused: The model's fused blocks: their rows weigh 1/√n in the global norm.
 
     Raises:
         EdgeFuseError: onnxruntime is not installed.
@@ -75,32 +78,34 @@ def write_training_artifacts(
             "Export in an environment with edgefuse[workstation] and onnxruntime-training-cpu",
         ) from error
 
-    forward = _export_forward(model, inputs)
     trained = {parameter.name for parameter in parameters}
-    known = {initializer.name for initializer in forward.graph.initializer}
-    frozen = {name for name, _ in model.named_parameters()} & known - trained
-    try:
-        artifacts.generate_artifacts(
-            forward,
-            requires_grad=sorted(trained),
-            frozen_params=sorted(frozen),
-            loss=artifacts.LossType.CrossEntropyLoss,
-            optimizer=onnxblock.optim.AdamW(
-                betas=(optimizer.beta1, optimizer.beta2),
-                eps=optimizer.eps,
-                weight_decay=optimizer.weight_decay,
-            ),
-            artifact_directory=directory,
-            additional_output_names=["logits"],
-        )
-    except RuntimeError as error:
-        raise ModelError(
-            f"onnxruntime-training builds no gradients for this model: {error}",
-            "Export it with --engine onnxruntime",
-        ) from error
+    with _silence():
+        forward = _export_forward(model, inputs)
+        known = {initializer.name for initializer in forward.graph.initializer}
+        frozen = {name for name, _ in model.named_parameters()} & known - trained
+        try:
+            artifacts.generate_artifacts(
+                forward,
+                requires_grad=sorted(trained),
+                frozen_params=sorted(frozen),
+                loss=artifacts.LossType.CrossEntropyLoss,
+                optimizer=onnxblock.optim.AdamW(
+                    betas=(optimizer.beta1, optimizer.beta2),
+                    eps=optimizer.eps,
+                    weight_decay=optimizer.weight_decay,
+                ),
+                artifact_directory=directory,
+                additional_output_names=["logits"],
+            )
+        except RuntimeError as error:
+            raise ModelError(
+                f"onnxruntime-training builds no gradients for this model: {error}",
+                "Export it with --engine onnxruntime",
+            ) from error
 
+    weights = _norm_weights(model, fused)
     training = onnx.load(directory / "training_model.onnx")
-    _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, norm_weights or {})
+    _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, weights)
     _save(training, directory / "training_model.onnx")
     _save(onnx.load(directory / "eval_model.onnx"), directory / "eval_model.onnx")
     adamw = onnx.load(directory / "optimizer_model.onnx")
@@ -114,19 +119,17 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     torch's optimizer stays off: it would fold the transposes of weights into new constants, which
     then no longer train. onnxruntime-training optimizes the graph itself.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            model,
-            (),
-            kwargs=dict(inputs),
-            dynamo=True,
-            opset_version=_OPSET,
-            optimize=False,
-            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
-            output_names=["logits"],
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        model,
+        (),
+        kwargs=dict(inputs),
+        dynamo=True,
+        opset_version=_OPSET,
+        optimize=False,
+        dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
+        output_names=["logits"],
+        verbose=False,
+    )
     assert program is not None
     forward = program.model_proto
     for node in forward.graph.node:
@@ -135,15 +138,27 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     return forward
 
 
+def _norm_weights(model: nn.Module, fused: Sequence[FusedMLP]) -> dict[str, Tensor]:
+    """What a gradient is multiplied by in the norm, broadcast: 1/√n for W1's and W2's neuron n."""
+    weights = {}
+    for block in fused:
+        weight = model.get_buffer(block.multiplicity).clamp(min=1).rsqrt()
+        weights[block.up_weight] = weight[:, None]
+        weights[block.down_weight] = weight[None, :]
+        if block.up_bias is not None:
+            weights[block.up_bias] = weight
+    return weights
+
+
 def _clip_gradients(
     model: onnx.ModelProto, names: Sequence[str], max_norm: float, weights: Mapping[str, Tensor]
 ) -> None:
     """Put clipping at the global norm between the gradients and their buffers.
 
-        g_i ───────────────────▶ buffer            before
+    g_i ───────────────────▶ buffer            before
 
-        g_i (× weight) ─▶ Σ² ─▶ Σ ─▶ √ ─▶ norm     after; norm becomes an output
-        g_i × min(1, max_norm / (norm + 1e-6)) ─▶ buffer
+    g_i (× weight) ─▶ Σ² ─▶ Σ ─▶ √ ─▶ norm     after; norm becomes an output
+    g_i × min(1, max_norm / (norm + 1e-6)) ─▶ buffer
     """
     graph = model.graph
     nodes: list[NodeProto] = []
@@ -152,7 +167,7 @@ def _clip_gradients(
         graph.initializer.append(numpy_helper.from_array(value.float().cpu().numpy(), name))
         return name
 
-    def add(operator: str, inputs: Sequence[str], output: str, **attributes: int) -> str:
+    def add(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
@@ -193,6 +208,25 @@ def _use_torch_adamw(model: onnx.ModelProto) -> None:
 def _save(model: onnx.ModelProto, path: Path) -> None:
     model.ir_version = min(model.ir_version, _IR_VERSION)
     onnx.save(model, path)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep native code off standard error, and torch's exporter from warning of itself.
+
+    The gradient builder logs its every pass, and no setting of onnxruntime stops it.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 __all__ = ["write_training_artifacts"]

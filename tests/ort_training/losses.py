@@ -1,0 +1,44 @@
+"""Train the same models by either engine, from bundles that `edgefuse export` makes.
+
+python -m tests.ort_training.losses ENGINE FOLDER
+    makes FOLDER/models where it is missing, FOLDER/ENGINE with a bundle per case, and
+    FOLDER/ENGINE.json with the losses of each case
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from edgefuse_runtime.bundle import open_bundle
+from edgefuse_runtime.engine import open_engine
+from tests.ort_training.training_case import CASES, LABELS, LEARNING_RATE, batches
+from tests.pico_models import save_pico_model
+
+
+def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
+    models = folder / "models"
+    if not models.exists():
+        save_pico_model(models / "unfused", "bert", num_labels=LABELS)
+        _edgefuse("compress", models / "unfused", models / "fused", "--ratio", "0.25")
+    losses = {}
+    for case in CASES:
+        model = models / ("fused" if case.fused else "unfused")
+        bundle = folder / engine / str(case)
+        options = ["--device", "host", "--task", "text-classification", "--sequence-length", "32"]
+        options += ["--tune", case.tuning, "--engine", engine, "--num-labels", str(LABELS)]
+        _edgefuse("export", model, bundle, *options)
+        trained = open_engine(open_bundle(bundle), threads=1)
+        losses[str(case)] = [trained.step(batch, LEARNING_RATE).loss for batch in batches()]
+    return losses
+
+
+def _edgefuse(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "edgefuse", *arguments, "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    name, directory = sys.argv[1], Path(sys.argv[2])
+    recorded = record_losses(name, directory)
+    (directory / f"{name}.json").write_text(json.dumps(recorded))

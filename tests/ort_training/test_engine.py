@@ -1,0 +1,152 @@
+"""onnxruntime-training trains as torch does, fused or not, and goes on where it stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from onnxruntime.training.api import CheckpointState, Module, Optimizer
+
+from edgefuse_export.module import INPUTS
+from edgefuse_runtime.onnxruntime_training_engine import OnnxRuntimeTrainingEngine
+from tests.ort_training.training_case import (
+    CASES,
+    LABELS,
+    LEARNING_RATE,
+    STEPS,
+    Case,
+    batches,
+    load,
+    make_bundle,
+    train_with_torch,
+)
+
+pytestmark = pytest.mark.ort_training
+
+FUSED = Case(fused=True, tuning="full")
+
+
+@pytest.fixture(scope="module")
+def source(pico_model):
+    return pico_model("bert", num_labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def fused_bundle(source, tmp_path_factory):
+    return make_bundle(load(source, FUSED), FUSED, tmp_path_factory.mktemp("bundle") / "fused")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_twenty_steps_are_those_of_torch(case, source, tmp_path):
+    model = load(source, case)
+    engine = OnnxRuntimeTrainingEngine(make_bundle(model, case, tmp_path / "bundle"), threads=1)
+    steps = [engine.step(batch, LEARNING_RATE) for batch in batches()]
+
+    losses, norms = train_with_torch(model, case)
+
+    assert [step.loss for step in steps] == pytest.approx(losses, abs=1e-5)
+    assert [step.gradient_norm for step in steps] == pytest.approx(norms, rel=1e-4)
+    assert min(norms) < 1 < max(norms) or case.tuning == "head", "clips some steps, not all"
+    parameters = engine.parameters()
+    assert parameters.keys() == {
+        name
+        for name, _ in model.named_parameters()
+        if case.tuning == "full" or name.startswith("classifier")
+    }
+    for name, value in parameters.items():
+        if not name.endswith("key.bias"):  # their true gradient is zero: Adam steps on noise
+            torch_value = model.get_parameter(name).detach().numpy()
+            np.testing.assert_allclose(value, torch_value, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra", "albert"])
+def test_every_encoder_that_fuses_trains_too(architecture, pico_model, tmp_path):
+    model = load(pico_model(architecture, num_labels=LABELS), FUSED)
+    engine = OnnxRuntimeTrainingEngine(make_bundle(model, FUSED, tmp_path / "bundle"), threads=1)
+    losses = [engine.step(batch, LEARNING_RATE).loss for batch in batches()]
+
+    assert losses == pytest.approx(train_with_torch(model, FUSED)[0], abs=1e-5)
+
+
+def test_another_process_goes_on_bit_for_bit(fused_bundle, tmp_path):
+    half = STEPS // 2
+    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+    todo = list(batches())
+    for batch in todo[:half]:
+        engine.step(batch, LEARNING_RATE)
+    np.savez(tmp_path / "state.npz", **engine.state())
+    expected = [engine.step(batch, LEARNING_RATE).loss for batch in todo[half:]]
+
+    resumed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.ort_training.resume",
+            fused_bundle.path,
+            tmp_path / "state.npz",
+            str(half),
+        ],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert json.loads(resumed.stdout) == expected
+
+
+def test_a_state_is_a_copy_that_later_steps_leave_alone(fused_bundle):
+    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+    first, second = list(batches())[:2]
+    state = engine.state()
+    expected = engine.step(first, LEARNING_RATE).loss
+    engine.step(second, LEARNING_RATE)
+
+    engine.load_state(state)
+
+    assert engine.step(first, LEARNING_RATE).loss == expected
+
+
+def test_multiplicities_stay_constants_of_the_graph(fused_bundle, source):
+    model = load(source, FUSED)
+    multiplicities = {
+        name: value.numpy() for name, value in model.named_buffers() if "multiplicity" in name
+    }
+    graph = onnx.load(fused_bundle.path / "training" / "training_model.onnx").graph
+    constants = {
+        initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer
+    }
+
+    assert len(multiplicities) == 3
+    assert max(value.max() for value in multiplicities.values()) > 1
+    for name, value in multiplicities.items():
+        np.testing.assert_array_equal(constants[name], value)
+        assert name not in OnnxRuntimeTrainingEngine(fused_bundle, threads=1).parameters()
+
+
+def test_the_artifacts_serve_the_plain_training_api(fused_bundle):
+    """As its other bindings use them: all four, the evaluation graph included."""
+    folder = fused_bundle.path / "training"
+    batch = next(batches())
+    expected = OnnxRuntimeTrainingEngine(fused_bundle, threads=1).step(batch, LEARNING_RATE)
+
+    state = CheckpointState.load_checkpoint(folder / "checkpoint")
+    module = Module(folder / "training_model.onnx", state, folder / "eval_model.onnx")
+    optimizer = Optimizer(folder / "optimizer_model.onnx", module)
+    feeds = [*(batch.inputs[name] for name in INPUTS), batch.labels]
+    before, logits = module.eval()(*feeds)
+    loss, _, gradient_norm = module.train()(*feeds)
+    optimizer.step()
+    after, _ = module.eval()(*feeds)
+
+    assert loss == expected.loss
+    assert gradient_norm == expected.gradient_norm
+    assert before == pytest.approx(loss, abs=1e-6)
+    assert logits.shape == (len(batch.labels), LABELS)
+    assert after < before
+    assert all(onnx.load(path).ir_version <= 10 for path in folder.glob("*.onnx"))

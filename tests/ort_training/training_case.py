@@ -1,0 +1,149 @@
+"""A pico model, its batches, torch's own training of it, and a bundle for the second engine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from edgefuse import from_pretrained
+from edgefuse.compression.fused_linear import FusedLinear
+from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.methods import find_method
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.plan import plan_layers
+from edgefuse_export.module import INPUTS, FusedMLP
+from edgefuse_export.training_artifacts import write_training_artifacts
+from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, Parameter
+from edgefuse_runtime.engine import Batch
+
+LABELS = 3
+STEPS = 20
+LEARNING_RATE = 1e-3
+OPTIMIZER = AdamW(weight_decay=0.1, max_gradient_norm=1.0)  # both strong enough to be seen
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how."""
+
+    fused: bool
+    tuning: str
+
+    def __str__(self) -> str:
+        return f"{'fused' if self.fused else 'unfused'}-{self.tuning}"
+
+
+CASES = [Case(fused, tuning) for fused in (False, True) for tuning in ("full", "head")]
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """The parts of a manifest that the engine reads."""
+
+    parameters: list[Parameter]
+    optimizer: AdamW
+
+
+def load(source: Path, case: Case) -> PreTrainedModel:
+    model = from_pretrained(source, AutoModelForSequenceClassification, attn_implementation="eager")
+    if case.fused:
+        layers = plan_layers(find_mlps(model), ratio=0.25)
+        fuse_model(model, layers, find_method("mlp-fusion"), seed=0)
+    return model.eval()
+
+
+def trained(model: nn.Module, case: Case) -> list[Parameter]:
+    return [
+        Parameter(
+            name=name,
+            shape=list(value.shape),
+            gradient=f"{name}_grad",
+            decay=value.ndim > 1,
+        )
+        for name, value in model.named_parameters()
+        if case.tuning == "full" or name.startswith("classifier")
+    ]
+
+
+def fused_mlps(model: nn.Module) -> list[FusedMLP]:
+    return [
+        FusedMLP(
+            up_weight=f"{block.up_name}.weight",
+            up_bias=f"{block.up_name}.bias",
+            down_weight=f"{block.down_name}.weight",
+            multiplicity=f"{block.down_name}.multiplicity",
+        )
+        for block in find_mlps(model)
+        if isinstance(block.down, FusedLinear)
+    ]
+
+
+def batches() -> Iterator[Batch]:
+    """Twenty batches of other shapes than the traced one, padding included."""
+    generator = np.random.default_rng(1)
+    for _ in range(STEPS):
+        rows, length = generator.integers(2, 7), generator.integers(3, 20)
+        mask = np.arange(length) < generator.integers(2, length + 1, (rows, 1))
+        inputs = {
+            "input_ids": np.where(mask, generator.integers(5, 90, (rows, length)), 0),
+            "attention_mask": mask.astype(np.int64),
+        }
+        yield Batch(
+            inputs=inputs, labels=generator.integers(0, LABELS, rows), tokens=int(mask.sum())
+        )
+
+
+def make_bundle(model: PreTrainedModel, case: Case, path: Path) -> Bundle:
+    (path / "training").mkdir(parents=True)
+    parameters = trained(model, case)
+    example = {name: torch.ones(2, 8, dtype=torch.int64) for name in INPUTS}
+    write_training_artifacts(
+        model, example, parameters, OPTIMIZER, path / "training", fused=fused_mlps(model)
+    )
+    manifest = _Manifest(parameters=parameters, optimizer=OPTIMIZER)
+    (path / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return open_pico_bundle(path)
+
+
+def open_pico_bundle(path: Path) -> Bundle:
+    manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Manifest)
+    return Bundle(path, manifest, "pico")
+
+
+def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], list[float]]:
+    """Losses and weighed gradient norms of torch's AdamW over `batches()`; trains `model`."""
+    chosen = trained(model, case)
+    values = {p.name: model.get_parameter(p.name) for p in chosen}
+    weights = {}  # of fused rows in the norm, as FusedLinear's docstring asks for
+    for block in fused_mlps(model):
+        weight = model.get_buffer(block.multiplicity).clamp(min=1) ** -0.5
+        weights |= {block.up_weight: weight[:, None], block.up_bias: weight}
+        weights |= {block.down_weight: weight}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [values[p.name]], "weight_decay": OPTIMIZER.weight_decay * p.decay}
+            for p in chosen
+        ],
+        lr=LEARNING_RATE,
+        betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
+        eps=OPTIMIZER.eps,
+    )
+    losses, norms = [], []
+    for batch in batches():
+        model.zero_grad()
+        inputs = {name: torch.from_numpy(value) for name, value in batch.inputs.items()}
+        loss = model(**inputs, labels=torch.from_numpy(batch.labels)).loss
+        loss.backward()
+        norm = torch.stack(
+            [(value.grad * weights.get(name, 1)).norm() for name, value in values.items()]
+        ).norm()
+        for value in values.values():
+            value.grad *= (OPTIMIZER.max_gradient_norm / (norm + 1e-6)).clamp(max=1)
+        optimizer.step()
+        losses.append(loss.item())
+        norms.append(norm.item())
+    return losses, norms
