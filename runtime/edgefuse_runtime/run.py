@@ -113,31 +113,39 @@ def is_run(path: Path) -> bool:
     return (path / RECORD).is_file()
 
 
-def begin_run(run: Path, record: RunRecord, *, overwrite: bool) -> None:
-    """Make the directory and write run.json.
+def check_free(run: Path, *, overwrite: bool) -> None:
+    """Check that a run may begin in a directory.
 
     Args:
         run: The directory; it may exist when it is empty.
-        record: What the run is made from.
-        overwrite: Remove the files of an earlier run that is there.
+        overwrite: Whether it may hold an earlier run.
 
     Raises:
-        OutputError: The directory is not empty, or cannot be made.
+        OutputError: It is a file, or is not empty.
     """
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file", "Name a folder that is not there yet")
-    if run.is_dir() and any(run.iterdir()):
-        if not is_run(run):
-            raise OutputError(f"{run} is not empty, and no run", "Name another folder")
-        if not overwrite:
-            raise OutputError(
-                f"{run} holds a run already",
-                "Go on with it with --resume, replace it with --overwrite, or name another folder",
-            )
-        for name in (REPORT, BEST, LAST, METRICS, RECORD):
-            (run / name).unlink(missing_ok=True)
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    if not is_run(run):
+        raise OutputError(f"{run} is not empty, and no run", "Name another folder")
+    if not overwrite:
+        raise OutputError(
+            f"{run} holds a run already",
+            "Go on with it with --resume, replace it with --overwrite, or name another folder",
+        )
+
+
+def begin_run(run: Path, record: RunRecord) -> None:
+    """Make the directory, remove the files of an earlier run, and write run.json.
+
+    Raises:
+        OutputError: The directory cannot be made or written.
+    """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for name in (REPORT, BEST, LAST, METRICS):
+            (run / name).unlink(missing_ok=True)
         write_json(run / RECORD, record)
     except OSError as error:
         raise OutputError(

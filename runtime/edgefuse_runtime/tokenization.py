@@ -32,6 +32,11 @@ class TokenizedExamples:
         """Tokens of each row, of shape (rows,)."""
         return np.array([len(row) for row in self.rows], np.intp)
 
+    @property
+    def token_ids(self) -> NDArray[np.int64]:
+        """Every token id that occurs, once."""
+        return np.unique(np.concatenate(self.rows)).astype(np.int64)
+
 
 def open_tokenizer(bundle: Bundle) -> Tokenizer:
     """Open the bundle's tokenizer: it cuts texts at the bundle's length and does not pad."""
