@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch, Step
-from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.session import session_options
 
 _CHECKPOINT = "checkpoint"
 
@@ -30,10 +30,8 @@ class OnnxRuntimeTrainingEngine:
             threads: Intra-operator threads.
 
         Raises:
-            EdgeFuseError: onnxruntime is not installed.
-            BundleError: onnxruntime-training is not installed in its place.
+            BundleError: onnxruntime-training is not installed.
         """
-        ort = onnxruntime()
         try:
             from onnxruntime.training import api  # noqa: PLC0415 - not in the stock wheel
         except ImportError as error:
@@ -46,9 +44,7 @@ class OnnxRuntimeTrainingEngine:
         self._folder = bundle.path / "training"
         self._parameters = bundle.manifest.parameters
         self._weight_decay = bundle.manifest.optimizer.weight_decay
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.inter_op_num_threads = 1
+        self._options = session_options(threads=threads)
         self._open(self._folder / _CHECKPOINT)
 
     def step(self, batch: Batch, learning_rate: float) -> Step:

@@ -37,6 +37,26 @@ def onnxruntime() -> Any:
     return ort
 
 
+def session_options(*, threads: int) -> Any:
+    """Make the `onnxruntime.SessionOptions` of every session, of either engine.
+
+    Args:
+        threads: Intra-operator threads.
+
+    Raises:
+        EdgeFuseError: onnxruntime is not installed.
+    """
+    options = onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Spin between operators, which is fast, but not between runs, where the threads of another
+    # session (the optimizer's, say) want the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
 def open_session(
     model: Path, *, threads: int, initializers: Mapping[str, np.ndarray] | None = None
 ) -> Any:
@@ -56,14 +76,7 @@ def open_session(
         BundleError: onnxruntime refuses the model.
     """
     ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    # Spin between operators, which is fast, but not between runs, where the threads of another
-    # session (the optimizer's, say) want the cores.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options = session_options(threads=threads)
     if initializers:
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
