@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BOOL": "?"}
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "|u1",
+    "BOOL": "?",
+}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
