@@ -9,6 +9,11 @@ import typer
 
 from edgefuse.cli import devices
 from edgefuse.cli.compress import compress
+from edgefuse.cli.convert import convert
+from edgefuse.cli.evaluate import evaluate
+from edgefuse.cli.export import export
+from edgefuse.cli.finetune import finetune
+from edgefuse.cli.predict import predict
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import EdgeFuseError
 
@@ -21,6 +26,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(compress)
+app.command()(export)
+app.command()(finetune)
+app.command()(evaluate)
+app.command()(predict)
+app.command()(convert)
 app.add_typer(devices.app, name="devices")
 
 

@@ -73,3 +73,27 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     ) as progress:
         task = progress.add_task(description, total=total)
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def stage_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """Show on stderr which of a few stages is under way; silent when stderr is no terminal.
+
+    Args:
+        total: Count of stages.
+
+    Yields:
+        A function to call with a stage's name when it begins.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    begun = 0
+    with console.status("") as status:
+
+        def begin(name: str) -> None:
+            nonlocal begun
+            begun += 1
+            status.update(f"[{begun}/{total}] {name} …")
+
+        yield begin

@@ -55,12 +55,15 @@ class Parameter(_Record):
         shape: Its dimensions.
         gradient: The output of train.onnx that holds its gradient, of the same shape.
         decay: Whether weight decay applies (not on biases and norms).
+        free_rows: It is an embedding of `input_ids` and the graph takes any number of its rows:
+            a row whose token does not occur has a zero gradient and may be left out.
     """
 
     name: str
     shape: list[int]
     gradient: str
     decay: bool
+    free_rows: bool = False
 
 
 class Fold(_Record):
@@ -137,9 +140,7 @@ class PredictedMemory(_Record):
     @property
     def total(self) -> int:
         """All of them, in bytes, the interpreter and libraries not counted."""
-        return (
-            self.parameters + self.gradients + self.optimizer + self.activations + self.frozen
-        )
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.frozen
 
 
 class Certificate(_Record):
@@ -164,7 +165,7 @@ class Certificate(_Record):
     logits_difference: float
 
 
-class Manifest(_Record):
+class Manifest(_Record, kw_only=True):
     """What is in a bundle, and what it was made for.
 
     Attributes:

@@ -45,6 +45,24 @@ def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
     return examples
 
 
+def read_labels(path: Path) -> list[str]:
+    """Every label that a file of labelled texts has, sorted.
+
+    Args:
+        path: JSON lines, or a `.txt` file with a label a line.
+
+    Raises:
+        DataError: There is no such file, a row has no label, or there are fewer than two labels.
+    """
+    if path.suffix == ".txt":
+        labels = set(read_lines(path))
+    else:
+        labels = {_label_text(row.get("label"), place) for place, row in _rows(path)}
+    if len(labels) < 2:  # noqa: PLR2004 - one class leaves nothing to learn
+        raise DataError(f"{path} has {len(labels)} labels", "A classifier needs at least two")
+    return sorted(labels)
+
+
 def read_lines(path: Path) -> list[str]:
     """Read a file of texts, one a line; blank lines at the end do not count.
 
@@ -111,8 +129,7 @@ def _text(row: dict[str, Any], place: str) -> str:
 
 def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
     label = row.get("label")
-    if label is None or label == "":
-        raise DataError(f'{place} has no "label"', _FORM)
+    _label_text(label, place)
     # JSON's true is Python's True: either spelling may be the label's name.
     names = [str(label), msgspec.json.encode(label).decode()]
     for name in names:
@@ -123,3 +140,9 @@ def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
         f"{place} has the unknown label {label!r}",
         f"The bundle knows {len(index)} labels; the nearest are {', '.join(nearest)}",
     )
+
+
+def _label_text(label: object, place: str) -> str:
+    if label is None or label == "":
+        raise DataError(f'{place} has no "label"', _FORM)
+    return str(label)

@@ -1,7 +1,7 @@
 """The one interface of both engines, and the choice between them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from edgefuse_runtime.bundle import Bundle
 
-Tensors = dict[str, NDArray[np.float32]]
+Tensors = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ class Engine(Protocol):
         ...
 
     def parameters(self) -> Tensors:
-        """Trained parameters as they stand now, by name; views that later steps change."""
+        """Trained parameters as they stand now, by name, of the shapes in the manifest.
+
+        Where it can, an engine returns views that later steps change.
+        """
         ...
 
     def state(self) -> Tensors:
@@ -61,12 +64,16 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(bundle: "Bundle", *, threads: int) -> Engine:
+def open_engine(
+    bundle: "Bundle", *, threads: int, token_ids: NDArray[np.int64] | None = None
+) -> Engine:
     """Make the engine that the bundle was exported for, with its parameters at their start.
 
     Args:
         bundle: An opened bundle.
-        threads: Intra-operator threads of ONNX Runtime.
+        threads: Threads to compute with.
+        token_ids: Every token id that training will see, in any order: an engine may then leave
+            out what the others would cost, with the same result. None means all of them.
 
     Raises:
         BundleError: The engine's package is not installed here.
@@ -74,7 +81,7 @@ def open_engine(bundle: "Bundle", *, threads: int) -> Engine:
     if bundle.manifest.engine == "onnxruntime":
         from edgefuse_runtime.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
 
-        return OnnxRuntimeEngine(bundle, threads=threads)
+        return OnnxRuntimeEngine(bundle, threads=threads, token_ids=token_ids)
     from edgefuse_runtime.onnxruntime_training_engine import (  # noqa: PLC0415
         OnnxRuntimeTrainingEngine,
     )

@@ -1,0 +1,167 @@
+"""`edgefuse export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edgefuse.cli._output import print_json, print_table, print_text, stage_bar
+from edgefuse_devices.errors import InputError
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.bundle import Bundle
+
+_MIB = 2**20
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A compressed model's directory, any model's, or a hub name.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The directory to make.")],
+    device: Annotated[
+        str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The classes: labelled rows (train.jsonl), or a .txt with one a line."),
+    ] = None,
+    num_labels: Annotated[
+        int | None, typer.Option(help="Count of classes called 0, 1, 2 …, instead of --labels.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="The task, or its synonym.")] = "text-classification",
+    tune: Annotated[
+        str, typer.Option(help="What trains: full, full-without-embeddings or head.")
+    ] = "full",
+    batch_size: Annotated[
+        str, typer.Option(help="Rows in a batch, or auto: what the board's memory takes, up to 16.")
+    ] = "auto",
+    sequence_length: Annotated[
+        int, typer.Option(help="Longest text in tokens; longer ones are cut.")
+    ] = 128,
+    optimizer: Annotated[Literal["adamw"], typer.Option(help="The optimizer.")] = "adamw",  # noqa: ARG001
+    weight_decay: Annotated[
+        float, typer.Option(min=0, help="AdamW's, not on biases and norms.")
+    ] = 0.01,
+    max_gradient_norm: Annotated[
+        float, typer.Option(min=0, help="Clip gradients at this global norm; 0 does not.")
+    ] = 1.0,
+    engine: Annotated[
+        Literal["onnxruntime", "onnxruntime-training"],
+        typer.Option(help="What will run the bundle."),
+    ] = "onnxruntime",
+    seed: Annotated[int, typer.Option(help="Seed of a new classification head.")] = 0,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Export a training graph for a board.
+
+    Writes a bundle: loss, gradient and AdamW as ONNX, with weights and tokenizer. The board needs
+    nothing but `pip install edgefuse[runtime]`. Ends with a check of the loss and of every
+    gradient against torch.
+
+        edgefuse export fused fused-bundle --device rpi5 --labels train.jsonl
+    """
+    from edgefuse_devices.catalog import load_device
+
+    board = load_device(device)
+    rows = _batch_size(batch_size)
+    names = _labels(labels, num_labels)
+
+    from edgefuse.export import check_task
+    from edgefuse.export import export as core
+    from edgefuse_export.writer import STAGES
+    from edgefuse_runtime.bundle import AdamW
+
+    check_task(task)
+    with stage_bar(len(STAGES)) as on_stage:
+        bundle = core(
+            model,
+            output,
+            device=board,
+            labels=names,
+            tune=tune,
+            batch_size=rows,
+            sequence_length=sequence_length,
+            optimizer=AdamW(weight_decay=weight_decay, max_gradient_norm=max_gradient_norm),
+            engine=engine,
+            seed=seed,
+            revision=revision,
+            overwrite=overwrite,
+            on_stage=on_stage,
+        )
+    if as_json:
+        print_json({"output": str(output), "id": bundle.id, "manifest": bundle.manifest})
+    else:
+        _show(bundle)
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch-size {text} is neither a count of rows nor auto")
+    return int(text)
+
+
+def _labels(file: Path | None, count: int | None) -> list[str]:
+    from edgefuse_runtime.dataset import read_labels
+
+    if (file is None) == (count is None):
+        raise InputError(
+            "The classes are not known",
+            "Name labelled rows with --labels train.jsonl, or give --num-labels N, not both",
+        )
+    if file is not None:
+        return read_labels(file)
+    assert count is not None
+    if count < 2:
+        raise InputError(f"--num-labels {count} leaves nothing to learn", "Give at least 2")
+    return [str(index) for index in range(count)]
+
+
+def _show(bundle: "Bundle") -> None:
+    manifest = bundle.manifest
+    memory = manifest.predicted_memory
+    print_table(
+        ("what", "bundle"),
+        [
+            ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
+            ("parameters", f"{manifest.model.parameters:,}"),
+            ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
+            ("classes", f"{len(manifest.labels)}"),
+            ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
+            ("board", manifest.device.title),
+            (
+                "predicted memory",
+                f"{memory.total / _MIB:,.0f} MiB: parameters and gradients "
+                f"{(memory.parameters + memory.gradients + memory.frozen) / _MIB:,.0f}, optimizer "
+                f"{memory.optimizer / _MIB:,.0f}, activations {memory.activations / _MIB:,.0f}",
+            ),
+        ],
+        title=f"Exported {bundle.path}",
+    )
+    certificate = manifest.certificate
+    if certificate is None:
+        print_text("Gradients: not checked, onnxruntime-training does not give them out.")
+    else:
+        rows, tokens = certificate.checked_shape
+        print_text(
+            f"Checked against torch at {rows} × {tokens} (traced at "
+            f"{certificate.traced_shape[0]} × {certificate.traced_shape[1]}):",
+            f"  ✓ loss                differs by {certificate.loss_difference:.1e}",
+            f"  ✓ all {certificate.gradients} gradients  differ by at most "
+            f"{certificate.worst_gradient_error:.1e} ({certificate.worst_gradient})",
+            f"  ✓ logits              differ by {certificate.logits_difference:.1e}",
+        )
+    print_text(
+        "Copy it to the board. Next, there:",
+        f"  edgefuse finetune {bundle.path} {bundle.path}-run --train train.jsonl",
+    )

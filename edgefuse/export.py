@@ -1,0 +1,151 @@
+"""`edgefuse export` as a plain function: load, choose what trains, write the bundle."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from optimum.exporters.tasks import TasksManager
+from transformers import PreTrainedModel
+
+from edgefuse.compression.fused_linear import multiplicities
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.load import find_source, load_config, load_tokenizer, one_sentence, quiet
+from edgefuse.models.record import read_record
+from edgefuse.tuning.ways import apply_way
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.module import FusedMLP
+from edgefuse_export.writer import Request, write_bundle
+from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, EngineName, ModelInfo
+from edgefuse_runtime.output import new_directory
+
+TASK = "text-classification"
+_BYTES_BESIDE_WEIGHTS = 20_000_000
+
+
+def check_task(task: str) -> None:
+    """Refuse a task that cannot be exported.
+
+    Args:
+        task: A task's name or synonym, as optimum knows them.
+
+    Raises:
+        InputError: It is another task than text classification.
+    """
+    if TasksManager.map_from_synonym(task) != TASK:
+        raise InputError(f"--task {task} cannot be exported", f"The task is {TASK} so far")
+
+
+def export(
+    model: str,
+    output: Path,
+    *,
+    device: DeviceProfile,
+    labels: Sequence[str],
+    tune: str = "full",
+    batch_size: int | None = None,
+    sequence_length: int = 128,
+    optimizer: AdamW | None = None,
+    engine: EngineName = "onnxruntime",
+    seed: int = 0,
+    revision: str | None = None,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Export a text classifier as a bundle, whole or not at all.
+
+    Args:
+        model: A compressed model's directory, a plain model's, or a hub name.
+        output: The directory to make.
+        device: The board.
+        labels: Names of the classes, in the order of the logits.
+        tune: One of `edgefuse.tuning.ways.WAYS`.
+        batch_size: Rows in a batch; None for what the board's memory takes.
+        sequence_length: Longest sequence, in tokens.
+        optimizer: AdamW's settings.
+        engine: Whose graphs to write.
+        seed: Of a classification head that the model lacks.
+        revision: Branch, tag or commit on the hub.
+        overwrite: Replace a bundle that is there.
+        on_stage: Called with a few words before each of the writer's `STAGES`.
+
+    Raises:
+        InputError: The model, the way of tuning, the sizes or the output do not hold.
+        InternalError: A graph does not compute what torch computes.
+    """
+    source = find_source(model, revision)
+    config = load_config(source)
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and not 2 <= sequence_length <= longest:
+        raise InputError(
+            f"--sequence-length {sequence_length} is outside 2 to {longest}, which the model takes"
+        )
+    tokenizer = load_tokenizer(source)
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{model} has no tokenizer.json with a padding token",
+            "Save the model with a fast tokenizer (`AutoTokenizer`, `save_pretrained`)",
+        )
+    torch.manual_seed(seed)
+    classifier = _load_classifier(source.name, labels, revision=source.revision)
+    apply_way(classifier, tune)
+    record = read_record(Path(source.name))
+    parameters = classifier.num_parameters()
+    info = ModelInfo(
+        source=source.label,
+        architecture=config.model_type,
+        parameters=parameters,
+        intermediate_sizes=[block.width for block in find_mlps(classifier)],
+        compression=record.method if record else None,
+    )
+    request = Request(
+        model=classifier,
+        info=info,
+        fused=_fused(classifier),
+        labels=labels,
+        tuning=tune,
+        optimizer=optimizer or AdamW(),
+        padding_id=tokenizer.pad_token_id,
+        vocabulary=config.vocab_size,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        device=device,
+        engine=engine,
+    )
+    needed = 2 * parameters * 4 + _BYTES_BESIDE_WEIGHTS
+    with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        with quiet():
+            classifier.config.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        bundle = write_bundle(request, folder, on_stage=on_stage)
+    return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _load_classifier(name: str, labels: Sequence[str], *, revision: str | None) -> PreTrainedModel:
+    with quiet(), one_sentence(name):
+        kwargs = {} if revision is None else {"revision": revision}
+        return from_pretrained(
+            name,
+            TasksManager.get_model_class_for_task(TASK),
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            attn_implementation="eager",
+            **kwargs,
+        )
+
+
+def _fused(model: PreTrainedModel) -> list[FusedMLP]:
+    fused = multiplicities(model)
+    return [
+        FusedMLP(
+            up_weight=f"{block.up_name}.weight",
+            up_bias=f"{block.up_name}.bias",
+            down_weight=f"{block.down_name}.weight",
+            multiplicity=f"{block.down_name}.multiplicity",
+        )
+        for block in find_mlps(model)
+        if block.down_name in fused
+    ]

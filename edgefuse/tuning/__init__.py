@@ -1,0 +1,1 @@
+"""Ways of tuning: what of a model trains."""

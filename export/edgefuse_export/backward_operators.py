@@ -1,0 +1,93 @@
+"""Gradients of ATen operators in the cheapest ONNX operators there are for them.
+
+Each function is given to `torch.onnx.export` as the translation of one ATen operator. What is not
+here, torch decomposes by its own rules.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from onnxscript import opset21 as op
+
+aten = torch.ops.aten
+
+_SMALL_TABLE = 64
+"""Rows up to which summing by a product with a one-hot matrix is faster than one by one."""
+
+
+def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any:
+    """G · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
+
+    Dividing by exp(u²) spares the negation, and where exp overflows the quotient is 0 as it should.
+    """
+    if approximate == "tanh":
+        return _gelu_tanh_backward(grad_output, self)
+    u = op.Mul(self, op.Constant(value_float=math.sqrt(0.5)))
+    density = op.Div(u, op.Exp(op.Mul(u, u)))
+    density = op.Mul(density, op.Constant(value_float=2 / math.sqrt(math.pi)))
+    slope = op.Add(op.Add(density, op.Erf(u)), op.Constant(value_float=1.0))
+    return op.Mul(op.Mul(grad_output, op.Constant(value_float=0.5)), slope)
+
+
+def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
+    """g/2 · (1 + t + x (1 − t²) (a + 3 a b x²)), t = tanh(a x + a b x³), a = √(2/π), b = 0.044715."""
+    a = math.sqrt(2 / math.pi)
+    square = op.Mul(self, self)
+    inner = op.Add(
+        op.Mul(square, op.Constant(value_float=a * 0.044715)), op.Constant(value_float=a)
+    )
+    t = op.Tanh(op.Mul(self, inner))
+    slope = op.Add(
+        op.Mul(square, op.Constant(value_float=3 * a * 0.044715)), op.Constant(value_float=a)
+    )
+    curve = op.Sub(op.Constant(value_float=1.0), op.Mul(t, t))
+    derivative = op.Add(op.Add(t, op.Constant(value_float=1.0)), op.Mul(op.Mul(self, curve), slope))
+    return op.Mul(op.Mul(grad_output, op.Constant(value_float=0.5)), derivative)
+
+
+def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
+    """G ⊙ y − y · Σ(g ⊙ y)."""
+    weighted = op.Mul(grad_output, output)
+    total = op.ReduceSum(weighted, op.Constant(value_ints=[dim]), keepdims=1)
+    return op.Sub(weighted, op.Mul(output, total))
+
+
+def embedding_backward(
+    grad_output: Any,
+    indices: Any,
+    num_weights: int,
+    padding_idx: int,
+    scale_grad_by_freq: bool,  # noqa: ARG001, FBT001 - ATen's signature; no model sets it
+) -> Any:
+    """Sum the rows of the gradient into a table of zeros.
+
+    By ScatterElements, which adds one after the other. ONNX Runtime's ScatterND adds from several
+    threads at once and loses sums where a token occurs twice.
+    """
+    hidden = int(grad_output.shape[-1])
+    rows = op.Reshape(grad_output, op.Constant(value_ints=[-1, hidden]))
+    index = op.Reshape(indices, op.Constant(value_ints=[-1, 1]))
+    if padding_idx >= 0:
+        padding = op.Equal(index, op.Constant(value_int=padding_idx))
+        rows = op.Where(padding, op.Constant(value_float=0.0), rows)
+    if num_weights <= _SMALL_TABLE:
+        one_hot = op.OneHot(
+            op.Reshape(indices, op.Constant(value_ints=[-1])),
+            op.Constant(value_int=num_weights),
+            op.Constant(value_floats=[0.0, 1.0]),
+            axis=0,
+        )
+        return op.MatMul(one_hot, rows)
+    table = op.ConstantOfShape(op.Constant(value_ints=[num_weights, hidden]))
+    return op.ScatterElements(
+        table, op.Expand(index, op.Shape(rows)), rows, axis=0, reduction="add"
+    )
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    aten.gelu_backward.default: gelu_backward,
+    aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name
+    aten.embedding_dense_backward.default: embedding_backward,
+}

@@ -1,0 +1,56 @@
+"""Initializers that live in a safetensors file beside the graph."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+
+def as_inputs(model: ir.Model, names: set[str]) -> None:
+    """Make initializers graph inputs, in place, so that no optimizer folds them away."""
+    for name in sorted(names):
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+        model.graph.inputs.append(value)
+
+
+def as_external_initializers(
+    model: ir.Model, names: Sequence[str], file: Path, location: str
+) -> None:
+    """Make graph inputs initializers whose data are tensors of a safetensors file, in place.
+
+    The format is an 8-byte little-endian length, a JSON header with the byte range of every
+    tensor, and the raw tensors: ONNX can name its parts as external data.
+
+    Args:
+        model: Whose inputs become initializers; inputs that nobody reads disappear.
+        names: The inputs, each a tensor of the file.
+        file: The safetensors file.
+        location: What the graph calls the file, relative to the .onnx file.
+    """
+    header, start = _header(file)
+    inputs = {value.name: value for value in model.graph.inputs}
+    for name in names:
+        value = inputs[name]
+        model.graph.inputs.remove(value)
+        if not value.uses():
+            continue
+        begin, end = header[name]["data_offsets"]
+        assert value.dtype is not None
+        value.const_value = ir.ExternalTensor(
+            location,
+            start + begin,
+            end - begin,
+            value.dtype,
+            shape=ir.Shape(header[name]["shape"]),
+            name=name,
+            base_dir=file.parent,
+        )
+        model.graph.register_initializer(value)
+
+
+def _header(file: Path) -> tuple[dict[str, dict[str, list[int]]], int]:
+    with file.open("rb") as opened:
+        start = 8 + int.from_bytes(opened.read(8), "little")
+        return json.loads(opened.read(start - 8)), start

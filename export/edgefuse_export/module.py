@@ -1,0 +1,50 @@
+"""What is handed to export: a model, what of it trains, and where its multiplicities stand."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INPUTS = ("input_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class FusedMLP:
+    """Names of a fused block's tensors in the model's state dict.
+
+    Attributes:
+        up_weight: W1, of shape (k, p).
+        up_bias: b1, of shape (k,), or None.
+        down_weight: W2, of shape (p, k).
+        multiplicity: P, the cluster sizes, of shape (k,).
+    """
+
+    up_weight: str
+    up_bias: str | None
+    down_weight: str
+    multiplicity: str
+
+
+class Logits(nn.Module):
+    """A sequence classifier of transformers as a function of two tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map token ids and mask, both (batch, sequence), to logits (batch, labels)."""
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+class Loss(Logits):
+    """Its mean cross-entropy."""
+
+    def forward(  # type: ignore[override]  # a loss needs labels besides
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Map token ids, mask and labels (batch,) to a scalar."""
+        # Spelled out, because torch's translation of nll_loss forgets the count that it divides by.
+        log_probabilities = F.log_softmax(super().forward(input_ids, attention_mask), dim=-1)
+        return -log_probabilities.gather(1, labels.unsqueeze(1)).mean()

@@ -1,0 +1,80 @@
+"""AdamW over a block of elements, as ordinary ONNX operators."""
+
+import onnx_ir as ir
+from onnx_ir import tape
+
+from edgefuse_export.gradient import IR_VERSION, OPSET
+
+SCALARS = ("gradient_scale", "step_size", "eps", "shrinkage")
+
+
+def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
+    """One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2).
+
+    With g' = gradient_scale · gradient:
+
+        m ← β1 m + (1 − β1) g'
+        v ← β2 v + (1 − β2) g'²
+        parameter ← shrinkage · parameter − step_size · m / (√v + eps)
+
+    Clipping, bias correction and schedule are in the scalars, which the runtime computes at every
+    step t from the learning rate η: gradient_scale = min(1, max_norm / (norm + 1e-6)),
+    step_size = η √(1 − β2ᵗ) / (1 − β1ᵗ), eps = ε √(1 − β2ᵗ), shrinkage = 1 − η · weight_decay.
+
+    Every input but the scalars is of shape (elements,). Each is read by one element-wise operator
+    before the output of the same role is written, so that outputs may be bound to the memory of
+    the inputs.
+
+    Returns:
+        A model with inputs `parameter`, `gradient`, `first_moment`, `second_moment` and `SCALARS`,
+        outputs `new_parameter`, `new_first_moment` and `new_second_moment`.
+    """
+    elements = ir.Shape(["elements"])
+    float32 = ir.TensorType(ir.DataType.FLOAT)
+
+    def value(name: str, shape: ir.Shape) -> ir.Value:
+        return ir.Value(name=name, type=float32, shape=shape)
+
+    tensors = [
+        value(n, elements) for n in ("parameter", "gradient", "first_moment", "second_moment")
+    ]
+    scalars = [value(n, ir.Shape([])) for n in SCALARS]
+    parameter, gradient, first, second = tensors
+    gradient_scale, step_size, eps, shrinkage = scalars
+    recorder = tape.Tape()
+
+    def constant(name: str, number: float) -> ir.Value:
+        return recorder.initializer(ir.tensor(number, dtype=ir.DataType.FLOAT, name=name))
+
+    def op(kind: str, *inputs: ir.Value) -> ir.Value:
+        return recorder.op(kind, inputs)
+
+    scaled = op("Mul", gradient, gradient_scale)
+    new_first = op(
+        "Add",
+        op("Mul", first, constant("beta1", beta1)),
+        op("Mul", scaled, constant("1-beta1", 1 - beta1)),
+    )
+    new_second = op(
+        "Add",
+        op("Mul", second, constant("beta2", beta2)),
+        op("Mul", op("Mul", scaled, scaled), constant("1-beta2", 1 - beta2)),
+    )
+    direction = op("Div", new_first, op("Add", op("Sqrt", new_second), eps))
+    new_parameter = op("Sub", op("Mul", parameter, shrinkage), op("Mul", direction, step_size))
+    outputs = {
+        "new_parameter": new_parameter,
+        "new_first_moment": new_first,
+        "new_second_moment": new_second,
+    }
+    for name, output in outputs.items():
+        output.name, output.type, output.shape = name, float32, elements
+    graph = ir.Graph(
+        [*tensors, *scalars],
+        list(outputs.values()),
+        nodes=recorder.nodes,
+        initializers=recorder.initializers,
+        opset_imports={"": OPSET},
+        name="adamw",
+    )
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgefuse")

@@ -1,0 +1,81 @@
+"""From the gradient as torch gives it to train.onnx: inputs by role, and the gradient's norm."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import tape
+from onnxscript import optimizer
+
+from edgefuse_export.external_data import as_inputs
+from edgefuse_export.module import FusedMLP
+
+
+def finish_training_graph(
+    model: ir.Model,
+    *,
+    tensors: Collection[str],
+    trainable: Sequence[str],
+    fused: Sequence[FusedMLP],
+    multiplicities: Mapping[str, np.ndarray],
+) -> None:
+    """Make the model's tensors inputs, simplify, and add the gradient's norm, in place.
+
+    Args:
+        model: What `gradient_graph` returned.
+        tensors: Names in the model's state dict.
+        trainable: Names of trained parameters.
+        fused: The fused blocks.
+        multiplicities: P, of shape (k,), by the name of its tensor.
+    """
+    as_inputs(model, tensors)
+    optimizer.optimize(model)
+    _add_gradient_norm(model.graph, trainable, fused, multiplicities)
+
+
+def _add_gradient_norm(
+    graph: ir.Graph,
+    trainable: Sequence[str],
+    fused: Sequence[FusedMLP],
+    multiplicities: Mapping[str, np.ndarray],
+) -> None:
+    """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
+
+    Rows are summed before they are added up: one float32 sum over an embedding loses digits.
+    """
+    weights, columns = {}, {}
+    for block in fused:
+        reciprocal = 1 / np.maximum(multiplicities[block.multiplicity], 1)
+        weights[block.up_weight] = reciprocal
+        columns[block.down_weight] = np.sqrt(reciprocal)
+        if block.up_bias is not None:
+            weights[block.up_bias] = reciprocal
+    gradients = {value.name: value for value in graph.outputs}
+    recorder = tape.Tape(graph)
+    last_axis = recorder.initializer(ir.tensor(np.array([-1]), name="gradient_norm.last_axis"))
+
+    def constant(name: str, value: np.ndarray) -> ir.Value:
+        tensor = ir.tensor(value.astype(np.float32), name=f"gradient_norm.{name}")
+        return recorder.initializer(tensor)
+
+    squares = []
+    for name in trainable:
+        gradient = gradients[f"gradient.{name}"]
+        assert gradient.shape is not None
+        rank = len(gradient.shape)
+        if name in columns:
+            gradient = recorder.op("Mul", [gradient, constant(name, columns[name])])
+        if rank == 1 and name not in weights:
+            squares.append(recorder.op("ReduceSumSquare", [gradient], {"keepdims": 0}))
+            continue
+        if rank == 1:
+            rows = recorder.op("Mul", [gradient, gradient])
+        else:
+            rows = recorder.op("ReduceSumSquare", [gradient, last_axis], {"keepdims": 0})
+        if name in weights:
+            rows = recorder.op("Mul", [rows, constant(name, weights[name])])
+        squares.append(recorder.op("ReduceSum", [rows], {"keepdims": 0}))
+    norm = recorder.op("Sqrt", [recorder.op("Sum", squares)])
+    norm.name = "gradient_norm"
+    norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    graph.outputs.insert(1, norm)

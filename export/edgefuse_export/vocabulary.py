@@ -1,0 +1,76 @@
+"""Embeddings whose unused rows need no gradient.
+
+The gradient of an embedding is zero in every row whose token does not occur. Where the graph
+reads token ids for nothing but that embedding, the runtime may hand it a smaller table, of the
+rows that its training data use, and renumber the tokens: gradients and optimizer shrink with it.
+"""
+
+import onnx_ir as ir
+
+_SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unsqueeze"}
+
+
+def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
+    """Let a trained embedding have any number of rows, in place, where that is the same.
+
+    Args:
+        graph: A training graph with `input_ids` and the embedding among its inputs.
+        name: A trained parameter.
+        padding_id: The one token id that the graph may compare others with.
+
+    Returns:
+        Whether it now takes any number of rows. Token `padding_id` must keep its number.
+    """
+    inputs = {value.name: value for value in graph.inputs}
+    table, token_ids = inputs[name], inputs["input_ids"]
+    zeros = _zeros_under(next(v for v in graph.outputs if v.name == f"gradient.{name}"))
+    same_ids = _follow(token_ids)
+    if zeros is None or not all(
+        node.op_type == "Gather" and node.inputs[1] in same_ids for node in table.consumers()
+    ):
+        return False
+    gradient = next(v for v in graph.outputs if v.name == f"gradient.{name}")
+    for ids in same_ids:
+        for node, position in ids.uses():
+            if not (
+                node.op_type in _SAME_IDS
+                or node.op_type == "Shape"
+                or (node.op_type == "Gather" and position == 1 and node.inputs[0] is table)
+                or (node.op_type == "ScatterElements" and node.outputs[0] is gradient)
+                or (node.op_type == "Equal" and _constants(node) == [padding_id])
+            ):
+                return False
+    shape = ir.node("Shape", [table])
+    graph.insert_before(zeros, shape)
+    zeros.replace_input_with(0, shape.outputs[0])
+    zeros.outputs[0].shape = None
+    assert table.shape is not None
+    table.shape = ir.Shape(["vocabulary", *table.shape[1:]])
+    gradient.shape = table.shape.copy()
+    return True
+
+
+def _zeros_under(gradient: ir.Value) -> ir.Node | None:
+    """The ConstantOfShape that `embedding_backward` sums its rows into."""
+    scatter = gradient.producer()
+    if scatter is None or scatter.op_type != "ScatterElements":
+        return None
+    zeros = scatter.inputs[0].producer() if scatter.inputs[0] else None
+    return zeros if zeros is not None and zeros.op_type == "ConstantOfShape" else None
+
+
+def _follow(value: ir.Value) -> list[ir.Value]:
+    """A value and everything that holds the same numbers in another shape or type."""
+    found = [value]
+    for reached in found:
+        found += [
+            node.outputs[0]
+            for node, position in reached.uses()
+            if node.op_type in _SAME_IDS and position == 0 and node.outputs[0] not in found
+        ]
+    return found
+
+
+def _constants(node: ir.Node) -> list[int]:
+    tensors = [ir.convenience.get_const_tensor(value) for value in node.inputs if value]
+    return [int(tensor.numpy()) for tensor in tensors if tensor is not None and tensor.size == 1]

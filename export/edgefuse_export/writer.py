@@ -1,0 +1,273 @@
+"""Model in, bundle out: trace → differentiate → simplify → write → check."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from safetensors.numpy import save_file
+from torch import nn
+
+from edgefuse_devices import __version__
+from edgefuse_devices.errors import InputError
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.certificate import certify
+from edgefuse_export.external_data import as_external_initializers
+from edgefuse_export.gradient import forward_graph, gradient_graph
+from edgefuse_export.inference_graph import finish_inference_graph
+from edgefuse_export.memory import activation_bytes
+from edgefuse_export.module import INPUTS, FusedMLP, Logits, Loss
+from edgefuse_export.optimizer_graph import adamw_graph
+from edgefuse_export.trace import TRACED_SHAPE, example, trace
+from edgefuse_export.training_artifacts import write_training_artifacts
+from edgefuse_export.training_graph import finish_training_graph
+from edgefuse_export.vocabulary import free_rows
+from edgefuse_runtime.bundle import (
+    AdamW,
+    Bundle,
+    EngineName,
+    Fold,
+    Manifest,
+    ModelInfo,
+    Parameter,
+    PredictedMemory,
+    Tuning,
+    describe_files,
+    write_manifest,
+)
+from edgefuse_runtime.inference import inference_tensors
+from edgefuse_runtime.session import onnxruntime
+
+_READABLE = 0o644
+_BATCH_SIZES = (16, 8, 4, 2, 1)
+_SHARE_OF_MEMORY = 0.5
+"""Of the board's memory that training may take: the system and the interpreter want the rest."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, decided before anything is done.
+
+    Attributes:
+        model: A sequence classifier in evaluation mode, float32, with eager attention; the
+            parameters that require a gradient are trained.
+        info: Where it came from.
+        fused: Its fused blocks.
+        labels: Names of its classes.
+        tuning: Name of the way of tuning.
+        optimizer: Its settings.
+        padding_id: Token id that pads.
+        vocabulary: Count of token ids.
+        batch_size: Rows in a batch; None for the most, up to 16, that the board's memory takes.
+        sequence_length: Longest sequence, in tokens.
+        device: The board.
+        engine: Whose graphs to write.
+    """
+
+    model: nn.Module
+    info: ModelInfo
+    fused: Sequence[FusedMLP]
+    labels: Sequence[str]
+    tuning: str
+    optimizer: AdamW
+    padding_id: int
+    vocabulary: int
+    batch_size: int | None
+    sequence_length: int
+    device: DeviceProfile
+    engine: EngineName
+
+
+def write_bundle(
+    request: Request, directory: Path, *, on_stage: Callable[[str], None] = lambda _: None
+) -> Bundle:
+    """Write a bundle into an empty directory; tokenizer and configuration may be there already.
+
+    Args:
+        request: What to export.
+        directory: Exists.
+        on_stage: Called with a few words before each stage; there are `len(STAGES)`.
+
+    Raises:
+        InputError: Not even one row fits into the board's memory.
+        InternalError: A graph does not compute what torch computes.
+    """
+    model = request.model
+    on_stage(STAGES[0])
+    training = gradient_graph(
+        trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
+    )
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    trainable = _trainable(model, training)
+    finish_training_graph(
+        training,
+        tensors=tensors.keys(),
+        trainable=trainable,
+        fused=request.fused,
+        multiplicities=tensors,
+    )
+    parameters = [
+        Parameter(
+            name=name,
+            shape=list(tensors[name].shape),
+            gradient=f"gradient.{name}",
+            decay=tensors[name].ndim > 1,
+            free_rows=free_rows(training.graph, name, padding_id=request.padding_id),
+        )
+        for name in trainable
+    ]
+
+    on_stage(STAGES[1])
+    inference = forward_graph(trace(Logits(model), vocabulary=request.vocabulary, labels=None))
+    finish_inference_graph(inference, tensors=tensors.keys(), fused=request.fused)
+
+    on_stage(STAGES[2])
+    memory, batch_size = _plan_memory(request, training, parameters, tensors)
+    manifest = Manifest(
+        edgefuse_version=__version__,
+        engine=request.engine,
+        engine_version=onnxruntime().__version__,
+        task="text-classification",
+        labels=list(request.labels),
+        model=request.info,
+        tuning=Tuning(
+            method=request.tuning, trained_parameters=sum(tensors[n].size for n in trainable)
+        ),
+        optimizer=request.optimizer,
+        inputs=list(INPUTS),
+        padding_id=request.padding_id,
+        sequence_length=request.sequence_length,
+        batch_size=batch_size,
+        parameters=parameters,
+        folds=[
+            Fold(weight=block.down_weight, multiplicity=block.multiplicity, axis=1)
+            for block in request.fused
+        ],
+        device=request.device,
+        predicted_memory=memory,
+        certificate=None,
+        files={},
+    )
+    bundle = Bundle(directory, manifest, "")
+    _write_tensors(bundle, tensors)
+    _write_inference(bundle, inference)
+    _write_training(bundle, request, training)
+
+    on_stage(STAGES[3])
+    if request.engine == "onnxruntime":
+        certificate = certify(
+            model,
+            training=directory / "train.onnx",
+            inference=directory / "inference.onnx",
+            inference_tensors=inference_tensors(bundle, bundle.trainable()),
+            trainable=trainable,
+            vocabulary=request.vocabulary,
+            labels=len(request.labels),
+        )
+        manifest = msgspec.structs.replace(manifest, certificate=certificate)
+    return write_manifest(
+        directory, msgspec.structs.replace(manifest, files=describe_files(directory))
+    )
+
+
+STAGES = (
+    "Differentiating the loss",
+    "Translating the forward pass",
+    "Writing the bundle",
+    "Checking loss and gradients against torch",
+)
+
+
+def _trainable(model: nn.Module, training: ir.Model) -> list[str]:
+    """Trained parameters: those with decay first, so that an optimizer sees two even stretches."""
+    differentiated = {value.name for value in training.graph.outputs}
+    names = [name for name, _ in model.named_parameters() if f"gradient.{name}" in differentiated]
+    return sorted(names, key=lambda name: model.get_parameter(name).ndim == 1)
+
+
+def _plan_memory(
+    request: Request,
+    training: ir.Model,
+    parameters: Sequence[Parameter],
+    tensors: dict[str, np.ndarray],
+) -> tuple[PredictedMemory, int]:
+    trained = sum(tensors[p.name].nbytes for p in parameters)
+    frozen = sum(t.nbytes for t in tensors.values()) - trained
+
+    def predict(batch_size: int) -> PredictedMemory:
+        return PredictedMemory(
+            parameters=trained,
+            gradients=trained,
+            optimizer=2 * trained,
+            activations=activation_bytes(
+                training, batch_size=batch_size, sequence_length=request.sequence_length
+            ),
+            frozen=frozen,
+        )
+
+    if request.batch_size is not None:
+        return predict(request.batch_size), request.batch_size
+    available = int(request.device.memory_mib * 2**20 * _SHARE_OF_MEMORY)
+    for batch_size in _BATCH_SIZES:
+        memory = predict(batch_size)
+        if memory.total <= available:
+            return memory, batch_size
+    raise InputError(
+        f"Training {request.tuning} needs about {memory.total / 2**20:,.0f} MiB even with one row "
+        f"in a batch, and {request.device.title} has {request.device.memory_mib:,} MiB, "
+        "half of which may be used",
+        "Compress the model, train less of it (--tune head), shorten --sequence-length, or name "
+        "a board with more memory",
+    )
+
+
+def _write_tensors(bundle: Bundle, tensors: dict[str, np.ndarray]) -> None:
+    trained = {parameter.name for parameter in bundle.manifest.parameters}
+    for name, part in (
+        ("trainable", {n: t for n, t in tensors.items() if n in trained}),
+        ("frozen", {n: t for n, t in tensors.items() if n not in trained}),
+    ):
+        file = bundle.path / f"{name}.safetensors"
+        save_file(part, file)
+        file.chmod(_READABLE)  # safetensors makes it private
+
+
+def _write_inference(bundle: Bundle, inference: ir.Model) -> None:
+    """Its weights are in model.safetensors, which `edgefuse convert --to onnx` writes beside it."""
+    weights = bundle.path / "model.safetensors"
+    save_file(inference_tensors(bundle, bundle.trainable()), weights)
+    names = [str(v.name) for v in inference.graph.inputs if v.name not in INPUTS]
+    as_external_initializers(inference, names, weights, weights.name)
+    ir.save(inference, bundle.path / "inference.onnx")
+    weights.unlink()
+
+
+def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> None:
+    manifest = bundle.manifest
+    if manifest.engine == "onnxruntime-training":
+        folder = bundle.path / "training"
+        folder.mkdir()
+        inputs = example(TRACED_SHAPE, vocabulary=request.vocabulary, labels=None)
+        write_training_artifacts(
+            request.model,
+            dict(zip(INPUTS, inputs, strict=True)),
+            manifest.parameters,
+            manifest.optimizer,
+            folder,
+            fused=request.fused,
+        )
+        return
+    trained = {parameter.name for parameter in manifest.parameters}
+    frozen = [
+        str(v.name)
+        for v in training.graph.inputs
+        if v.name not in trained and v.name not in (*INPUTS, "labels")
+    ]
+    as_external_initializers(
+        training, frozen, bundle.path / "frozen.safetensors", "frozen.safetensors"
+    )
+    ir.save(training, bundle.path / "train.onnx")
+    optimizer = adamw_graph(beta1=manifest.optimizer.beta1, beta2=manifest.optimizer.beta2)
+    ir.save(optimizer, bundle.path / "optimizer.onnx")
