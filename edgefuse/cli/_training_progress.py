@@ -1,0 +1,65 @@
+"""A run as a progress bar on stderr, silent when stderr is no terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.records import EvaluationRecord, StepRecord
+
+_SMOOTHING = 0.1
+
+
+class TrainingProgress:
+    """An observer of a run: epoch, loss, speed, memory and the time that is left."""
+
+    def __init__(self, progress: Progress, epochs: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("loading", total=None, figures="")
+        self._epochs = epochs
+        self._loss: float | None = None
+        self._accuracy = ""
+
+    def on_start(self, step: int, steps: int) -> None:
+        """Show how far the run has come."""
+        self._progress.update(self._task, description="training", completed=step, total=steps)
+
+    def on_step(self, record: "StepRecord") -> None:
+        """Move the bar; the loss is a running mean."""
+        before = record.loss if self._loss is None else self._loss
+        self._loss = before + _SMOOTHING * (record.loss - before)
+        self._progress.update(
+            self._task,
+            completed=record.step,
+            description=f"epoch {record.epoch}/{self._epochs}",
+            figures=f"loss {self._loss:.3f}  {record.samples_per_second:.1f} samples/s  "
+            f"{record.rss_mib:.0f} MiB{self._accuracy}",
+        )
+
+    def on_evaluation(self, record: "EvaluationRecord") -> None:
+        """Show the accuracy from now on."""
+        self._accuracy = f"  accuracy {record.accuracy:.1%}"
+
+    def on_save(self, path: Path, step: int) -> None:
+        """Nothing to show."""
+
+
+@contextmanager
+def training_progress(epochs: int) -> Iterator[TrainingProgress]:
+    """Show a bar while the block runs."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield TrainingProgress(progress, epochs)

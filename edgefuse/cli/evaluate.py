@@ -1,0 +1,57 @@
+"""`edgefuse evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefuse.cli._output import print_json, print_table, progress_bar
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
+    ],
+    data: Annotated[Path, typer.Argument(help='JSONL with "text" and "label".')],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The run's bundle, when it is not where it was.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Measure accuracy and macro-F1 on labelled texts.
+
+    edgefuse evaluate run test.jsonl
+    """
+    from edgefuse_runtime.batching import batches_per_epoch
+    from edgefuse_runtime.dataset import read_examples
+    from edgefuse_runtime.evaluation import evaluate as core
+    from edgefuse_runtime.inference import InferenceModel
+    from edgefuse_runtime.threads import default_threads
+    from edgefuse_runtime.tokenization import open_tokenizer, tokenize_examples
+    from edgefuse_runtime.trained import open_trained
+
+    opened, trained = open_trained(model, bundle=bundle)
+    manifest = opened.manifest
+    examples = tokenize_examples(open_tokenizer(opened), read_examples(data, manifest.labels))
+    classifier = InferenceModel(
+        opened, trained, threads=threads or default_threads(manifest.device)
+    )
+    batches = batches_per_epoch(len(examples.rows), manifest.batch_size)
+    with progress_bar("Evaluating", batches) as advance:
+        evaluation = core(classifier, examples, on_batch=lambda _: advance())
+    if as_json:
+        print_json(evaluation)
+        return
+    figures = {
+        "accuracy": f"{evaluation.accuracy:.1%}",
+        "macro-F1": f"{evaluation.macro_f1:.3f}",
+        "loss": f"{evaluation.loss:.4f}",
+        "rows": evaluation.rows,
+        "samples/s": f"{evaluation.samples_per_second:,.1f}",
+    }
+    print_table(["", str(data)], figures.items())

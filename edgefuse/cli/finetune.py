@@ -1,0 +1,132 @@
+"""`edgefuse finetune`."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefuse.cli._output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.records import Report
+
+
+def finetune(
+    bundle: Annotated[Path, typer.Argument(help="What `edgefuse export` made.")],
+    run: Annotated[Path, typer.Argument(help="The directory to fill.")],
+    train: Annotated[
+        Path | None,
+        typer.Option(help='Training data: JSONL with "text" and "label".'),
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Validation data, evaluated after every epoch.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data.  [default: 3]")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [default: 5e-5]")] = None,
+    warmup_ratio: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the steps that warm up.  [default: 0.1]"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order.  [default: 0]")] = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps between checkpoints, besides each epoch's.  [default: 200]"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run, with the data and settings it has."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Train a bundle on this machine.
+
+    Ctrl-C saves and says how to go on; a run that was killed goes on with --resume too, and ends
+    with the same weights as one that never stopped.
+
+        edgefuse finetune bundle run --train train.jsonl --valid valid.jsonl
+    """
+    from msgspec import structs
+
+    from edgefuse.cli._signals import stop_on_signal
+    from edgefuse.cli._training_progress import training_progress
+    from edgefuse_devices.errors import DataError, OutputError
+    from edgefuse_runtime.bundle import open_bundle
+    from edgefuse_runtime.finetune import finetune as core
+    from edgefuse_runtime.run import TrainingSettings, read_record
+
+    if resume and overwrite:
+        raise OutputError("--resume and --overwrite contradict each other", "Give one of them")
+    settings = TrainingSettings()
+    if resume:
+        record = read_record(run)
+        settings = record.settings
+        train = train or Path(record.train.path)
+        valid = valid or (Path(record.valid.path) if record.valid else None)
+    if train is None:
+        raise DataError("there is nothing to train on", "Name a data file: --train train.jsonl")
+    given = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "warmup_ratio": warmup_ratio,
+        "batch_size": batch_size,
+        "seed": seed,
+        "save_every": save_every,
+        "threads": threads,
+    }
+    settings = structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    with stop_on_signal() as stop, training_progress(settings.epochs) as progress:
+        report = core(
+            open_bundle(bundle),
+            run,
+            train=train,
+            valid=valid,
+            settings=settings,
+            resume=resume,
+            overwrite=overwrite,
+            observer=progress,
+            stop=stop,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        _show(report, run)
+
+
+def _show(report: "Report", run: Path) -> None:
+    figures: dict[str, object] = {}
+    if report.accuracy is not None and report.macro_f1 is not None:
+        figures["accuracy"] = f"{report.accuracy:.1%}"
+        figures["macro-F1"] = f"{report.macro_f1:.3f}"
+    figures |= {
+        "best epoch": report.best_epoch,
+        "steps": report.steps,
+        "training time": f"{report.training_seconds:,.1f} s",
+        "speed": f"{report.samples_per_second:,.1f} samples/s, "
+        f"{report.tokens_per_second:,.0f} tokens/s",
+        "peak memory": f"{report.peak_rss_mib:,.0f} MiB",
+        "trained parameters": f"{report.trained_parameters:,} of {report.parameters:,}",
+        "machine": f"{report.machine.soc}, {report.threads} threads",
+        "engine": f"{report.engine} {report.engine_version}",
+    }
+    print_table(["", str(run)], figures.items())
+    path = shlex.quote(str(run))
+    print_text(
+        f"Try it:      edgefuse predict {path} TEXT",
+        f"Convert it:  edgefuse convert {path} OUTPUT --to onnx",
+    )

@@ -1,0 +1,60 @@
+"""`edgefuse predict`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefuse.cli._output import print_json, print_text, progress_bar
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
+    ],
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to classify.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="The run's bundle, when it is not where it was.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Classify texts: arguments, a file, or standard input, one a line.
+
+    Prints a line per text: label, probability and text, with tabs between.
+
+        edgefuse predict run "turn the lamp on"
+    """
+    from edgefuse_devices.errors import DataError
+    from edgefuse_runtime.batching import batches_per_epoch
+    from edgefuse_runtime.dataset import read_lines, split_lines
+    from edgefuse_runtime.inference import InferenceModel
+    from edgefuse_runtime.predict import predict as core
+    from edgefuse_runtime.threads import default_threads
+    from edgefuse_runtime.trained import open_trained
+
+    if texts and file:
+        raise DataError("texts came as arguments and as --file", "Give one of them")
+    if file:
+        texts = read_lines(file)
+    texts = texts or split_lines(sys.stdin.buffer.read(), "standard input")
+    opened, trained = open_trained(model, bundle=bundle)
+    manifest = opened.manifest
+    classifier = InferenceModel(
+        opened, trained, threads=threads or default_threads(manifest.device)
+    )
+    batches = batches_per_epoch(len(texts), manifest.batch_size)
+    with progress_bar("Predicting", batches) as advance:
+        predictions = core(opened, classifier, texts, on_batch=lambda _: advance())
+    if as_json:
+        print_json({"predictions": predictions})
+    else:
+        print_text(*(f"{p.label}\t{p.probability:.3f}\t{p.text}" for p in predictions))

@@ -1,0 +1,123 @@
+"""From trained weights to a model that others run: plain ONNX, or plain transformers."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from safetensors.numpy import save_file
+
+from edgefuse_devices.errors import InternalError, RunError
+from edgefuse_runtime.batching import collate
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.engine import Tensors
+from edgefuse_runtime.inference import InferenceModel, inference_tensors
+from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.run import write_json
+from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.tokenization import open_tokenizer, tokenize
+
+Format = Literal["onnx", "transformers"]
+
+MARKER = "conversion.json"
+WEIGHTS = "model.safetensors"
+_SLACK = 16 * 2**20
+
+
+class Conversion(Struct, frozen=True, kw_only=True):
+    """conversion.json: what a converted model is.
+
+    Attributes:
+        format: What runs it.
+        source: The model that was exported.
+        bundle_id: The bundle that was trained.
+        task: In optimum's terms.
+        labels: The label of every class, in the order of the logits.
+        inputs: Inputs of the graph, int64 of shape (batch, sequence).
+        padding_id: Token id that pads `input_ids`.
+        sequence_length: Longest sequence in tokens.
+    """
+
+    format: Format
+    source: str
+    bundle_id: str
+    task: str
+    labels: list[str]
+    inputs: list[str]
+    padding_id: int
+    sequence_length: int
+
+
+def convert(
+    bundle: Bundle, trained: Tensors, output: Path, *, to: Format, overwrite: bool = False
+) -> Conversion:
+    """Write trained weights as a model for others, P folded in.
+
+    `onnx` gives model.onnx with its weights beside it in model.safetensors, which a bare
+    `onnxruntime.InferenceSession` opens; `transformers` gives what `from_pretrained` opens.
+
+    Args:
+        bundle: That was trained.
+        trained: Trained parameters by name.
+        output: The directory to make.
+        to: The format.
+        overwrite: Replace an earlier conversion that is there.
+
+    Raises:
+        OutputError: The directory is not empty, or the disk is too small.
+        RunError: Plain transformers has no way to say what the model is.
+    """
+    manifest = bundle.manifest
+    conversion = Conversion(
+        format=to,
+        source=manifest.model.source,
+        bundle_id=bundle.id,
+        task=manifest.task,
+        labels=manifest.labels,
+        inputs=manifest.inputs,
+        padding_id=manifest.padding_id,
+        sequence_length=manifest.sequence_length,
+    )
+    if to == "transformers":
+        _check_even(bundle)
+    tensors = inference_tensors(bundle, trained)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with new_directory(
+        output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
+    ) as directory:
+        if to == "transformers":
+            shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(bundle.path / "inference.onnx", directory / "model.onnx")
+            shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
+        save_file(tensors, directory / WEIGHTS, {"format": "pt"} if to == "transformers" else None)
+        write_json(directory / MARKER, conversion)
+        shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
+        if to == "onnx":
+            _check_same_logits(bundle, trained, directory / "model.onnx")
+    return conversion
+
+
+def _check_even(bundle: Bundle) -> None:
+    widths = bundle.manifest.model.intermediate_sizes
+    if len(set(widths)) > 1:
+        raise RunError(
+            f"plain transformers has one width for all MLPs, and this model has "
+            f"{', '.join(map(str, widths))}",
+            "Convert it with --to onnx",
+        )
+
+
+def _check_same_logits(bundle: Bundle, trained: Tensors, model: Path) -> None:
+    """The graph finds each weight by its place in the file: prove that it finds the right ones."""
+    manifest = bundle.manifest
+    rows = tokenize(open_tokenizer(bundle), manifest.labels)
+    batch = collate(rows, [0] * len(rows), inputs=manifest.inputs, padding_id=manifest.padding_id)
+    session = onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], batch.inputs)
+    expected = InferenceModel(bundle, trained, threads=1).logits(batch)
+    if not np.allclose(logits, expected, rtol=1e-4, atol=1e-4):
+        raise InternalError(
+            f"the converted model's logits differ by {np.abs(logits - expected).max():.3g}"
+        )

@@ -1,0 +1,44 @@
+"""The inference graph gets trained weights, with P folded in, and gives rows back in order."""
+
+import numpy as np
+import pytest
+
+from edgefuse_runtime.inference import InferenceModel, inference_tensors
+from edgefuse_runtime.tokenization import open_tokenizer, tokenize
+from tests.tiny_bundle import make_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("inference") / "bundle")
+
+
+def test_multiplicities_are_folded_into_their_weights(bundle):
+    trained = bundle.trainable()
+    tensors = inference_tensors(bundle, trained)
+    assert sorted(tensors) == ["classifier.bias", "classifier.weight", "embeddings.weight"]
+    folded = trained["classifier.weight"] * np.array([1, 2, 1, 3], np.float32)
+    np.testing.assert_array_equal(tensors["classifier.weight"], folded)
+
+
+def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundle):
+    trained = {name: value + 1 for name, value in bundle.trainable().items()}
+    texts = ["warm", "please make it dark now", "the lamp", "night", "home home home", "unseen"]
+    rows = tokenize(open_tokenizer(bundle), texts)
+    counted = []
+    model = InferenceModel(bundle, trained, threads=1)
+    logits = model.classify(rows, on_batch=counted.append)
+    frozen = bundle.frozen()
+    expected = [
+        (trained["embeddings.weight"][row].sum(0) * frozen["multiplicity"])
+        @ trained["classifier.weight"].T
+        + frozen["classifier.bias"]
+        for row in rows
+    ]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-4)
+    assert counted == [4, 2]
+
+
+def test_texts_are_cut_at_the_bundles_length(bundle):
+    (row,) = tokenize(open_tokenizer(bundle), ["home " * 50])
+    assert row.shape == (8,)
