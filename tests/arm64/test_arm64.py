@@ -1,0 +1,137 @@
+"""A bundle made here trains on ARM64: the same losses, and a killed run ends with the same weights.
+
+The ARM64 Python is emulated, so nothing here is about speed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from edgefuse.demo.smart_home import make_splits
+from tests.pico_models import save_pico_model
+
+pytestmark = pytest.mark.arm64
+
+ROOT = Path(__file__).parents[2]
+ARM_PYTHON = ROOT / ".arm64" / "bin" / "python-arm64"
+HOUSES = os.pathsep.join(str(ROOT / house) for house in ("", "export", "runtime", "devices"))
+SETTINGS = ["--epochs", "3", "--learning-rate", "1e-3", "--threads", "1", "--save-every", "3"]
+STEPS = 3 * 64 // 8
+
+
+def _command(python: Path, *arguments: str | Path) -> list[str]:
+    return [str(python), "-m", "edgefuse", *map(str, arguments)]
+
+
+def _run(python: Path, *arguments: str | Path) -> str:
+    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
+    done = subprocess.run(
+        _command(python, *arguments), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["event"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    if not ARM_PYTHON.exists():
+        pytest.skip("there is no emulated ARM64 Python: make it with tests/arm64/install.sh")
+    return ARM_PYTHON
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, and with the bundle of a fused pico model."""
+    folder = tmp_path_factory.mktemp("arm64 lane")
+    for name, rows in make_splits(train=64, valid=28, test=28).items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    here = Path(sys.executable)
+    save_pico_model(folder / "model", "bert")
+    _run(here, "compress", folder / "model", folder / "fused", "--ratio", "0.5")
+    options = ["--device", "rpi5", "--batch-size", "8", "--sequence-length", "32"]
+    labels = ["--labels", folder / "train.jsonl"]
+    _run(here, "export", folder / "fused", folder / "bundle", *options, *labels)
+    return folder
+
+
+def _data(work: Path) -> list[str | Path]:
+    return ["--train", work / "train.jsonl", "--valid", work / "valid.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def x86_run(work: Path) -> Path:
+    run = work / "run-x86"
+    _run(Path(sys.executable), "finetune", work / "bundle", run, *_data(work), *SETTINGS)
+    return run
+
+
+@pytest.fixture(scope="module")
+def arm_run(work: Path, python: Path) -> Path:
+    run = work / "run-arm64"
+    _run(python, "finetune", work / "bundle", run, *_data(work), *SETTINGS)
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed_run(work: Path, python: Path) -> Path:
+    """A run that SIGKILL ended after a checkpoint and before the last step."""
+    run = work / "run-killed"
+    command = _command(python, "finetune", work / "bundle", run, *_data(work), *SETTINGS)
+    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "last.safetensors").exists():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "it saved no checkpoint in two minutes"
+            time.sleep(0.01)
+        process.kill()
+    return run
+
+
+def test_the_machine_is_arm64_and_has_no_torch(python: Path) -> None:
+    code = "import importlib.util as u, platform; print(platform.machine(), u.find_spec('torch'))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["aarch64", "None"]
+
+
+def test_losses_agree_with_x86_step_by_step(x86_run: Path, arm_run: Path) -> None:
+    losses = _losses(arm_run)
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(_losses(x86_run), abs=1e-5)
+    assert losses[-1] < losses[0]
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(
+    work: Path, python: Path, arm_run: Path, killed_run: Path
+) -> None:
+    assert not (killed_run / "report.json").exists()
+    assert len(_losses(killed_run)) < STEPS
+    _run(python, "finetune", work / "bundle", killed_run, "--resume")
+    for name in ("last.safetensors", "best.safetensors"):
+        resumed, straight = load_file(killed_run / name), load_file(arm_run / name)
+        assert resumed.keys() == straight.keys()
+        assert all(resumed[key].tobytes() == straight[key].tobytes() for key in straight)
+    assert _losses(killed_run) == _losses(arm_run)
+
+
+def test_evaluation_agrees_with_x86(work: Path, python: Path, arm_run: Path) -> None:
+    command = ["evaluate", arm_run, work / "test.jsonl", "--json"]
+    there = json.loads(_run(python, *command))
+    here = json.loads(_run(Path(sys.executable), *command))
+    assert there["rows"] == 28
+    assert there["accuracy"] == here["accuracy"]
+    assert there["loss"] == pytest.approx(here["loss"], abs=1e-5)
