@@ -54,4 +54,4 @@ def evaluate(
         "rows": evaluation.rows,
         "samples/s": f"{evaluation.samples_per_second:,.1f}",
     }
-    print_table(["", str(data)], figures.items())
+    print_table(["what", "value"], figures.items())

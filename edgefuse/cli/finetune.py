@@ -124,7 +124,7 @@ def _show(report: "Report", run: Path) -> None:
         "machine": f"{report.machine.soc}, {report.threads} threads",
         "engine": f"{report.engine} {report.engine_version}",
     }
-    print_table(["", str(run)], figures.items())
+    print_table(["what", "run"], figures.items())
     path = shlex.quote(str(run))
     print_text(
         f"Try it:      edgefuse predict {path} TEXT",

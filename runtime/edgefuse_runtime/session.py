@@ -79,7 +79,7 @@ def open_session(
     options = session_options(threads=threads)
     if initializers:
         values = [
-            ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            ort.OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
             for value in initializers.values()
         ]
         options.add_external_initializers(list(initializers), values)

@@ -63,7 +63,7 @@ def replace_tensors(
     """
     beside = path.with_name(f".{path.name}.new")
     try:
-        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
         save_file(contiguous, beside, dict(metadata))
         sync(beside)
         beside.replace(path)
