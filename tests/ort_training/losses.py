@@ -12,8 +12,10 @@ from pathlib import Path
 
 from edgefuse_runtime.bundle import open_bundle
 from edgefuse_runtime.engine import open_engine
-from tests.ort_training.training_case import CASES, LABELS, LEARNING_RATE, batches
+from tests.ort_training.training_case import LABELS, LEARNING_RATE, Case, batches
 from tests.pico_models import save_pico_model
+
+CASES = (Case(fused=False, tuning="head"), Case(fused=True, tuning="full"))
 
 
 def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
