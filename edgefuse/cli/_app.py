@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from edgefuse.cli import devices
+from edgefuse.cli.bench import bench
 from edgefuse.cli.compress import compress
 from edgefuse.cli.convert import convert
+from edgefuse.cli.demo import demo
 from edgefuse.cli.evaluate import evaluate
 from edgefuse.cli.export import export
 from edgefuse.cli.finetune import finetune
 from edgefuse.cli.predict import predict
+from edgefuse.cli.report import report
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import EdgeFuseError
 
@@ -31,6 +34,9 @@ app.command()(finetune)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(convert)
+app.command()(bench)
+app.command()(report)
+app.command()(demo)
 app.add_typer(devices.app, name="devices")
 
 

@@ -1,0 +1,104 @@
+"""`edgefuse bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.bench_report import BenchReport
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="What `edgefuse export` made.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A report.json to write.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens in a row.  [default: the bundle's]")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Measure what training a bundle costs on this machine: time, memory, load.
+
+    Trains on random batches of full length, in a process that does nothing else. Nothing of what
+    is trained is kept.
+
+        edgefuse bench bundle -o report.json
+    """
+    import msgspec
+
+    from edgefuse.report.write import check_output_file, write_file
+    from edgefuse_runtime.bench import bench as core
+    from edgefuse_runtime.bench import plan_workload
+    from edgefuse_runtime.bundle import open_bundle
+
+    if output:
+        check_output_file(output)
+    opened = open_bundle(bundle)
+    workload = plan_workload(
+        opened,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        threads=threads,
+        warmup=warmup,
+        steps=steps,
+    )
+    with progress_bar("Measuring", workload.warmup + workload.steps) as advance:
+        report = core(opened, workload, on_step=advance)
+    if output:
+        write_file(output, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if as_json:
+        print_json(report)
+    else:
+        _show(report, bundle)
+        if output:
+            print_text(
+                f"Wrote {output}. Make a page of it: edgefuse report {output} -o report.html"
+            )
+
+
+def _show(report: "BenchReport", bundle: Path) -> None:
+    from edgefuse.report.markdown import markdown_table
+    from edgefuse.report.tables import BENCH_COLUMNS, MIB, Table, bench_row, model_name
+
+    def mib(size: int) -> str:
+        return f"{size / MIB:,.0f}"
+
+    work, step = report.workload, report.step_ms
+    rows, length = report.predicted_shape
+    figures = {
+        "model": f"{model_name(report)}, {report.tuning.method}",
+        "batch": f"{work.batch_size} rows of {work.sequence_length} tokens",
+        "step time": f"p50 {step.p50:,.1f} ms, p90 {step.p90:,.1f} ms, p99 {step.p99:,.1f} ms "
+        f"({work.steps} steps after {work.warmup})",
+        "speed": f"{report.samples_per_second:,.1f} samples/s, "
+        f"{report.tokens_per_second:,.0f} tokens/s",
+        "load time": f"{report.load_seconds:.2f} s",
+        "peak memory": f"{mib(report.peak_rss_bytes)} MiB: Python and libraries "
+        f"{mib(report.base_rss_bytes)}, training "
+        f"{mib(report.peak_rss_bytes - report.base_rss_bytes)}",
+        "predicted": f"{mib(report.predicted_memory.total)} MiB for training at {rows} × {length}, "
+        "every token occurring",
+        "trained parameters": f"{mib(report.parameter_bytes)} MiB, gradients "
+        f"{mib(report.gradient_bytes)}, optimizer {mib(report.optimizer_bytes)}; "
+        f"frozen {mib(report.frozen_bytes)}",
+        "distinct tokens": f"{report.distinct_tokens:,} of {report.vocabulary:,}",
+        "threads": work.threads,
+        "engine": f"{report.engine} {report.engine_version}",
+    }
+    print_table(["", str(bundle)], figures.items())
+    print_text(report.measured_on, "")
+    print_text(*markdown_table(Table("", BENCH_COLUMNS, [bench_row(report)])), "")

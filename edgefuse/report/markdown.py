@@ -1,0 +1,33 @@
+"""Reports as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from edgefuse.report.read import NamedReport
+from edgefuse.report.tables import Table, tables
+from edgefuse_runtime.bench_report import BenchReport
+
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"} | dict.fromkeys("\r\n", " "))
+
+
+def markdown(reports: Sequence[NamedReport]) -> str:
+    """A page: a table of each kind of report, and where each bench was measured."""
+    lines = ["# EdgeFuse report", ""]
+    for table in tables(reports):
+        lines += [f"## {table.title}", "", *markdown_table(table), ""]
+    benches = [report for _, report in reports if isinstance(report, BenchReport)]
+    lines += [f"- {_escape(line)}" for line in dict.fromkeys(b.measured_on for b in benches)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Lines to paste."""
+    rows = (map(_escape, row) for row in table.rows)
+    return [_row(table.columns), _row("---" for _ in table.columns), *map(_row, rows)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return text.translate(_SPECIAL)

@@ -1,0 +1,109 @@
+"""What the pages show, as rows of text."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgefuse.report.read import NamedReport
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_runtime.bench_report import BenchReport
+from edgefuse_runtime.records import Report as RunReport
+
+MIB = 2**20
+BENCH_COLUMNS = (
+    "model",
+    "trained",
+    "batch",
+    "machine",
+    "threads",
+    "step ms p50 / p90 / p99",
+    "samples/s",
+    "tokens/s",
+    "load s",
+    "peak MiB",
+    "engine",
+)
+RUN_COLUMNS = (
+    "run",
+    "accuracy",
+    "macro-F1",
+    "trained",
+    "steps",
+    "samples/s",
+    "peak MiB",
+    "machine",
+    "threads",
+    "engine",
+)
+
+
+class Table(NamedTuple):
+    """Headings, and rows of as many cells."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]]
+
+
+def tables(reports: Sequence[NamedReport]) -> list[Table]:
+    """A table of benches and one of runs, where there are any."""
+    benches = [bench_row(report) for _, report in reports if isinstance(report, BenchReport)]
+    runs = [_run_row(name, report) for name, report in reports if isinstance(report, RunReport)]
+    both = [Table("Training speed", BENCH_COLUMNS, benches), Table("Runs", RUN_COLUMNS, runs)]
+    return [table for table in both if table.rows]
+
+
+def bench_row(report: BenchReport) -> Sequence[str]:
+    """A cell for each of `BENCH_COLUMNS`."""
+    work, step = report.workload, report.step_ms
+    return (
+        model_name(report),
+        f"{report.tuning.trained_parameters:,} ({report.tuning.method})",
+        f"{work.batch_size} × {work.sequence_length}",
+        machine_name(report),
+        str(work.threads),
+        f"{step.p50:,.1f} / {step.p90:,.1f} / {step.p99:,.1f}",
+        f"{report.samples_per_second:,.1f}",
+        f"{report.tokens_per_second:,.0f}",
+        f"{report.load_seconds:.2f}",
+        f"{report.peak_rss_bytes / MIB:,.0f}",
+        f"{report.engine} {report.engine_version}",
+    )
+
+
+def model_name(report: BenchReport) -> str:
+    """The model's name, and how wide its MLPs are where they were fused."""
+    model = report.model
+    if model.compression is None:
+        return model.source
+    widths = sorted({*model.intermediate_sizes})
+    span = str(widths[0]) if len(widths) == 1 else f"{widths[0]}–{widths[-1]}"
+    return f"{model.source} ({model.compression}, width {span})"
+
+
+def machine_name(report: BenchReport) -> str:
+    """The machine, and what it is not."""
+    if report.emulated:
+        return f"CPU emulation, not {report.board.title}"
+    if report.is_board:
+        return report.machine.title
+    return f"{_machine(report.machine)}, not {report.board.title}"
+
+
+def _run_row(name: str, report: RunReport) -> Sequence[str]:
+    return (
+        name,
+        "" if report.accuracy is None else f"{report.accuracy:.1%}",
+        "" if report.macro_f1 is None else f"{report.macro_f1:.3f}",
+        f"{report.trained_parameters:,} of {report.parameters:,}",
+        f"{report.steps:,}",
+        f"{report.samples_per_second:,.1f}",
+        f"{report.peak_rss_mib:,.0f}",
+        report.machine.title if report.is_board else f"{_machine(report.machine)}, not the board",
+        str(report.threads),
+        f"{report.engine} {report.engine_version}",
+    )
+
+
+def _machine(machine: DeviceProfile) -> str:
+    plural = "" if machine.cores == 1 else "s"
+    return f"{machine.title} ({machine.cores} core{plural})"
