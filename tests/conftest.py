@@ -31,6 +31,18 @@ def pico_model(tmp_path_factory: pytest.TempPathFactory) -> PicoModel:
 
 
 @pytest.fixture(scope="session")
+def pico_bundle(pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a bundle to read: a pico BERT with two classes, for the Raspberry Pi 5."""
+    from edgefuse.export import export  # noqa: PLC0415 - torch, for those that need it
+    from edgefuse_devices.catalog import load_device  # noqa: PLC0415
+
+    output = tmp_path_factory.mktemp("pico-bundle") / "bundle"
+    labels, board = ["down", "up"], load_device("rpi5")
+    shape = {"batch_size": 4, "sequence_length": 16}
+    return export(str(pico_model("bert")), output, device=board, labels=labels, **shape).path
+
+
+@pytest.fixture(scope="session")
 def data_directory() -> Path:
     """The directory of real data sets (SST-2, Banking77)."""
     return _directory("EDGEFUSE_TEST_DATA")

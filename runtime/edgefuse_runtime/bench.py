@@ -53,9 +53,10 @@ def plan_workload(
         warmup=warmup,
         steps=steps,
     )
-    for name in ("batch_size", "sequence_length", "threads", "steps"):
-        if getattr(workload, name) < 1:
-            raise InputError(f"{name} is {getattr(workload, name)}", "It must be above 0")
+    smallest = {"batch_size": 1, "sequence_length": 1, "threads": 1, "steps": 1, "warmup": 0}
+    for name, least in smallest.items():
+        if getattr(workload, name) < least:
+            raise InputError(f"{name} is {getattr(workload, name)}", f"Give {least} or more")
     return workload
 
 
