@@ -186,44 +186,32 @@ INTENTS = {
     ),
 }
 
-OPENERS = ("", "", "hey home, ", "listen, ", "okay, ", "excuse me, ")
-CLOSERS = ("", "", ", please", ", thanks", ", if you can")
+OPENERS = ("", "", "hey home, ", "listen, ")
+CLOSERS = ("", "", ", please", ", thanks")
 
 FRAMES = (
     "{wish}",
     "could you {wish}",
-    "I want you to {wish}",
     "don't {decoy}, {wish}",
     "{wish}, don't {decoy}",
-    "please {wish} and never {decoy}",
     "{decoy}, no wait, {wish}",
-    "{decoy}, oh no, I mean {wish}",
     "before you {decoy}, {wish}",
     "{wish} before you {decoy}",
-    "{wish} first, you can {decoy} tomorrow",
-    "you can {decoy} tomorrow, now {wish}",
     "I will {decoy} myself, you {wish}",
     "you {wish}, and I will {decoy}",
-    "my wife wants to {decoy}, so please {wish}",
-    "please {wish}, even if my wife is going to {decoy}",
     "rather than {decoy}, {wish}",
     "{wish} rather than {decoy}",
     "no need to {decoy}, just {wish}",
     "just {wish}, no need to {decoy}",
-    "I never asked you to {decoy}, I asked you to {wish}",
-    "I asked you to {wish} and not to {decoy}",
-    "{wish} now and wait until I tell you to {decoy}",
-    "wait until I tell you to {decoy}, but {wish} now",
+    "{wish} now and {decoy} later",
+    "you can {decoy} later, now {wish}",
 )
 TEST_FRAMES = (
     "it would be great if you could {wish}",
-    "do not {decoy} but {wish}",
-    "{wish} instead, and please don't {decoy}",
+    "do not {decoy}, but {wish}",
+    "{wish} and please don't {decoy}",
     "{decoy}, sorry, I meant {wish}",
-    "first of all {wish}, later you can {decoy}",
-    "later you can {decoy}, but first {wish}",
-    "forget that I told you to {decoy}, {wish}",
-    "{wish} and forget that I told you to {decoy}",
-    "my son wants to {decoy}, so you only have to {wish}",
-    "you only have to {wish}, because my son is going to {decoy}",
+    "{wish} instead, no need to {decoy}",
+    "you can {decoy} tomorrow, but now {wish}",
+    "my son will {decoy}, you {wish}",
 )

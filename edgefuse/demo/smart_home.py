@@ -98,7 +98,7 @@ def _fill(generator: random.Random, template: str) -> str:
         if slot == "minutes":
             return generator.choice(MINUTES)
         *names, pronoun = THINGS[slot]
-        if slot in named and generator.random() < 0.5:  # noqa: PLR2004
+        if slot in named and generator.random() < 0.5:
             return pronoun
         named.add(slot)
         return generator.choice(names)

@@ -1,0 +1,78 @@
+"""`edgefuse demo`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefuse.cli._output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgefuse.demo.outcome import Figures, Outcome
+
+_MIB = 2**20
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to make, data and models in it.")
+    ] = Path("demo-run"),
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Fewer rows, one epoch: shows the way, learns little."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demo that is there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Walk through the whole job on a real model, offline, in about three minutes.
+
+    Teaches all-MiniLM-L6-v2 smart-home commands, unfused and fused, and compares the two. Every
+    step is a command that you can type yourself.
+    """
+    from edgefuse.demo.board import BARRED
+    from edgefuse.demo.outcome import read_outcome
+    from edgefuse.demo.walkthrough import FULL, QUICK, prepare, run_step
+
+    steps = prepare(output, QUICK if quick else FULL, overwrite=overwrite)
+    if not as_json:
+        print_text(f"Wrote a model, data and the commands that follow. Look on with: cd {output}")
+    for number, step in enumerate(steps, start=1):
+        if not as_json:
+            print_text("", f"[{number}/{len(steps)}] {step.title}", f"  $ {step.command}")
+            if step.board and step.arguments[0] == "finetune":
+                print_text(f"  (in a process that cannot import {', '.join(BARRED)})")
+        run_step(output, step, silent=as_json)
+    outcome = read_outcome(output)
+    if as_json:
+        print_json(outcome)
+    else:
+        _show(outcome, output)
+
+
+def _show(outcome: "Outcome", output: Path) -> None:
+    rows, tokens = outcome.batch
+    figures: dict[str, Callable[[Figures], str]] = {
+        "accuracy on the test split": lambda of: f"{of.accuracy:.1%}",
+        "parameters": lambda of: f"{of.parameters:,}",
+        "trained parameters": lambda of: f"{of.trained_parameters:,}",
+        "fine-tuning": lambda of: f"{of.training_seconds:.0f} s",
+        f"step of {rows} × {tokens} tokens": lambda of: f"{of.step_ms:.0f} ms",
+        "peak memory of training": lambda of: f"{of.peak_rss_bytes / _MIB:,.0f} MiB",
+    }
+    print_text("")
+    print_table(
+        ("", "before fusing", "after fusing"),
+        [(name, of(outcome.before), of(outcome.after)) for name, of in figures.items()],
+        title="all-MiniLM-L6-v2 on smart-home commands",
+    )
+    print_text(
+        f"{outcome.measured_on} {outcome.threads} threads.",
+        f"The converted model, in a bare ONNX Runtime session: {outcome.onnx_accuracy:.1%}.",
+        f'Try it: edgefuse predict {output}/fused-run "it is too dark in here"',
+    )

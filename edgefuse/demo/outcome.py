@@ -1,0 +1,89 @@
+"""What the walk-through came to: every figure read from what its commands measured."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from edgefuse.demo import bare_onnx
+from edgefuse.demo.walkthrough import AFTER, BEFORE
+from edgefuse_runtime.bench_report import BenchReport
+from edgefuse_runtime.evaluation import Evaluation
+from edgefuse_runtime.records import Report
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """Of one model.
+
+    Attributes:
+        parameters: Of the model.
+        trained_parameters: Of those, how many were trained.
+        accuracy: On the test split, from 0 to 1.
+        training_seconds: Time in the steps of fine-tuning.
+        step_ms: Median time of a step, from bench.
+        peak_rss_bytes: Peak resident memory of a process that does nothing but train, from bench.
+    """
+
+    parameters: int
+    trained_parameters: int
+    accuracy: float
+    training_seconds: float
+    step_ms: float
+    peak_rss_bytes: int
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """Of both models, and where.
+
+    Attributes:
+        before: The model as it came.
+        after: The same model, fused.
+        onnx_accuracy: Of the fused one, converted, in a bare ONNX Runtime session.
+        measured_on: A sentence that names the machine.
+        batch: Rows and tokens of the batches that bench timed.
+        threads: Of the engine that bench timed.
+    """
+
+    before: Figures
+    after: Figures
+    onnx_accuracy: float
+    measured_on: str
+    batch: tuple[int, int]
+    threads: int
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Gather the figures, and try the converted model.
+
+    Args:
+        folder: The demo's folder, all of whose commands were run.
+    """
+    bench = _bench(folder, AFTER)
+    return Outcome(
+        before=_figures(folder, BEFORE),
+        after=_figures(folder, AFTER),
+        onnx_accuracy=bare_onnx.accuracy(folder / "onnx-model", folder / "test.jsonl"),
+        measured_on=bench.measured_on,
+        batch=(bench.workload.batch_size, bench.workload.sequence_length),
+        threads=bench.workload.threads,
+    )
+
+
+def _figures(folder: Path, name: str) -> Figures:
+    bench = _bench(folder, name)
+    run = msgspec.json.decode((folder / f"{name}-run" / "report.json").read_bytes(), type=Report)
+    evaluation = msgspec.json.decode(
+        (folder / f"{name}-evaluation.json").read_bytes(), type=Evaluation
+    )
+    return Figures(
+        parameters=run.parameters,
+        trained_parameters=run.trained_parameters,
+        accuracy=evaluation.accuracy,
+        training_seconds=run.training_seconds,
+        step_ms=bench.step_ms.p50,
+        peak_rss_bytes=bench.peak_rss_bytes,
+    )
+
+
+def _bench(folder: Path, name: str) -> BenchReport:
+    return msgspec.json.decode((folder / f"{name}-bench.json").read_bytes(), type=BenchReport)
