@@ -1,0 +1,87 @@
+"""Benchmarks measure sides in turn, keep what they measured, and answer in one form."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import harness
+
+
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch, capsys):
+    """Run a benchmark of given cases as a program, in directories of its own."""
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(harness, "PARTIAL", tmp_path / "partial")
+
+    def run(cases, *options, **arguments):
+        monkeypatch.setattr(sys, "argv", ["program", *options])
+        harness.main("startup_time", cases, **arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_full_run_writes_the_record_and_its_page(benchmark, tmp_path):
+    out = benchmark({"one": lambda quick: {"ms": 1.25, "quick": quick}}, "--json", description="Q?")
+    record = json.loads(out)
+    assert record.keys() == {"benchmark", "machine", "date", "versions", "cases"}
+    assert record["cases"] == [{"case": "one", "ms": 1.25, "quick": False}]
+    assert json.loads((tmp_path / "results/startup_time.json").read_text()) == record
+    page = (tmp_path / "results/startup_time.md").read_text()
+    assert "\nQ?\n" in page
+    assert "| one | 1.25 | False |" in page
+
+
+def test_a_quick_run_writes_no_result(benchmark, tmp_path):
+    out = benchmark({"one": lambda quick: {"quick": quick}}, "--quick")
+    assert "| one | True |" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
+    def interrupt(quick):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_:
+        benchmark({"one": lambda _: {"n": 1}, "two": interrupt})
+    assert exit_.value.code == 130
+    rest = {"one": interrupt, "two": lambda _: {"n": 2}}
+    record = json.loads(benchmark(rest, "--json", "--resume"))
+    assert [case["n"] for case in record["cases"]] == [1, 2]
+
+
+def test_a_case_is_measured_again_when_its_inputs_changed(benchmark, tmp_path):
+    data = tmp_path / "data"
+    for text in ("before", "after"):
+        data.write_text(text)
+        read = {"one": lambda _: {"data": data.read_text()}}
+        record = json.loads(benchmark(read, "--json", "--resume", inputs=[data]))
+        assert record["cases"][0]["data"] == text
+
+
+def test_sides_take_turns_at_going_first():
+    order = []
+    sides = {side: (lambda s=side: order.append(s) or {"side": s}) for side in ("ours", "theirs")}
+    measured = harness.in_turn(sides, rounds=3)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert measured["theirs"] == [{"side": "theirs"}] * 3
+
+
+def test_a_ratio_is_taken_within_each_round():
+    assert harness.median_ratio([1, 20, 300], [1, 10, 100]) == 2
+
+
+def test_startup_time_answers_in_the_form():
+    command = [sys.executable, "-m", "benchmarks.startup_time", "--quick", "--json"]
+    result = subprocess.run(command, capture_output=True, cwd=harness.ROOT, check=True)
+    (case,) = json.loads(result.stdout)["cases"]
+    assert case["case"] == "help"
+    assert case["slowest_seconds"] >= case["seconds"] > case["python_seconds"] > 0
+
+
+def test_a_fresh_process_gives_back_what_the_function_returns():
+    assert "edgefuse" in harness.in_fresh_process(harness.versions, packages=["typer"])
+    with pytest.raises(RuntimeError, match="versions"):
+        harness.in_fresh_process(harness.versions, unknown=1)
