@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from optimum.exporters.tasks import TasksManager
+from torch import nn
 from transformers import PreTrainedModel
 
 from edgefuse.compression.fused_linear import multiplicities
@@ -21,6 +22,7 @@ from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, EngineName, ModelIn
 from edgefuse_runtime.output import new_directory
 
 TASK = "text-classification"
+_SEQUENCE_LENGTH = 128
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
 
@@ -45,7 +47,7 @@ def export(
     labels: Sequence[str],
     tune: str = "full",
     batch_size: int | None = None,
-    sequence_length: int = 128,
+    sequence_length: int | None = None,
     optimizer: AdamW | None = None,
     engine: EngineName = "onnxruntime",
     seed: int = 0,
@@ -62,7 +64,7 @@ def export(
         labels: Names of the classes, in the order of the logits.
         tune: One of `edgefuse.tuning.ways.WAYS`.
         batch_size: Rows in a batch; None for what the board's memory takes.
-        sequence_length: Longest sequence, in tokens.
+        sequence_length: Longest sequence, in tokens; None for 128 or what the model takes.
         optimizer: AdamW's settings.
         engine: Whose graphs to write.
         seed: Of a classification head that the model lacks.
@@ -76,11 +78,6 @@ def export(
     """
     source = find_source(model, revision)
     config = load_config(source)
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and not 2 <= sequence_length <= longest:
-        raise InputError(
-            f"--sequence-length {sequence_length} is outside 2 to {longest}, which the model takes"
-        )
     tokenizer = load_tokenizer(source)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ModelError(
@@ -90,6 +87,12 @@ def export(
     torch.manual_seed(seed)
     classifier = _load_classifier(source.name, labels, revision=source.revision)
     apply_way(classifier, tune)
+    longest = _longest_sequence(classifier)
+    length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
+    if not 2 <= length <= longest:
+        raise InputError(
+            f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
+        )
     record = read_record(Path(source.name))
     parameters = classifier.num_parameters()
     info = ModelInfo(
@@ -109,7 +112,7 @@ def export(
         padding_id=tokenizer.pad_token_id,
         vocabulary=config.vocab_size,
         batch_size=batch_size,
-        sequence_length=sequence_length,
+        sequence_length=length,
         device=device,
         engine=engine,
     )
@@ -121,6 +124,16 @@ def export(
             tokenizer.save_pretrained(folder / "model")
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _longest_sequence(model: PreTrainedModel) -> int:
+    """Tokens that the position embeddings reach; RoBERTa's begin behind its padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped
+    longest: int = getattr(model.config, "max_position_embeddings", _SEQUENCE_LENGTH)
+    return longest
 
 
 def _load_classifier(name: str, labels: Sequence[str], *, revision: str | None) -> PreTrainedModel:

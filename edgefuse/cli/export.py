@@ -37,8 +37,12 @@ def export(
         str, typer.Option(help="Rows in a batch, or auto: what the board's memory takes, up to 16.")
     ] = "auto",
     sequence_length: Annotated[
-        int, typer.Option(help="Longest text in tokens; longer ones are cut.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            help="Longest text in tokens; longer ones are cut.  [default: 128]",
+            show_default=False,
+        ),
+    ] = None,
     optimizer: Annotated[Literal["adamw"], typer.Option(help="The optimizer.")] = "adamw",  # noqa: ARG001
     weight_decay: Annotated[
         float, typer.Option(min=0, help="AdamW's, not on biases and norms.")
@@ -139,12 +143,11 @@ def _show(bundle: "Bundle") -> None:
             ("classes", f"{len(manifest.labels)}"),
             ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
             ("board", manifest.device.title),
-            (
-                "predicted memory",
-                f"{memory.total / _MIB:,.0f} MiB: parameters and gradients "
-                f"{(memory.parameters + memory.gradients + memory.frozen) / _MIB:,.0f}, optimizer "
-                f"{memory.optimizer / _MIB:,.0f}, activations {memory.activations / _MIB:,.0f}",
-            ),
+            ("predicted memory", f"{memory.total / _MIB:,.0f} MiB"),
+            ("  parameters", f"{(memory.parameters + memory.frozen) / _MIB:,.0f} MiB"),
+            ("  gradients", f"{memory.gradients / _MIB:,.0f} MiB"),
+            ("  optimizer", f"{memory.optimizer / _MIB:,.0f} MiB"),
+            ("  activations", f"{memory.activations / _MIB:,.0f} MiB"),
         ],
         title=f"Exported {bundle.path}",
     )

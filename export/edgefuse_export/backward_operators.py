@@ -32,7 +32,7 @@ def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any
 
 
 def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
-    """g/2 · (1 + t + x (1 − t²) (a + 3 a b x²)), t = tanh(a x + a b x³), a = √(2/π), b = 0.044715."""
+    """g/2 · (1 + t + x (1 − t²) (a + 3abx²)), t = tanh(ax + abx³), a = √(2/π), b = 0.044715."""
     a = math.sqrt(2 / math.pi)
     square = op.Mul(self, self)
     inner = op.Add(

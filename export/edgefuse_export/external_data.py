@@ -1,15 +1,15 @@
 """Initializers that live in a safetensors file beside the graph."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 
-def as_inputs(model: ir.Model, names: set[str]) -> None:
+def as_inputs(model: ir.Model, names: Collection[str]) -> None:
     """Make initializers graph inputs, in place, so that no optimizer folds them away."""
-    for name in sorted(names):
+    for name in sorted(set(model.graph.initializers) & set(names)):
         value = model.graph.initializers.pop(name)
         value.const_value = None
         model.graph.inputs.append(value)
@@ -24,7 +24,7 @@ def as_external_initializers(
     tensor, and the raw tensors: ONNX can name its parts as external data.
 
     Args:
-        model: Whose inputs become initializers; inputs that nobody reads disappear.
+        model: Whose inputs become initializers.
         names: The inputs, each a tensor of the file.
         file: The safetensors file.
         location: What the graph calls the file, relative to the .onnx file.
@@ -34,8 +34,6 @@ def as_external_initializers(
     for name in names:
         value = inputs[name]
         model.graph.inputs.remove(value)
-        if not value.uses():
-            continue
         begin, end = header[name]["data_offsets"]
         assert value.dtype is not None
         value.const_value = ir.ExternalTensor(

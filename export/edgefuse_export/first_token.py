@@ -65,15 +65,14 @@ def compute_only_read_tokens(graph_module: fx.GraphModule) -> int:
 
     for node, wanted in reversed(read.items()):
         for position, source in (_sources(node, wanted) or {}).items():
-            node.update_arg(position, one_token(node.args[position], source))
+            node.update_arg(position, one_token(_node(node.args[position]), source))
         if node.target in _RESHAPES:
-            sizes = list(node.args[1])
+            sizes = [*_list(node.args[1])]
             sizes[wanted.axis] = 1
             node.update_arg(1, sizes)
     for node in graph.find_nodes(op="call_function", target=aten.select.int):
-        if (source := node.args[0]) in read:
+        if node.args[0] in read:
             node.update_arg(2, 0)
-            assert read[source].axis == node.args[1] % _rank(source)
     graph.eliminate_dead_code()
     graph_module.recompile()
     return len(read)
@@ -87,9 +86,9 @@ def _what_is_read(graph: fx.Graph) -> dict[fx.Node, _Slice]:
         wanted = demands.get(node, {None})
         sources: dict[int, _Slice] | None = None
         if node.target is aten.select.int and wanted == {None}:
-            axis, index = node.args[1] % _rank(node.args[0]), node.args[2]
+            index = node.args[2]
             if isinstance(index, int) and index >= 0:
-                sources = {0: _Slice(axis, index)}
+                sources = {0: _Slice(_axis(node.args[1], _rank(_node(node.args[0]))), index)}
         elif len(wanted) == 1 and (only := next(iter(wanted))) is not None:
             sources = _sources(node, only)
             if sources is not None:
@@ -110,24 +109,29 @@ def _sources(node: fx.Node, wanted: _Slice) -> dict[int, _Slice] | None:
             for position, argument in enumerate(node.args)
             if isinstance(argument, fx.Node) and _rank(argument) >= rank - axis
         }
-        return {p: s for p, s in aligned.items() if _shape(node.args[p])[s.axis] != 1}
-    keeps_axis = (
-        (node.target is aten.linear.default and axis < rank - 1)
-        or (node.target is aten.layer_norm.default and axis < rank - len(node.args[1]))
-        or (node.target in _ALONG_ONE_AXIS and axis != node.args[1] % rank)
-        or (node.target is aten.matmul.default and axis == rank - 2 and _rank(node.args[0]) == rank)
-        or (
-            node.target in _RESHAPES
-            and [str(d) for d in _shape(node)[: axis + 1]]
-            == [str(d) for d in _shape(node.args[0])[: axis + 1]]
-        )
-    )
-    if keeps_axis:
-        return {0: wanted}
+        return {p: s for p, s in aligned.items() if _shape(_node(node.args[p]))[s.axis] != 1}
     if node.target is aten.transpose.int:
-        first, second = (a % rank for a in node.args[1:3])
+        first, second = (_axis(argument, rank) for argument in node.args[1:3])
         return {0: _Slice({first: second, second: first}.get(axis, axis), index)}
-    return None
+    return {0: wanted} if _keeps_axis(node, axis) else None
+
+
+def _keeps_axis(node: fx.Node, axis: int) -> bool:
+    """Whether an operator works index by index along an axis of its first argument."""
+    rank, target, arguments = _rank(node), node.target, node.args
+    if target is aten.linear.default:
+        return axis < rank - 1
+    if target is aten.layer_norm.default:
+        return axis < rank - len(_list(arguments[1]))
+    if target in _ALONG_ONE_AXIS:
+        return axis != _axis(arguments[1], rank)
+    if target is aten.matmul.default:
+        return axis == rank - 2 and _rank(_node(arguments[0])) == rank
+    if target in _RESHAPES:
+        shapes = (_shape(node), _shape(_node(arguments[0])))
+        before, after = ([str(size) for size in shape[: axis + 1]] for shape in shapes)
+        return before == after
+    return False
 
 
 def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
@@ -137,3 +141,18 @@ def _shape(node: fx.Node) -> tuple[int | torch.SymInt, ...]:
 
 def _rank(node: fx.Node) -> int:
     return len(_shape(node))
+
+
+def _node(argument: object) -> fx.Node:
+    assert isinstance(argument, fx.Node)
+    return argument
+
+
+def _list(argument: object) -> list[fx.Node | int]:
+    assert isinstance(argument, list)
+    return argument
+
+
+def _axis(argument: object, rank: int) -> int:
+    assert isinstance(argument, int)
+    return argument % rank

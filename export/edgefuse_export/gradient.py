@@ -5,11 +5,6 @@ loss index is what `torch.export.experimental._export_forward_backward` calls, h
 choice of what to decompose.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
@@ -18,6 +13,7 @@ from torch.export.graph_signature import OutputKind
 from torch.onnx._internal.exporter import _decomp, _registration
 
 from edgefuse_export.backward_operators import TRANSLATIONS
+from edgefuse_export.quiet import quiet
 
 OPSET = 21
 IR_VERSION = 10
@@ -28,47 +24,38 @@ def gradient_graph(forward: ExportedProgram) -> ir.Model:
     """Differentiate a traced `Loss` with respect to every parameter that requires a gradient.
 
     Returns:
-        A model whose first output is `loss` and whose others are `gradient.NAME`, in the order of
-        the module's parameters. Parameters and buffers are initializers under the names that they
-        have in the model.
+        A model whose outputs are `loss`, `logits` and a `gradient.NAME` for every parameter.
+        Parameters and buffers are initializers under the names that they have in the model.
     """
-    joint = _decompose(forward, joint_loss_index=0)
-    specs = joint.graph_signature.output_specs
-    names = ["loss", *(f"gradient.{_in_model(str(spec.target))}" for spec in specs[1:])]
-    for spec in specs:
+    with quiet("torch.onnx"):
+        registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+        kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
+        joint = _decompose_exported_program(
+            forward,
+            cia_to_decomp={},
+            python_decomp_table=_decomp.create_onnx_friendly_decomposition_table(kept),  # type: ignore[arg-type]
+            joint_loss_index=0,
+            decompose_custom_triton_ops=False,
+        )
+    names = ["loss", "logits"]
+    for spec in joint.graph_signature.output_specs:
+        if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
+            names.append(f"gradient.{_in_model(str(spec.target))}")
         spec.kind, spec.target = OutputKind.USER_OUTPUT, None
     return _to_onnx(joint, names)
 
 
-def forward_graph(forward: ExportedProgram) -> ir.Model:
-    """Translate a traced `Logits`; its output is `logits`, the rest as in `gradient_graph`."""
-    return _to_onnx(_decompose(forward, joint_loss_index=None), ["logits"])
-
-
-def _decompose(program: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
-    with _quiet():
-        registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
-        kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
-        return _decompose_exported_program(
-            program,
-            cia_to_decomp={},
-            python_decomp_table=_decomp.create_onnx_friendly_decomposition_table(kept),
-            joint_loss_index=joint_loss_index,
-            decompose_custom_triton_ops=False,
-        )
-
-
 def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
     # torch.onnx.export would trace the program once more to decompose it, as it already is.
-    program.run_decompositions = lambda _table: program  # type: ignore[method-assign]
-    with _quiet():
+    program.run_decompositions = lambda _table: program
+    with quiet("torch.onnx"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
             optimize=False,
             verbose=False,
-            custom_translation_table=TRANSLATIONS,  # type: ignore[arg-type]
+            custom_translation_table=TRANSLATIONS,
         )
     assert exported is not None
     model = exported.model
@@ -96,17 +83,3 @@ def _forget_origins(model: ir.Model) -> None:
 def _in_model(name: str) -> str:
     """The name without the prefix of `Logits.model`."""
     return name.removeprefix("model.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's remarks on packages that we do not use from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,37 +1,42 @@
-"""From the forward pass as torch gives it to inference.onnx: no P, every weight supplied."""
+"""inference.onnx: the forward part of the training graph, P folded."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnxscript import optimizer
+from onnx_ir.passes import common
 
-from edgefuse_export.external_data import as_inputs
-from edgefuse_export.module import FusedMLP
+from edgefuse_export.module import INPUTS, FusedMLP
 
 
-def finish_inference_graph(
-    model: ir.Model, *, tensors: Collection[str], fused: Sequence[FusedMLP]
-) -> None:
-    """Make the model's tensors inputs, take P out, and simplify, in place.
+def inference_graph(training: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model:
+    """Cut the logits out of a training graph, and P out of them.
 
     Before → after, P being folded into the weight that the runtime supplies:
 
         Gemm(Mul(activation, multiplicity), weight)  →  Gemm(activation, weight)
 
     Args:
-        model: What `forward_graph` returned.
-        tensors: Names in the model's state dict.
+        training: What `gradient_graph` returned, simplified, its tensors inputs. Not changed.
         fused: The fused blocks.
+
+    Returns:
+        A model whose inputs are the batch's and every tensor but the multiplicities.
     """
-    as_inputs(model, tensors)
-    inputs = {value.name: value for value in model.graph.inputs}
+    model = training.clone()
+    graph = model.graph
+    for value in list(graph.outputs):
+        if value.name != "logits":
+            graph.outputs.remove(value)
+    inputs = {value.name: value for value in graph.inputs}
+    graph.inputs.remove(inputs["labels"])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
+        graph.inputs.remove(multiplicity)
         for product in multiplicity.consumers():
-            assert product.op_type == "Mul"
-            (activation,) = (v for v in product.inputs if v is not multiplicity)
-            assert activation is not None
-            product.outputs[0].replace_all_uses_with(activation)
-            model.graph.remove(product, safe=True)
-        model.graph.inputs.remove(multiplicity)
-    optimizer.optimize(model)
+            if product.op_type == "Mul":
+                (activation,) = (v for v in product.inputs if v is not multiplicity)
+                assert activation is not None
+                product.outputs[0].replace_all_uses_with(activation)
+    common.RemoveUnusedNodesPass()(model)
+    assert [value.name for value in graph.inputs][: len(INPUTS)] == list(INPUTS)
+    return model

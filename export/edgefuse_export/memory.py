@@ -3,7 +3,9 @@
 import math
 
 import onnx_ir as ir
-from onnxscript import optimizer
+
+from edgefuse_export.module import INPUTS
+from edgefuse_export.simplify import simplify
 
 _ALIASES = {"Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
@@ -23,13 +25,8 @@ def activation_bytes(model: ir.Model, *, batch_size: int, sequence_length: int) 
         Bytes.
     """
     concrete = model.clone()
-    sizes = dict(
-        zip(
-            ("input_ids", "attention_mask", "labels"),
-            ((batch_size, sequence_length),) * 2 + ((batch_size,),),
-            strict=True,
-        )
-    )
+    tokens = (batch_size, sequence_length)
+    sizes = {**dict.fromkeys(INPUTS, tokens), "labels": (batch_size,)}
     for value in concrete.graph.inputs:
         if value.name in sizes:
             value.shape = ir.Shape(sizes[value.name])
@@ -39,7 +36,7 @@ def activation_bytes(model: ir.Model, *, batch_size: int, sequence_length: int) 
         for output in node.outputs:
             if output.shape is not None and not output.shape.is_static():
                 output.shape = None
-    optimizer.optimize(concrete)
+    simplify(concrete)
     return _peak(concrete.graph)
 
 

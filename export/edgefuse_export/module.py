@@ -43,8 +43,9 @@ class Loss(Logits):
 
     def forward(  # type: ignore[override]  # a loss needs labels besides
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Map token ids, mask and labels (batch,) to a scalar."""
+    ) -> tuple[Tensor, Tensor]:
+        """Map token ids, mask and labels (batch,) to a scalar loss and the logits."""
+        logits = super().forward(input_ids, attention_mask)
         # Spelled out, because torch's translation of nll_loss forgets the count that it divides by.
-        log_probabilities = F.log_softmax(super().forward(input_ids, attention_mask), dim=-1)
-        return -log_probabilities.gather(1, labels.unsqueeze(1)).mean()
+        log_probabilities = F.log_softmax(logits, dim=-1)
+        return -log_probabilities.gather(1, labels.unsqueeze(1)).mean(), logits.detach()

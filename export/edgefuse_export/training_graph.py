@@ -1,35 +1,31 @@
 """From the gradient as torch gives it to train.onnx: inputs by role, and the gradient's norm."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
-from onnxscript import optimizer
 
-from edgefuse_export.external_data import as_inputs
 from edgefuse_export.module import FusedMLP
 
 
 def finish_training_graph(
     model: ir.Model,
     *,
-    tensors: Collection[str],
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
     multiplicities: Mapping[str, np.ndarray],
 ) -> None:
-    """Make the model's tensors inputs, simplify, and add the gradient's norm, in place.
+    """Take the logits out and add the gradient's norm, in place.
 
     Args:
-        model: What `gradient_graph` returned.
-        tensors: Names in the model's state dict.
+        model: What `gradient_graph` returned, simplified, its tensors inputs.
         trainable: Names of trained parameters.
         fused: The fused blocks.
         multiplicities: P, of shape (k,), by the name of its tensor.
     """
-    as_inputs(model, tensors)
-    optimizer.optimize(model)
+    logits = next(value for value in model.graph.outputs if value.name == "logits")
+    model.graph.outputs.remove(logits)
     _add_gradient_norm(model.graph, trainable, fused, multiplicities)
 
 

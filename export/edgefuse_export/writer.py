@@ -14,12 +14,13 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
-from edgefuse_export.external_data import as_external_initializers
-from edgefuse_export.gradient import forward_graph, gradient_graph
-from edgefuse_export.inference_graph import finish_inference_graph
+from edgefuse_export.external_data import as_external_initializers, as_inputs
+from edgefuse_export.gradient import gradient_graph
+from edgefuse_export.inference_graph import inference_graph
 from edgefuse_export.memory import activation_bytes
-from edgefuse_export.module import INPUTS, FusedMLP, Logits, Loss
+from edgefuse_export.module import INPUTS, FusedMLP, Loss
 from edgefuse_export.optimizer_graph import adamw_graph
+from edgefuse_export.simplify import simplify
 from edgefuse_export.trace import TRACED_SHAPE, example, trace
 from edgefuse_export.training_artifacts import write_training_artifacts
 from edgefuse_export.training_graph import finish_training_graph
@@ -95,18 +96,18 @@ def write_bundle(
         InternalError: A graph does not compute what torch computes.
     """
     model = request.model
-    on_stage(STAGES[0])
-    training = gradient_graph(
-        trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
-    )
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    on_stage(STAGES[0])
+    forward = trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
+
+    on_stage(STAGES[1])
+    training = gradient_graph(forward)
     trainable = _trainable(model, training)
+    as_inputs(training, tensors.keys())
+    simplify(training)
+    inference = inference_graph(training, fused=request.fused)
     finish_training_graph(
-        training,
-        tensors=tensors.keys(),
-        trainable=trainable,
-        fused=request.fused,
-        multiplicities=tensors,
+        training, trainable=trainable, fused=request.fused, multiplicities=tensors
     )
     parameters = [
         Parameter(
@@ -118,10 +119,6 @@ def write_bundle(
         )
         for name in trainable
     ]
-
-    on_stage(STAGES[1])
-    inference = forward_graph(trace(Logits(model), vocabulary=request.vocabulary, labels=None))
-    finish_inference_graph(inference, tensors=tensors.keys(), fused=request.fused)
 
     on_stage(STAGES[2])
     memory, batch_size = _plan_memory(request, training, parameters, tensors)
@@ -173,8 +170,8 @@ def write_bundle(
 
 
 STAGES = (
+    "Tracing the model",
     "Differentiating the loss",
-    "Translating the forward pass",
     "Writing the bundle",
     "Checking loss and gradients against torch",
 )
@@ -249,10 +246,12 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
     if manifest.engine == "onnxruntime-training":
         folder = bundle.path / "training"
         folder.mkdir()
-        inputs = example(TRACED_SHAPE, vocabulary=request.vocabulary, labels=None)
+        inputs = example(
+            TRACED_SHAPE, vocabulary=request.vocabulary, labels=len(request.labels)
+        )
         write_training_artifacts(
             request.model,
-            dict(zip(INPUTS, inputs, strict=True)),
+            dict(zip(INPUTS, inputs, strict=False)),
             manifest.parameters,
             manifest.optimizer,
             folder,
@@ -261,9 +260,9 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
         return
     trained = {parameter.name for parameter in manifest.parameters}
     frozen = [
-        str(v.name)
-        for v in training.graph.inputs
-        if v.name not in trained and v.name not in (*INPUTS, "labels")
+        str(value.name)
+        for value in training.graph.inputs
+        if value.name not in {*trained, *INPUTS, "labels"}
     ]
     as_external_initializers(
         training, frozen, bundle.path / "frozen.safetensors", "frozen.safetensors"

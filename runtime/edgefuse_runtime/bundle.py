@@ -31,11 +31,7 @@ MANIFEST = "manifest.json"
 EngineName = Literal["onnxruntime", "onnxruntime-training"]
 
 
-class _Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class FileEntry(_Record):
+class FileEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A file of the bundle.
 
     Attributes:
@@ -47,7 +43,7 @@ class FileEntry(_Record):
     sha256: str
 
 
-class Parameter(_Record):
+class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A trained parameter: an input of train.onnx, a tensor in trainable.safetensors.
 
     Attributes:
@@ -66,7 +62,7 @@ class Parameter(_Record):
     free_rows: bool = False
 
 
-class Fold(_Record):
+class Fold(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How P (the cluster sizes) goes into a down-projection for inference.
 
     Attributes:
@@ -80,7 +76,7 @@ class Fold(_Record):
     axis: int
 
 
-class ModelInfo(_Record):
+class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the model came from.
 
     Attributes:
@@ -98,7 +94,7 @@ class ModelInfo(_Record):
     compression: str | None = None
 
 
-class Tuning(_Record):
+class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What trains.
 
     Attributes:
@@ -110,7 +106,7 @@ class Tuning(_Record):
     trained_parameters: int
 
 
-class AdamW(_Record):
+class AdamW(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Decoupled weight decay and bias correction (Loshchilov & Hutter, arXiv 1711.05101).
 
     Attributes:
@@ -128,7 +124,7 @@ class AdamW(_Record):
     max_gradient_norm: float = 1.0
 
 
-class PredictedMemory(_Record):
+class PredictedMemory(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Bytes that training is expected to hold, for the bundle's batch size and sequence length."""
 
     parameters: int
@@ -143,7 +139,7 @@ class PredictedMemory(_Record):
         return self.parameters + self.gradients + self.optimizer + self.activations + self.frozen
 
 
-class Certificate(_Record):
+class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Proof that the graph computes what torch computes, at a shape other than the traced one.
 
     Attributes:
@@ -165,7 +161,7 @@ class Certificate(_Record):
     logits_difference: float
 
 
-class Manifest(_Record, kw_only=True):
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is in a bundle, and what it was made for.
 
     Attributes:

@@ -58,7 +58,7 @@ def read_labels(path: Path) -> list[str]:
         labels = set(read_lines(path))
     else:
         labels = {_label_text(row.get("label"), place) for place, row in _rows(path)}
-    if len(labels) < 2:  # noqa: PLR2004 - one class leaves nothing to learn
+    if len(labels) < 2:
         raise DataError(f"{path} has {len(labels)} labels", "A classifier needs at least two")
     return sorted(labels)
 
