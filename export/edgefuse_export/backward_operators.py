@@ -8,8 +8,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from onnxscript import opset21 as op
+
+from edgefuse_export.rowwise import LAST_AXIS, Emit, rowwise
 
 aten = torch.ops.aten
 
@@ -18,17 +21,21 @@ _SMALL_TABLE = 64
 
 
 def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any:
-    """G · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
+    """g · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
 
     Dividing by exp(u²) spares the negation, and where exp overflows the quotient is 0 as it should.
     """
     if approximate == "tanh":
         return _gelu_tanh_backward(grad_output, self)
-    u = op.Mul(self, op.Constant(value_float=math.sqrt(0.5)))
-    density = op.Div(u, op.Exp(op.Mul(u, u)))
-    density = op.Mul(density, op.Constant(value_float=2 / math.sqrt(math.pi)))
-    slope = op.Add(op.Add(density, op.Erf(u)), op.Constant(value_float=1.0))
-    return op.Mul(op.Mul(grad_output, op.Constant(value_float=0.5)), slope)
+
+    def body(emit: Emit, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        u = emit("Mul", x, math.sqrt(0.5))
+        density = emit("Div", u, emit("Exp", emit("Mul", u, u)))
+        density = emit("Mul", density, 2 / math.sqrt(math.pi))
+        slope = emit("Add", emit("Add", density, emit("Erf", u)), 1.0)
+        return emit("Mul", emit("Mul", gradient, 0.5), slope)
+
+    return rowwise("gelu_backward", body, grad_output, self)
 
 
 def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
@@ -48,10 +55,15 @@ def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
 
 
 def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
-    """G ⊙ y − y · Σ(g ⊙ y)."""
-    weighted = op.Mul(grad_output, output)
-    total = op.ReduceSum(weighted, op.Constant(value_ints=[dim]), keepdims=1)
-    return op.Sub(weighted, op.Mul(output, total))
+    """g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
+    assert dim in {-1, len(output.shape) - 1}
+
+    def body(emit: Emit, gradient: ir.Value, y: ir.Value) -> ir.Value:
+        weighted = emit("Mul", gradient, y)
+        total = emit("ReduceSum", weighted, LAST_AXIS, keepdims=1)
+        return emit("Mul", y, emit("Sub", gradient, total))
+
+    return rowwise("softmax_backward", body, grad_output, output)
 
 
 def embedding_backward(

@@ -11,15 +11,20 @@ SCALARS = ("gradient_scale", "step_size", "eps", "shrinkage")
 def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
     """One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2).
 
-    With g' = gradient_scale · gradient:
+    The moments are kept without their factors, M = m / (1 − β1) and V = v / (1 − β2), which spares
+    two passes over the elements. With g' = gradient_scale · gradient:
 
-        m ← β1 m + (1 − β1) g'
-        v ← β2 v + (1 − β2) g'²
-        parameter ← shrinkage · parameter − step_size · m / (√v + eps)
+        M ← β1 M + g'
+        V ← β2 V + g'²
+        parameter ← shrinkage · parameter − step_size · M / (√V + eps)
 
     Clipping, bias correction and schedule are in the scalars, which the runtime computes at every
-    step t from the learning rate η: gradient_scale = min(1, max_norm / (norm + 1e-6)),
-    step_size = η √(1 − β2ᵗ) / (1 − β1ᵗ), eps = ε √(1 − β2ᵗ), shrinkage = 1 − η · weight_decay.
+    step t from the learning rate η, with c = √((1 − β2) / (1 − β2ᵗ)):
+
+        gradient_scale = min(1, max_norm / (norm + 1e-6))
+        step_size = η / c · (1 − β1) / (1 − β1ᵗ)
+        eps = ε / c
+        shrinkage = 1 − η · weight_decay, or 1
 
     Every input but the scalars is of shape (elements,). Each is read by one element-wise operator
     before the output of the same role is written, so that outputs may be bound to the memory of
@@ -50,16 +55,8 @@ def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
         return recorder.op(kind, inputs)
 
     scaled = op("Mul", gradient, gradient_scale)
-    new_first = op(
-        "Add",
-        op("Mul", first, constant("beta1", beta1)),
-        op("Mul", scaled, constant("1-beta1", 1 - beta1)),
-    )
-    new_second = op(
-        "Add",
-        op("Mul", second, constant("beta2", beta2)),
-        op("Mul", op("Mul", scaled, scaled), constant("1-beta2", 1 - beta2)),
-    )
+    new_first = op("Add", op("Mul", first, constant("beta1", beta1)), scaled)
+    new_second = op("Add", op("Mul", second, constant("beta2", beta2)), op("Mul", scaled, scaled))
     direction = op("Div", new_first, op("Add", op("Sqrt", new_second), eps))
     new_parameter = op("Sub", op("Mul", parameter, shrinkage), op("Mul", direction, step_size))
     outputs = {

@@ -246,9 +246,7 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
     if manifest.engine == "onnxruntime-training":
         folder = bundle.path / "training"
         folder.mkdir()
-        inputs = example(
-            TRACED_SHAPE, vocabulary=request.vocabulary, labels=len(request.labels)
-        )
+        inputs = example(TRACED_SHAPE, vocabulary=request.vocabulary, labels=len(request.labels))
         write_training_artifacts(
             request.model,
             dict(zip(INPUTS, inputs, strict=False)),

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from edgefuse_runtime.bundle import AdamW
 from edgefuse_runtime.session import open_session
 
-BLOCK = 65_536
-"""Elements in a block. Its four tensors and the graph's temporaries fill about 2 MiB: an AdamW
-step is a dozen passes over them, which a full tensor would make through main memory."""
+BLOCK = 131_072
+"""Elements in a block: half a MiB a tensor. An AdamW step is a dozen passes over them, which a
+full tensor would make through main memory."""
 
 
 class BlockwiseAdamW:
     """Runs optimizer.onnx over flat buffers, its outputs bound to its inputs' memory.
 
     Attributes:
-        first_moments: Of the shape of the values.
-        second_moments: Likewise.
+        first_moments: Of the shape of the values; m / (1 − β1), as the graph keeps it.
+        second_moments: Likewise; v / (1 − β2).
         steps: Done so far.
         shrinkage: Product of (1 − learning rate · weight decay) over the steps.
     """
@@ -89,13 +89,14 @@ class BlockwiseAdamW:
         """
         settings = self._settings
         self.steps += 1
-        correction = np.sqrt(1 - settings.beta2**self.steps)
+        correction = np.sqrt((1 - settings.beta2) / (1 - settings.beta2**self.steps))
+        average = (1 - settings.beta1) / (1 - settings.beta1**self.steps)
         shrinkage = 1 - learning_rate * settings.weight_decay
         limit = settings.max_gradient_norm
         for name, value in {
             "gradient_scale": min(1.0, limit / (gradient_norm + 1e-6)) if limit else 1.0,
-            "step_size": learning_rate * correction / (1 - settings.beta1**self.steps),
-            "eps": settings.eps * correction,
+            "step_size": learning_rate * average / correction,
+            "eps": settings.eps / correction,
             "shrinkage": shrinkage,
         }.items():
             self._scalars[name][...] = value

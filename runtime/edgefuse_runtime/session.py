@@ -50,6 +50,8 @@ def session_options(*, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    # A memory pattern is a second arena, made anew for every shape of batch.
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Spin between operators, which is fast, but not between runs, where the threads of another
     # session (the optimizer's, say) want the cores.
