@@ -195,7 +195,7 @@ def _cell(value: Any) -> str:
 
 
 def _sources(name: str) -> list[Path]:
-    own = [Path(__file__), Path(__file__).with_name(f"{name}.py")]
+    own = [Path(__file__).with_name(f"{module}.py") for module in ("harness", "data", name)]
     return own + sorted(path for house in _HOUSES for path in (ROOT / house).rglob("*.py"))
 
 

@@ -129,7 +129,11 @@ def test_the_gradient_norm_weighs_a_fused_row_by_the_root_of_its_neurons(
     session = open_session(bundle.path / "train.onnx", threads=1)
     names = [value.name for value in session.get_outputs()]
     outputs = dict(
-        zip(names, session.run(None, {**{n: v.numpy() for n, v in feeds.items()}, **trained}))
+        zip(
+            names,
+            session.run(None, {**{n: v.numpy() for n, v in feeds.items()}, **trained}),
+            strict=True,
+        )
     )
 
     total = plain = 0.0
@@ -189,8 +193,7 @@ def test_batch_size_auto_takes_what_the_board_can_hold(
     assert on_small.manifest.batch_size < 16
     assert on_small.manifest.predicted_memory.total <= 2**20
     assert (
-        on_small.manifest.predicted_memory.activations
-        < on_pi.manifest.predicted_memory.activations
+        on_small.manifest.predicted_memory.activations < on_pi.manifest.predicted_memory.activations
     )
     monkeypatch.setattr("edgefuse_export.writer._SHARE_OF_MEMORY", 0.01)
     with pytest.raises(InputError, match="even with one row"):
@@ -200,18 +203,14 @@ def test_batch_size_auto_takes_what_the_board_can_hold(
 
 def test_the_same_seed_gives_the_same_head(pico_model: PicoModel, tmp_path: Path) -> None:
     heads = [
-        export_pico(pico_model(), tmp_path / str(index), seed=seed).trainable()[
-            "classifier.weight"
-        ]
+        export_pico(pico_model(), tmp_path / str(index), seed=seed).trainable()["classifier.weight"]
         for index, seed in enumerate((0, 0, 1))
     ]
     assert np.array_equal(heads[0], heads[1])
     assert not np.array_equal(heads[0], heads[2])
 
 
-def test_bad_requests_are_refused_and_leave_nothing(
-    pico_model: PicoModel, tmp_path: Path
-) -> None:
+def test_bad_requests_are_refused_and_leave_nothing(pico_model: PicoModel, tmp_path: Path) -> None:
     model, output = pico_model(), tmp_path / "bundle"
     with pytest.raises(InputError, match="no way of tuning called 'everything'"):
         export_pico(model, output, tune="everything")
@@ -229,9 +228,7 @@ def test_bad_requests_are_refused_and_leave_nothing(
     assert (output / "precious.txt").read_text() == "keep me"
 
 
-def test_a_bundle_can_be_exported_over_an_older_one(
-    pico_model: PicoModel, tmp_path: Path
-) -> None:
+def test_a_bundle_can_be_exported_over_an_older_one(pico_model: PicoModel, tmp_path: Path) -> None:
     first = export_pico(pico_model(), tmp_path / "bundle")
     second = export_pico(pico_model(), tmp_path / "bundle", tune="head", overwrite=True)
     assert open_bundle(tmp_path / "bundle").id == second.id != first.id

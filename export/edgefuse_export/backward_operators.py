@@ -21,7 +21,7 @@ _SMALL_TABLE = 64
 
 
 def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any:
-    """g · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
+    """Give g · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
 
     Dividing by exp(u²) spares the negation, and where exp overflows the quotient is 0 as it should.
     """
@@ -55,7 +55,7 @@ def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
 
 
 def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
-    """g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
+    """Give g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
     assert dim in {-1, len(output.shape) - 1}
 
     def body(emit: Emit, gradient: ir.Value, y: ir.Value) -> ir.Value:

