@@ -70,7 +70,7 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
             "macro_f1": scores["macro_f1"],
             "parameters": manifest["model"]["parameters"],
             "output_error": error,
-            "seconds": report["seconds"],
+            "seconds": report["training_seconds"],
             "peak_rss_mib": report["peak_rss_mib"],
         }
 

@@ -111,7 +111,7 @@ def bundles(
     unfused, fused = str(pico_model("bert")), folder / "fused"
     compress(plan_compression(unfused, ratio=0.25), fused)
     board = load_device("rpi5")
-    yield {
+    return {
         name: (
             model,
             export(model, folder / f"{name}-bundle", device=board, labels=["a", "b", "c"]),
