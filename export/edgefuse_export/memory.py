@@ -1,16 +1,21 @@
 """What training will hold in memory, from the graph alone."""
 
 import math
+from collections.abc import Mapping
 
 import onnx_ir as ir
+import sympy
 
 from edgefuse_export.module import INPUTS
 from edgefuse_export.simplify import simplify
+from edgefuse_export.vocabulary import VOCABULARY
 
 _ALIASES = {"Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
-def activation_bytes(model: ir.Model, *, batch_size: int, sequence_length: int) -> int:
+def activation_bytes(
+    model: ir.Model, *, batch_size: int, sequence_length: int, vocabulary: int
+) -> int:
     """Peak of what a run of a training graph holds besides its inputs and gradients.
 
     Every value lives from the operator that makes it to the last that reads it; ONNX Runtime runs
@@ -20,24 +25,38 @@ def activation_bytes(model: ir.Model, *, batch_size: int, sequence_length: int) 
         model: A training graph; it is not changed.
         batch_size: Rows.
         sequence_length: Tokens in a row.
+        vocabulary: Rows of the embeddings that take any number of them.
 
     Returns:
         Bytes.
     """
     concrete = model.clone()
-    tokens = (batch_size, sequence_length)
-    sizes = {**dict.fromkeys(INPUTS, tokens), "labels": (batch_size,)}
-    for value in concrete.graph.inputs:
-        if value.name in sizes:
-            value.shape = ir.Shape(sizes[value.name])
-        elif value.shape is not None:
-            value.shape = ir.Shape([d if isinstance(d, int) else 1 for d in value.shape])
-    for node in concrete.graph:
-        for output in node.outputs:
-            if output.shape is not None and not output.shape.is_static():
-                output.shape = None
+    inputs = {value.name: value for value in concrete.graph.inputs}
+    sizes: dict[str, int] = {VOCABULARY: vocabulary}
+    for name in (*INPUTS, "labels"):
+        shape = inputs[name].shape
+        assert shape is not None
+        sizes.update(zip(map(_symbol, shape), (batch_size, sequence_length), strict=False))
+    for value in (*concrete.graph.inputs, *(v for n in concrete.graph for v in n.outputs)):
+        if value.shape is not None:
+            value.shape = _evaluate(value.shape, sizes)
     simplify(concrete)
     return _peak(concrete.graph)
+
+
+def _symbol(dimension: int | ir.SymbolicDim) -> str:
+    return str(dimension.value if isinstance(dimension, ir.SymbolicDim) else dimension)
+
+
+def _evaluate(shape: ir.Shape, sizes: Mapping[str, int]) -> ir.Shape | None:
+    """The shape with numbers for its symbols, such as `12*s72`; None where one is unknown."""
+    dimensions = []
+    for dimension in shape:
+        size = sympy.sympify(_symbol(dimension), locals=sizes) if _symbol(dimension) else None
+        if size is None or not getattr(size, "is_Integer", isinstance(size, int)):
+            return None
+        dimensions.append(int(size))
+    return ir.Shape(dimensions)
 
 
 def _peak(graph: ir.Graph) -> int:
@@ -64,5 +83,5 @@ def _peak(graph: ir.Graph) -> int:
 
 def _bytes(value: ir.Value) -> int:
     if value.shape is None or value.dtype is None or not value.shape.is_static():
-        return 0
+        return 0  # a scalar's kin: what is of the batch's size has its shape from torch
     return math.ceil(math.prod(value.shape.numpy()) * value.dtype.itemsize)

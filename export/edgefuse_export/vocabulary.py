@@ -7,6 +7,9 @@ rows that its training data use, and renumber the tokens: gradients and optimize
 
 import onnx_ir as ir
 
+VOCABULARY = "vocabulary"
+"""Name of the dimension that may be any."""
+
 _SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unsqueeze"}
 
 
@@ -43,10 +46,9 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     shape = ir.node("Shape", [table])
     graph.insert_before(zeros, shape)
     zeros.replace_input_with(0, shape.outputs[0])
-    zeros.outputs[0].shape = None
     assert table.shape is not None
-    table.shape = ir.Shape(["vocabulary", *table.shape[1:]])
-    gradient.shape = table.shape.copy()
+    table.shape = ir.Shape([VOCABULARY, *table.shape[1:]])
+    zeros.outputs[0].shape = gradient.shape = table.shape.copy()
     return True
 
 

@@ -199,7 +199,10 @@ def _plan_memory(
             gradients=trained,
             optimizer=2 * trained,
             activations=activation_bytes(
-                training, batch_size=batch_size, sequence_length=request.sequence_length
+                training,
+                batch_size=batch_size,
+                sequence_length=request.sequence_length,
+                vocabulary=request.vocabulary,
             ),
             frozen=frozen,
         )
