@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import edgefuse_runtime  # noqa: F401 - telemetry is off before any test imports onnxruntime
+
 PicoModel = Callable[..., Path]
 
 

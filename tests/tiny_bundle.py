@@ -66,6 +66,8 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
     save_file(frozen | multiplicity, path / "frozen.safetensors")
     _write_tokenizer(path / "tokenizer.json")
     _write_inference_graph(path, trained | frozen)
+    for graph in ("train.onnx", "optimizer.onnx"):  # `FakeEngine` needs none
+        (path / graph).touch()
     (path / "model").mkdir()
     (path / "model" / "config.json").write_text('{"model_type": "tiny"}\n')
     manifest = Manifest(

@@ -1,5 +1,6 @@
 """From the gradient as torch gives it to train.onnx: inputs by role, and the gradient's norm."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,9 @@ import onnx_ir as ir
 from onnx_ir import tape
 
 from edgefuse_export.module import FusedMLP
+
+_ONE_SUM = 1 << 20
+"""Elements up to which float32 sums all squares at once to 1e-5."""
 
 
 def finish_training_graph(
@@ -37,7 +41,8 @@ def _add_gradient_norm(
 ) -> None:
     """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
 
-    Rows are summed before they are added up: one float32 sum over an embedding loses digits.
+    An embedding's rows are summed before they are added up: one float32 sum over millions of
+    elements loses digits.
     """
     weights, columns = {}, {}
     for block in fused:
@@ -58,10 +63,10 @@ def _add_gradient_norm(
     for name in trainable:
         gradient = gradients[f"gradient.{name}"]
         assert gradient.shape is not None
-        rank = len(gradient.shape)
+        rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
         if name in columns:
             gradient = recorder.op("Mul", [gradient, constant(name, columns[name])])
-        if rank == 1 and name not in weights:
+        if name not in weights and small:
             squares.append(recorder.op("ReduceSumSquare", [gradient], {"keepdims": 0}))
             continue
         if rank == 1:
@@ -75,3 +80,9 @@ def _add_gradient_norm(
     norm.name = "gradient_norm"
     norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
     graph.outputs.insert(1, norm)
+
+
+def _elements(value: ir.Value) -> float:
+    """Count of elements; endless where a dimension may be any."""
+    assert value.shape is not None
+    return math.prod(value.shape.numpy()) if value.shape.is_static() else math.inf

@@ -14,12 +14,12 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
 """
 
 import hashlib
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from safetensors.numpy import load_file
 
 from edgefuse_devices.errors import BundleError
@@ -29,6 +29,17 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 EngineName = Literal["onnxruntime", "onnxruntime-training"]
+
+_NEEDED = ("inference.onnx", "trainable.safetensors", "frozen.safetensors", "tokenizer.json")
+_NEEDED_BY_ENGINE: dict[EngineName, tuple[str, ...]] = {
+    "onnxruntime": ("train.onnx", "optimizer.onnx"),
+    "onnxruntime-training": (
+        "training/checkpoint",
+        "training/training_model.onnx",
+        "training/optimizer_model.onnx",
+    ),
+}
+_AGAIN = "Copy the bundle again, or export it anew"
 
 
 class FileEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -191,9 +202,9 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tuning: Tuning
     optimizer: AdamW
     inputs: list[str]
-    padding_id: int
-    sequence_length: int
-    batch_size: int
+    padding_id: Annotated[int, Meta(ge=0)]
+    sequence_length: Annotated[int, Meta(gt=0)]
+    batch_size: Annotated[int, Meta(gt=0)]
     parameters: list[Parameter]
     folds: list[Fold]
     device: DeviceProfile
@@ -247,6 +258,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         )
     raw = file.read_bytes()
     manifest = _decode(raw, file)
+    _check_names(manifest, file)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry, verify=verify)
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
@@ -275,7 +287,6 @@ def digest(path: Path) -> str:
 
 
 def _decode(raw: bytes, file: Path) -> Manifest:
-    again = "Copy the bundle again, or export it anew"
     try:
         version = msgspec.json.decode(raw, type=_Version).schema_version
         if version > SCHEMA_VERSION:
@@ -285,22 +296,31 @@ def _decode(raw: bytes, file: Path) -> Manifest:
                 "Update EdgeFuse on this machine: pip install --upgrade edgefuse",
             )
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{file} cannot be read: {error}", again) from error
+    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
+        raise BundleError(f"{file} cannot be read: {error}", _AGAIN) from error
+
+
+def _check_names(manifest: Manifest, file: Path) -> None:
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise BundleError(f"{file} names {name}, which is outside the bundle", _AGAIN)
+    for name in (*_NEEDED, *_NEEDED_BY_ENGINE[manifest.engine]):
+        if name not in manifest.files:
+            raise BundleError(f"{file} does not name {name}, which training needs", _AGAIN)
 
 
 def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
-    again = "Copy the bundle again, or export it anew"
     if not path.is_file():
-        raise BundleError(f"{path} is missing from the bundle", again)
+        raise BundleError(f"{path} is missing from the bundle", _AGAIN)
     if path.stat().st_size != entry.size:
         raise BundleError(
             f"{path} was cut short or changed: {path.stat().st_size} bytes, "
             f"the manifest says {entry.size}",
-            again,
+            _AGAIN,
         )
     if verify and digest(path) != entry.sha256:
-        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's", again)
+        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's", _AGAIN)
 
 
 __all__ = [

@@ -232,5 +232,5 @@ def read_json(path: Path, kind: type[_T]) -> _T:
             f"{path.parent} is no run: it has no {path.name}",
             "Make one with `edgefuse finetune BUNDLE RUN --train train.jsonl`",
         ) from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
         raise RunError(f"{path} cannot be read: {error}", "Start another run") from error
