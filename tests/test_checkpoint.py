@@ -54,6 +54,12 @@ def test_a_file_without_tensors_maps_to_nothing(tmp_path):
     assert map_tensors(tmp_path / "x") == {}
 
 
+def test_a_header_that_is_a_list_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        map_tensors(tmp_path / "x")
+
+
 @pytest.mark.parametrize("length", [0, 4, 8, 100, -1])
 def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path, length):
     path = tmp_path / "last.safetensors"

@@ -80,6 +80,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         if start > size:
             raise ValueError(f"{path} was cut short")
         header: dict[str, Any] = json.loads(file.read(start - 8))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is no safetensors file")  # noqa: TRY004 - a file, no argument
     ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
     if start + max(ends, default=0) != size:
         raise ValueError(f"{path} was cut short")
