@@ -3,9 +3,10 @@
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgefuse.cli import devices
 from edgefuse.cli.bench import bench
@@ -18,10 +19,22 @@ from edgefuse.cli.finetune import finetune
 from edgefuse.cli.predict import predict
 from edgefuse.cli.report import report
 from edgefuse_devices import __version__
-from edgefuse_devices.errors import EdgeFuseError
+from edgefuse_devices.errors import EdgeFuseError, Interrupted
+
+
+class _Group(TyperGroup):
+    """Carries Ctrl-C past typer, which would exit without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
+
 
 app = typer.Typer(
     name="edgefuse",
+    cls=_Group,
     help="Fine-tune language models on small boards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
