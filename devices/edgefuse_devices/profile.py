@@ -65,7 +65,8 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         memory_variants_mib: Every variant that is sold, in MiB.
         memory_bandwidth_gb_s: Theoretical peak, 10⁹ bytes a second; None where nothing says.
         threads: Threads that training should use.
-        pinning: The CPUs that those threads are pinned to, one each; empty leaves it to Linux.
+        pinning: The CPUs that suit those threads, one each. Recorded only: training pins no
+            thread so far.
         reported_as: Shell patterns for what Linux calls the board: the text of
             /proc/device-tree/model, or the processor's `model name` in /proc/cpuinfo.
         sources: Where each of `FIGURES` comes from.
