@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefuse_devices.errors import BundleError, EdgeFuseError
+from edgefuse_devices.errors import BundleError, InputError
 
 _ERRORS_ONLY = 3
 
@@ -17,12 +17,12 @@ def onnxruntime() -> Any:
     """Import onnxruntime, whose telemetry is off, and set up the arena that sessions share.
 
     Raises:
-        EdgeFuseError: It is not installed.
+        InputError: It is not installed.
     """
     try:
         import onnxruntime as ort  # noqa: PLC0415 - `import edgefuse_runtime` works without it
     except ImportError as error:
-        raise EdgeFuseError(
+        raise InputError(
             f"onnxruntime cannot be imported ({error})",
             "Install it with: pip install 'edgefuse[runtime]'",
         ) from error
@@ -44,7 +44,7 @@ def session_options(*, threads: int) -> Any:
         threads: Intra-operator threads.
 
     Raises:
-        EdgeFuseError: onnxruntime is not installed.
+        InputError: onnxruntime is not installed.
     """
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
@@ -74,7 +74,7 @@ def open_session(
         An `onnxruntime.InferenceSession`.
 
     Raises:
-        EdgeFuseError: onnxruntime is not installed.
+        InputError: onnxruntime is not installed.
         BundleError: onnxruntime refuses the model.
     """
     ort = onnxruntime()
