@@ -15,10 +15,10 @@ _MIB_PER_GIB = 1024
 
 
 @app.callback(invoke_without_command=True)
-def devices(context: typer.Context) -> None:
+def devices(context: typer.Context, json: Json = False) -> None:
     """List the boards that EdgeFuse knows, show one, or probe this machine."""
     if context.invoked_subcommand is None:
-        list_()
+        list_(json)
 
 
 @app.command("list")

@@ -45,6 +45,8 @@ def predict(
         raise DataError("texts came as arguments and as --file", "Give one of them")
     if file:
         texts = read_lines(file)
+    if not texts and sys.stdin.isatty():
+        sys.stderr.write("Type a text a line and end with Ctrl-D.\n")
     texts = texts or split_lines(sys.stdin.buffer.read(), "standard input")
     opened, trained = open_trained(model, bundle=bundle)
     manifest = opened.manifest
