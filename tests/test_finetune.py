@@ -306,6 +306,14 @@ class Diverges(FakeEngine):
         return Step(math.nan, 1.0) if self._step[0] == 7 else result
 
 
+class Steep(FakeEngine):
+    """Its gradient norm is NaN in step 7, though its loss is finite."""
+
+    def step(self, batch, learning_rate):
+        result = super().step(batch, learning_rate)
+        return Step(1.0, math.nan) if self._step[0] == 7 else result
+
+
 class Poisoned(FakeEngine):
     """Its parameters are NaN from step 7 on, and its loss has not noticed yet."""
 
@@ -318,7 +326,11 @@ class Poisoned(FakeEngine):
 
 @pytest.mark.parametrize(
     ("engine", "sentence"),
-    [(Diverges, "the loss of step 7 is nan"), (Poisoned, "parameters after step 8 are not finite")],
+    [
+        (Diverges, "the loss of step 7 is nan"),
+        (Steep, "the gradient norm of step 7 is nan"),
+        (Poisoned, "parameters after step 8 are not finite"),
+    ],
 )
 def test_divergence_keeps_the_last_good_checkpoint(case, tmp_path, monkeypatch, engine, sentence):
     monkeypatch.setattr(finetune_module, "open_engine", engine)

@@ -33,8 +33,7 @@ class Step:
 
     Attributes:
         loss: Mean cross-entropy over the batch, before the update.
-        gradient_norm: Global norm before clipping, fused rows weighed by 1/√n;
-            NaN where the engine does not say.
+        gradient_norm: Global norm before clipping, fused rows weighed by 1/√n.
     """
 
     loss: float

@@ -69,13 +69,14 @@ class OnnxRuntimeEngine:
         )
 
     def step(self, batch: Batch, learning_rate: float) -> Step:
-        """Train on one batch."""
+        """Train on one batch; one whose loss or gradient is not finite changes nothing."""
         feeds = {**self._vocabulary.renumber(batch.inputs), "labels": batch.labels}
         for name, value in feeds.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
         self._session.run_with_iobinding(self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
-        self._optimizer.step(learning_rate, norm)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._optimizer.step(learning_rate, norm)
         return Step(loss=loss, gradient_norm=norm)
 
     def parameters(self) -> Tensors:

@@ -147,8 +147,9 @@ class TrainingLoop:
         begin = perf_counter()
         result = self._engine.step(batch, rate)
         seconds = perf_counter() - begin
-        if not math.isfinite(result.loss) or math.isinf(result.gradient_norm):
-            raise self._diverged(f"the loss of step {progress.step + 1} is {result.loss}")
+        for name, value in (("loss", result.loss), ("gradient norm", result.gradient_norm)):
+            if not math.isfinite(value):
+                raise self._diverged(f"the {name} of step {progress.step + 1} is {value}")
         record = StepRecord(
             step=progress.step + 1,
             epoch=epoch + 1,
