@@ -100,7 +100,7 @@ class BlockwiseAdamW:
             "shrinkage": shrinkage,
         }.items():
             self._scalars[name][...] = value
-        self.shrinkage *= shrinkage
+        self.shrinkage *= float(np.float32(shrinkage))  # what the graph multiplies by
         if self._pool is None:
             for run in self._blocks:
                 run()
