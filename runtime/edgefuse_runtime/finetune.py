@@ -13,6 +13,7 @@ from edgefuse_runtime import memory
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.checkpoint import Progress, load_checkpoint
 from edgefuse_runtime.dataset import read_examples
+from edgefuse_runtime.emulation import emulated
 from edgefuse_runtime.engine import open_engine
 from edgefuse_runtime.metrics_log import MetricsLog
 from edgefuse_runtime.records import Report
@@ -178,7 +179,7 @@ def _report(plan: Plan, progress: Progress) -> Report:
         trained_parameters=manifest.tuning.trained_parameters,
         threads=plan.threads,
         machine=host,
-        is_board=matches(manifest.device, host),
+        is_board=matches(manifest.device, host) and not emulated(),
         engine=manifest.engine,
         engine_version=onnxruntime().__version__,
         edgefuse_version=__version__,
