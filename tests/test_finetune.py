@@ -293,7 +293,7 @@ def test_a_run_is_replaced_only_on_demand(case, whole_run, tmp_path):
 
 def test_a_disk_that_is_too_small_is_refused_before_the_first_step(case, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(free=1000))
-    with pytest.raises(OutputError, match="need about 16 MiB"):
+    with pytest.raises(OutputError, match="needs about 17 MB"):
         train(case, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

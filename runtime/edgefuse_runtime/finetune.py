@@ -1,13 +1,11 @@
 """Fine-tuning: a bundle and labelled texts → a run."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from edgefuse_devices import __version__
-from edgefuse_devices.errors import OutputError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime import memory
 from edgefuse_runtime.bundle import Bundle
@@ -16,6 +14,7 @@ from edgefuse_runtime.dataset import read_examples
 from edgefuse_runtime.emulation import emulated
 from edgefuse_runtime.engine import open_engine
 from edgefuse_runtime.metrics_log import MetricsLog
+from edgefuse_runtime.output import check_space
 from edgefuse_runtime.records import Report
 from edgefuse_runtime.run import (
     LAST,
@@ -89,7 +88,7 @@ def finetune(
         check_same(stored, record)
         if (run / REPORT).exists():
             return read_json(run / REPORT, Report)
-    _check_space(bundle, run)
+    check_space(run, 4 * bundle.manifest.tuning.trained_parameters * _COPIES + _SLACK)
     engine = open_engine(bundle, threads=plan.threads, token_ids=plan.train.token_ids)
     progress = Progress()
     if not stored:
@@ -147,18 +146,6 @@ def _record(plan: Plan, train: Path, valid: Path | None) -> RunRecord:
         ),
         edgefuse_version=__version__,
     )
-
-
-def _check_space(bundle: Bundle, run: Path) -> None:
-    needed = 4 * bundle.manifest.tuning.trained_parameters * _COPIES + _SLACK
-    existing = next(p for p in (run.absolute(), *run.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise OutputError(
-            f"the checkpoints of {run} need about {needed / _MIB:,.0f} MiB, "
-            f"and its disk has {free / _MIB:,.0f} MiB left",
-            "Make room, or choose a folder on another disk",
-        )
 
 
 def _report(plan: Plan, progress: Progress) -> Report:

@@ -1,5 +1,6 @@
 """A directory that is whole or not there at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgefuse_devices.errors import OutputError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @contextmanager
@@ -30,12 +33,12 @@ def new_directory(
         The directory to write into.
 
     Raises:
-        OutputError: `path` is a file or is not empty, or the disk is too small. Raised before
-            the block begins.
+        OutputError: `path` is a file or is not empty, or the disk is too small: raised before
+            the block begins. Or the disk got full in the block.
     """
     path = path.absolute()
     _check_replaceable(path, marker, overwrite=overwrite)
-    _check_space(path, needed_bytes)
+    check_space(path, needed_bytes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -47,6 +50,13 @@ def new_directory(
         yield temporary
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         _replace(path, temporary)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}",
+            "Make room, or choose a folder on another disk",
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -68,8 +78,14 @@ def _check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
         )
 
 
-def _check_space(path: Path, needed_bytes: int) -> None:
-    existing = next(parent for parent in path.parents if parent.exists())
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Check that the disk on which `path` is, or would be, has room.
+
+    Raises:
+        OutputError: It has not.
+    """
+    path = path.absolute()
+    existing = next(place for place in (path, *path.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise OutputError(
@@ -99,4 +115,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["new_directory"]
+__all__ = ["check_space", "new_directory"]
