@@ -34,7 +34,8 @@ class OnnxRuntimeEngine:
             threads: Threads to compute with.
             token_ids: Token ids that training will see; None for all.
         """
-        self._initial = map_tensors(bundle.path / "trainable.safetensors")
+        self._file = bundle.path / "trainable.safetensors"
+        initial = map_tensors(self._file)  # kept no longer than this: pages read stay resident
         self._parameters = sorted(bundle.manifest.parameters, key=lambda p: not p.decay)
         self._vocabulary = Vocabulary.of(bundle, token_ids)
         self._session = open_session(bundle.path / "train.onnx", threads=threads)
@@ -51,7 +52,7 @@ class OnnxRuntimeEngine:
             self._parameters, shapes, pairwise(ends), strict=True
         ):
             value = self._values[begin:end].reshape(shape)
-            value[...] = self._vocabulary.take(parameter, self._initial[parameter.name])
+            value[...] = self._vocabulary.take(parameter, initial[parameter.name])
             self._views[parameter.name] = value
             gradient = self._gradients[begin:end]
             for bind, name, array in (
@@ -81,9 +82,10 @@ class OnnxRuntimeEngine:
 
     def parameters(self) -> Tensors:
         """Trained parameters as they stand now, by name; views, but for an embedding in part."""
+        initial = map_tensors(self._file)
         return {
             p.name: self._vocabulary.restore(
-                p, self._views[p.name], self._initial[p.name], self._optimizer.shrinkage
+                p, self._views[p.name], initial[p.name], self._optimizer.shrinkage
             )
             for p in self._parameters
         }
