@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from optimum.exporters.tasks import TasksManager
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.compression.fused_linear import multiplicities
 from edgefuse.compression.mlp import find_mlps
@@ -86,6 +86,7 @@ def export(
         )
     torch.manual_seed(seed)
     classifier = _load_classifier(source.name, labels, revision=source.revision)
+    _check_token_ids(classifier, tokenizer, model)
     apply_way(classifier, tune)
     longest = _longest_sequence(classifier)
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
@@ -118,12 +119,29 @@ def export(
     )
     needed = 2 * parameters * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
+        # As a sentence encoder saves it, it may pad each text to a fixed length.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.enable_truncation(length)
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        classifier.config.architectures = [type(classifier).__name__]  # no longer the source's
         with quiet():
             classifier.config.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """On the board an id without an embedding would end the run, or read another row."""
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    rows = embeddings.num_embeddings
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"The tokenizer of {name} has token ids up to {highest}, and the model embeds {rows}",
+            "Save it with its own tokenizer, or after `model.resize_token_embeddings(len(…))`",
+        )
 
 
 def _longest_sequence(model: PreTrainedModel) -> int:

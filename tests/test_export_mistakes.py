@@ -1,0 +1,43 @@
+"""What export mends or refuses in the models that it is given."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from edgefuse.export import export
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import ModelError
+
+OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = shutil.copytree(pico_model(), tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.add_tokens(["unheard-of"])
+    tokenizer.save(str(model / "tokenizer.json"))
+    with pytest.raises(ModelError, match=r"has token ids up to \d+, and the model embeds"):
+        export(str(model), tmp_path / "bundle", **OPTIONS)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = shutil.copytree(pico_model(), tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_padding(length=128)
+    tokenizer.save(str(model / "tokenizer.json"))
+    bundle = export(str(model), tmp_path / "bundle", sequence_length=8, **OPTIONS)
+
+    saved = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    assert len(saved.encode("warm").ids) == 3
+    assert len(saved.encode("warm " * 20).ids) == 8
+    config = json.loads((bundle.path / "model/config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
