@@ -8,15 +8,14 @@ from optimum.exporters.tasks import TasksManager
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgefuse.compression.fused_linear import multiplicities
 from edgefuse.compression.mlp import find_mlps
+from edgefuse.fused import fused_mlps
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.load import find_source, load_config, load_tokenizer, one_sentence, quiet
 from edgefuse.models.record import read_record
-from edgefuse.tuning.ways import apply_way
+from edgefuse.tuning.ways import apply_way, find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_export.module import FusedMLP
 from edgefuse_export.writer import Request, write_bundle
 from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, EngineName, ModelInfo
 from edgefuse_runtime.output import new_directory
@@ -76,6 +75,7 @@ def export(
         InputError: The model, the way of tuning, the sizes or the output do not hold.
         InternalError: A graph does not compute what torch computes.
     """
+    way = find_way(tune)
     source = find_source(model, revision)
     config = load_config(source)
     tokenizer = load_tokenizer(source)
@@ -87,7 +87,7 @@ def export(
     torch.manual_seed(seed)
     classifier = _load_classifier(source.name, labels, revision=source.revision)
     _check_token_ids(classifier, tokenizer, model)
-    apply_way(classifier, tune)
+    apply_way(classifier, way)
     longest = _longest_sequence(classifier)
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
     if not 2 <= length <= longest:
@@ -106,7 +106,7 @@ def export(
     request = Request(
         model=classifier,
         info=info,
-        fused=_fused(classifier),
+        fused=fused_mlps(classifier),
         labels=labels,
         tuning=tune,
         optimizer=optimizer or AdamW(),
@@ -166,17 +166,3 @@ def _load_classifier(name: str, labels: Sequence[str], *, revision: str | None) 
             attn_implementation="eager",
             **kwargs,
         )
-
-
-def _fused(model: PreTrainedModel) -> list[FusedMLP]:
-    fused = multiplicities(model)
-    return [
-        FusedMLP(
-            up_weight=f"{block.up_name}.weight",
-            up_bias=f"{block.up_name}.bias",
-            down_weight=f"{block.down_name}.weight",
-            multiplicity=f"{block.down_name}.multiplicity",
-        )
-        for block in find_mlps(model)
-        if block.down_name in fused
-    ]

@@ -109,10 +109,10 @@ def test_the_onnx_conversion_predicts_as_the_run_does(home, tmp_path):
         "import json, sys, numpy as np, onnxruntime, tokenizers\n"
         "encode = tokenizers.Tokenizer.from_file(sys.argv[1] + '/tokenizer.json').encode\n"
         "about = json.load(open(sys.argv[1] + '/conversion.json'))\n"
-        "ids = np.array([encode('make it dark').ids])\n"
-        "feed = {'input_ids': ids, 'attention_mask': ids * 0 + 1, 'token_type_ids': ids * 0}\n"
+        "text = encode('make it dark')\n"
+        "feed = {'input_ids': [text.ids], 'attention_mask': [text.attention_mask]}\n"
         "session = onnxruntime.InferenceSession(sys.argv[1] + '/model.onnx')\n"
-        "logits, = session.run(None, {name: feed[name] for name in about['inputs']})\n"
+        "logits, = session.run(None, {n: np.array(feed[n]) for n in about['inputs']})\n"
         "print(about['labels'][logits.argmax()])\n"
     )
     bare = subprocess.run(

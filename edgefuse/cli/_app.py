@@ -19,7 +19,7 @@ from edgefuse.cli.finetune import finetune
 from edgefuse.cli.predict import predict
 from edgefuse.cli.report import report
 from edgefuse_devices import __version__
-from edgefuse_devices.errors import EdgeFuseError, Interrupted
+from edgefuse_devices.errors import EdgeFuseError, InputError, Interrupted
 
 
 class _Group(TyperGroup):
@@ -83,6 +83,12 @@ def main() -> None:
         app()
     except EdgeFuseError as error:
         _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        _fail(
+            f"{error.name} is not installed: this command is one for the workstation. "
+            "Install it there with: pip install 'edgefuse[workstation]'",
+            InputError.exit_code,
+        )
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
     except Exception as error:  # noqa: BLE001 - the last resort: a sentence, not a traceback

@@ -1,6 +1,7 @@
 """`edgefuse compress`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +56,9 @@ def compress(
         edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --ratio 0.5
     """
     from edgefuse.compression import compress as core
+    from edgefuse.compression.methods import find_method
 
+    find_method(method)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:
         _show_plan(plan, as_json=as_json)
@@ -132,7 +135,8 @@ def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) ->
         )
     print_text(
         f"Wrote {output}. Next:",
-        f"  edgefuse export {output} {output}-bundle --device rpi5 --labels train.jsonl",
+        f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
+        "--device rpi5 --labels train.jsonl",
     )
 
 

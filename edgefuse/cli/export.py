@@ -1,6 +1,7 @@
 """`edgefuse export`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -166,5 +167,6 @@ def _show(bundle: "Bundle") -> None:
         )
     print_text(
         "Copy it to the board. Next, there:",
-        f"  edgefuse finetune {bundle.path} {bundle.path}-run --train train.jsonl",
+        f"  edgefuse finetune {quote(str(bundle.path))} {quote(f'{bundle.path}-run')} "
+        "--train train.jsonl",
     )

@@ -31,6 +31,7 @@ from edgefuse.compression.kmeans import FusedNeurons, Neurons
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
+from edgefuse_devices.errors import ModelError
 
 _WEIGHTS = "model.safetensors"
 
@@ -80,9 +81,12 @@ def from_pretrained(
     kwargs.setdefault("dtype", torch.float32)
     with quiet(), one_sentence(str(path)):
         if record is None:
-            return _model(
+            return _whole(
                 auto_class.from_pretrained(
-                    source.name, revision=source.revision or "main", **kwargs
+                    source.name,
+                    revision=source.revision or "main",
+                    output_loading_info=True,
+                    **kwargs,
                 )
             )
         tensors = load_file(directory / _WEIGHTS)
@@ -91,7 +95,11 @@ def from_pretrained(
         config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
         kwargs.setdefault("dtype", torch.float32)  # the configuration has absorbed it
         kind = _concrete(auto_class, config)
-        model = _model(kind.from_pretrained(None, config=config, state_dict=tensors, **kwargs))
+        model = _whole(
+            kind.from_pretrained(
+                None, config=config, state_dict=tensors, output_loading_info=True, **kwargs
+            )
+        )
     _install_fused(model, record)
     return model
 
@@ -129,6 +137,17 @@ def _install_fused(model: PreTrainedModel, record: CompressionRecord) -> None:
         install(model, block, FusedNeurons(neurons, multiplicity))
 
 
-def _model(loaded: object) -> PreTrainedModel:
-    assert isinstance(loaded, PreTrainedModel)
-    return loaded
+def _whole(loaded: tuple[object, dict[str, Any]]) -> PreTrainedModel:
+    """The loaded model, if its file had every weight but those of a head and of a pooler."""
+    model, info = loaded
+    assert isinstance(model, PreTrainedModel)
+    encoder = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    missing = sorted(
+        key for key in info["missing_keys"] if key.startswith(encoder) and "pooler." not in key
+    )
+    if missing:
+        raise ModelError(
+            f"The model lacks {len(missing)} weights of its encoder, {missing[0]} for one",
+            "Download or save the model again",
+        )
+    return model

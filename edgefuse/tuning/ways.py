@@ -46,17 +46,22 @@ WAYS = (
 )
 
 
-def apply_way(model: PreTrainedModel, name: str) -> None:
-    """Set `requires_grad` of every parameter as a way of tuning wants it, in place.
+def find_way(name: str) -> Way:
+    """The way of tuning of that name.
 
     Raises:
-        InputError: There is no such way.
+        InputError: There is none.
     """
-    way = next((way for way in WAYS if way.name == name), None)
-    if way is None:
-        raise InputError(
-            f"There is no way of tuning called {name!r}",
-            f"Use one of {', '.join(way.name for way in WAYS)}",
-        )
-    for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(way.trains(model, parameter_name))
+    for way in WAYS:
+        if way.name == name:
+            return way
+    raise InputError(
+        f"There is no way of tuning called {name!r}",
+        f"Use one of {', '.join(way.name for way in WAYS)}",
+    )
+
+
+def apply_way(model: PreTrainedModel, way: Way) -> None:
+    """Set `requires_grad` of every parameter as a way of tuning wants it, in place."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(way.trains(model, name))

@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse import from_pretrained
-from edgefuse.compression.fused_linear import FusedLinear
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import plan_layers
-from edgefuse_export.module import INPUTS, FusedMLP
+from edgefuse.fused import fused_mlps
+from edgefuse_export.module import INPUTS
 from edgefuse_export.training_artifacts import write_training_artifacts
 from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, Parameter
 from edgefuse_runtime.engine import Batch
@@ -66,19 +66,6 @@ def trained(model: nn.Module, case: Case) -> list[Parameter]:
         )
         for name, value in model.named_parameters()
         if case.tuning == "full" or name.startswith("classifier")
-    ]
-
-
-def fused_mlps(model: nn.Module) -> list[FusedMLP]:
-    return [
-        FusedMLP(
-            up_weight=f"{block.up_name}.weight",
-            up_bias=f"{block.up_name}.bias",
-            down_weight=f"{block.down_name}.weight",
-            multiplicity=f"{block.down_name}.multiplicity",
-        )
-        for block in find_mlps(model)
-        if isinstance(block.down, FusedLinear)
     ]
 
 
