@@ -36,7 +36,6 @@ def case(ratio: float | None, quick: bool) -> harness.Figures:  # noqa: FBT001 -
         "macro_f1_mean": 100 * mean(run["macro_f1"] for run in runs),
         "parameters": runs[0]["parameters"],
         "output_error": runs[0]["output_error"],
-        "training_seconds": mean(run["seconds"] for run in runs),
         "peak_rss_mib": max(run["peak_rss_mib"] for run in runs),
         "seeds": len(seeds),
     }
@@ -70,7 +69,6 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
             "macro_f1": scores["macro_f1"],
             "parameters": manifest["model"]["parameters"],
             "output_error": error,
-            "seconds": report["training_seconds"],
             "peak_rss_mib": report["peak_rss_mib"],
         }
 
