@@ -103,8 +103,9 @@ def _run(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _parameters(model: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
-    parameters = dict(model.named_parameters())
-    return {name: _numpy(parameters[name]) for name in names}
+    parameters = {name: _numpy(model.get_parameter(name)) for name in names}
+    zeros = {f"zeros.{name}": np.zeros_like(value) for name, value in parameters.items()}
+    return {**parameters, **zeros}
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

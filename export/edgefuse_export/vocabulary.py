@@ -16,6 +16,10 @@ _SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unsqueeze"}
 def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     """Let a trained embedding have any number of rows, in place, where that is the same.
 
+    The table of zeros that its gradient is summed into becomes the input `zeros.NAME`: bound to
+    the gradient's own memory, with the rows of the batch before set back to zero, it spares
+    writing and copying a whole table at every step.
+
     Args:
         graph: A training graph with `input_ids` and the embedding among its inputs.
         name: A trained parameter.
@@ -43,12 +47,13 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
                 or (node.op_type == "Equal" and _constants(node) == [padding_id])
             ):
                 return False
-    shape = ir.node("Shape", [table])
-    graph.insert_before(zeros, shape)
-    zeros.replace_input_with(0, shape.outputs[0])
     assert table.shape is not None
     table.shape = ir.Shape([VOCABULARY, *table.shape[1:]])
-    zeros.outputs[0].shape = gradient.shape = table.shape.copy()
+    gradient.shape = table.shape.copy()
+    given = ir.Value(name=f"zeros.{name}", type=table.type, shape=table.shape.copy())
+    zeros.outputs[0].replace_all_uses_with(given)
+    graph.remove(zeros, safe=True)
+    graph.inputs.append(given)
     return True
 
 

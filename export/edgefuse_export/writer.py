@@ -259,12 +259,9 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
             fused=request.fused,
         )
         return
-    trained = {parameter.name for parameter in manifest.parameters}
-    frozen = [
-        str(value.name)
-        for value in training.graph.inputs
-        if value.name not in {*trained, *INPUTS, "labels"}
-    ]
+    given = {*INPUTS, "labels", *(p.name for p in manifest.parameters)}
+    given |= {p.zeros for p in manifest.parameters if p.free_rows}
+    frozen = [str(v.name) for v in training.graph.inputs if v.name not in given]
     as_external_initializers(
         training, frozen, bundle.path / "frozen.safetensors", "frozen.safetensors"
     )

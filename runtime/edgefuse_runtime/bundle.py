@@ -63,7 +63,8 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         gradient: The output of train.onnx that holds its gradient, of the same shape.
         decay: Whether weight decay applies (not on biases and norms).
         free_rows: It is an embedding of `input_ids` and the graph takes any number of its rows:
-            a row whose token does not occur has a zero gradient and may be left out.
+            a row whose token does not occur has a zero gradient and may be left out. The graph's
+            input `zeros` is then what the gradient is summed into; it may share its memory.
     """
 
     name: str
@@ -71,6 +72,11 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gradient: str
     decay: bool
     free_rows: bool = False
+
+    @property
+    def zeros(self) -> str:
+        """The input of train.onnx that must hold zeros, of the parameter's shape."""
+        return f"zeros.{self.name}"
 
 
 class Fold(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -46,19 +46,25 @@ class OnnxRuntimeEngine:
         shapes = [self._vocabulary.shape(p) for p in self._parameters]
         ends = np.cumsum([0, *map(math.prod, shapes)]).tolist()
         self._values = np.empty(ends[-1], np.float32)
-        self._gradients = np.empty_like(self._values)
+        self._gradients = np.zeros_like(self._values)
         self._views = {}
+        self._summed: list[NDArray[np.float32]] = []
+        self._summed_rows = np.empty(0, np.int64)
         for parameter, shape, (begin, end) in zip(
             self._parameters, shapes, pairwise(ends), strict=True
         ):
             value = self._values[begin:end].reshape(shape)
             value[...] = self._vocabulary.take(parameter, initial[parameter.name])
             self._views[parameter.name] = value
-            gradient = self._gradients[begin:end]
-            for bind, name, array in (
+            gradient = self._gradients[begin:end].reshape(shape)
+            bindings = [
                 (self._binding.bind_input, parameter.name, value),
                 (self._binding.bind_output, parameter.gradient, gradient),
-            ):
+            ]
+            if parameter.free_rows:
+                bindings.append((self._binding.bind_input, parameter.zeros, gradient))
+                self._summed.append(gradient)
+            for bind, name, array in bindings:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
         self._optimizer = BlockwiseAdamW(
             bundle.path / "optimizer.onnx",
@@ -74,6 +80,9 @@ class OnnxRuntimeEngine:
         feeds = {**self._vocabulary.renumber(batch.inputs), "labels": batch.labels}
         for name, value in feeds.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for gradient in self._summed:  # the graph adds to what is there
+            gradient[self._summed_rows] = 0
+        self._summed_rows = np.unique(feeds["input_ids"])
         self._session.run_with_iobinding(self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
         if math.isfinite(loss) and math.isfinite(norm):
