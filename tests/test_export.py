@@ -1,5 +1,7 @@
 """A bundle's graphs compute what torch computes, for every encoder and way of tuning."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +50,16 @@ def test_loss_logits_and_every_gradient_equal_torchs(
     assert certificate.gradients == len(bundle.manifest.parameters)
     assert certificate.loss_difference < 1e-5
     assert certificate.logits_difference < 1e-5
+    assert certificate.worst_gradient_error < 1e-3
+
+
+def test_the_tanh_form_of_gelu_has_its_own_gradient(pico_model: PicoModel, tmp_path: Path) -> None:
+    model = tmp_path / "tanh"
+    shutil.copytree(pico_model("bert"), model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu_pytorch_tanh"}))
+    certificate = export_pico(model, tmp_path / "bundle").manifest.certificate
+    assert certificate is not None
     assert certificate.worst_gradient_error < 1e-3
 
 
