@@ -1,6 +1,7 @@
 """bench measures training where nothing else runs, and never passes a machine off as a board."""
 
 import json
+import shlex
 import signal
 import sys
 
@@ -225,7 +226,9 @@ def test_a_measured_process_that_dies_is_no_report(
     monkeypatch, tmp_path, bundle, workload, *, script, error, problem
 ):
     program = tmp_path / "python"
-    program.write_text(f"#!{sys.executable}\n{script}\n")
+    # Not `#!{sys.executable}`: the path of a checkout may have a space, a shebang's may not.
+    command = shlex.join([sys.executable, "-c", script])
+    program.write_text(f"#!/bin/sh\nexec {command}\n")
     program.chmod(0o755)
     monkeypatch.setattr(bench_module.sys, "executable", str(program))
     with pytest.raises(error, match=problem):
