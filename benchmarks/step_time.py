@@ -34,22 +34,22 @@ _LEARNING_RATE = 5e-5
 
 def full_vs_pytorch(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
     """EdgeFuse and PyTorch, unfused."""
-    steps = 10 if quick else 30
+    steps = 10 if quick else 24
     with tempfile.TemporaryDirectory() as folder:
         bundle = _export(Path(folder), "unfused")
         sides = {"edgefuse": partial(edgefuse, bundle=bundle), "pytorch": pytorch}
-        return _compare(sides, steps=steps, rounds=3 if quick else 7)
+        return _compare(sides, steps=steps, rounds=3 if quick else 5)
 
 
 def fused_vs_unfused(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
     """EdgeFuse at a quarter of the width, and at the whole."""
-    steps = 10 if quick else 30
+    steps = 10 if quick else 24
     with tempfile.TemporaryDirectory() as folder:
         sides = {
             "fused": partial(edgefuse, bundle=_export(Path(folder), "fused", "--ratio", "0.25")),
             "unfused": partial(edgefuse, bundle=_export(Path(folder), "unfused")),
         }
-        return _compare(sides, steps=steps, rounds=3 if quick else 7)
+        return _compare(sides, steps=steps, rounds=3 if quick else 5)
 
 
 def edgefuse(*, bundle: str, steps: int) -> harness.Figures:
