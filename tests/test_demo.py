@@ -68,7 +68,7 @@ def test_the_board_cannot_import_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgefuse.demo.board", "compress", ".", str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "import of torch halted" in done.stderr
+    assert "torch is not installed" in done.stderr
 
 
 @pytest.mark.slow
