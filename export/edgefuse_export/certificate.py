@@ -17,7 +17,7 @@ CHECKED_SHAPE = (4, 23)
 LOSS_TOLERANCE = 1e-4
 LOGITS_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 1e-2
-"""Of the largest entry of the largest gradient: float32 sums in another order stay far below."""
+"""Of the gradient's own largest entry: float32 sums in another order stay far below."""
 
 
 def certify(

@@ -81,5 +81,5 @@ def _forget_origins(model: ir.Model) -> None:
 
 
 def _in_model(name: str) -> str:
-    """The name without the prefix of `Logits.model`."""
+    """The name without the prefix of `Loss.model`."""
     return name.removeprefix("model.")

@@ -25,27 +25,22 @@ class FusedMLP:
     multiplicity: str
 
 
-class Logits(nn.Module):
-    """A sequence classifier of transformers as a function of two tensors."""
+class Loss(nn.Module):
+    """Mean cross-entropy of a sequence classifier of transformers, as a function of tensors."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Map token ids and mask, both (batch, sequence), to logits (batch, labels)."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
-
-
-class Loss(Logits):
-    """Its mean cross-entropy."""
-
-    def forward(  # type: ignore[override]  # a loss needs labels besides
+    def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Map token ids, mask and labels (batch,) to a scalar loss and the logits."""
-        logits = super().forward(input_ids, attention_mask)
+        """Map token ids and mask, both (batch, sequence), and labels (batch,).
+
+        Returns:
+            The loss, a scalar, and the logits, of shape (batch, labels).
+        """
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         # Spelled out, because torch's translation of nll_loss forgets the count that it divides by.
         log_probabilities = F.log_softmax(logits, dim=-1)
         return -log_probabilities.gather(1, labels.unsqueeze(1)).mean(), logits.detach()

@@ -30,13 +30,13 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     """
     inputs = {value.name: value for value in graph.inputs}
     table, token_ids = inputs[name], inputs["input_ids"]
-    zeros = _zeros_under(next(v for v in graph.outputs if v.name == f"gradient.{name}"))
+    gradient = next(value for value in graph.outputs if value.name == f"gradient.{name}")
+    zeros = _zeros_under(gradient)
     same_ids = _follow(token_ids)
     if zeros is None or not all(
         node.op_type == "Gather" and node.inputs[1] in same_ids for node in table.consumers()
     ):
         return False
-    gradient = next(v for v in graph.outputs if v.name == f"gradient.{name}")
     for ids in same_ids:
         for node, position in ids.uses():
             if not (
