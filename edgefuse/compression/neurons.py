@@ -1,0 +1,117 @@
+"""The neurons of one MLP, whatever module holds them: what every method takes and gives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The sub-MLPs of an MLP: neuron i is row i of `up` (and of `gate`) and column i of `down`.
+
+    Dense: h = act(up x + up_bias). Gated: h = act(gate x + gate_bias) ⊙ (up x + up_bias). In both
+    y = down h + b2, and b2 is not a neuron's.
+
+    Attributes:
+        up: (I, p).
+        down: (p, I).
+        up_bias: (I,), None where the architecture has none.
+        gate: (I, p), None for a dense MLP.
+        gate_bias: (I,), None without a gate or where the architecture has none.
+    """
+
+    up: Tensor
+    down: Tensor
+    up_bias: Tensor | None = None
+    gate: Tensor | None = None
+    gate_bias: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """I, how many there are."""
+        return self.up.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """p, the size of the MLP's input and output."""
+        return self.up.shape[1]
+
+    def hidden(self, inputs: Tensor, activation: Activation) -> Tensor:
+        """What the neurons say, (…, I), of inputs (…, p)."""
+        up = F.linear(inputs, self.up, self.up_bias)
+        if self.gate is None:
+            return activation(up)
+        return activation(F.linear(inputs, self.gate, self.gate_bias)) * up
+
+    def rows(self) -> Tensor:
+        """What neurons read, (I, d): up, its bias, gate and its bias side by side."""
+        parts = [self.up, self.up_bias, self.gate, self.gate_bias]
+        return torch.cat([p.reshape(self.width, -1) for p in parts if p is not None], dim=1)
+
+    def with_rows(self, rows: Tensor, down: Tensor) -> "Neurons":
+        """Neurons of another width: the inverse of `rows`.
+
+        Args:
+            rows: (k, d).
+            down: (p, k).
+        """
+        parts = [self.up, self.up_bias, self.gate, self.gate_bias]
+        sizes = [p[0].numel() for p in parts if p is not None]
+        pieces = iter(rows.split(sizes, dim=1))
+        up, up_bias, gate, gate_bias = (
+            None if p is None else next(pieces).reshape(-1, *p.shape[1:]).contiguous()
+            for p in parts
+        )
+        assert up is not None
+        return Neurons(up, down.contiguous(), up_bias, gate, gate_bias)
+
+    def select(self, index: Tensor) -> "Neurons":
+        """The neurons of these indices (k,), in this order."""
+        return self.with_rows(self.rows()[index], self.down[:, index])
+
+    def with_down(self, down: Tensor) -> "Neurons":
+        """The same neurons with other columns `down` (p, I)."""
+        return replace(self, down=down)
+
+
+@dataclass(frozen=True)
+class FusedNeurons:
+    """The k neurons that stand for all: y = down (P ⊙ h) + b2.
+
+    Attributes:
+        neurons: The k.
+        multiplicity: P's diagonal (k,), how many neurons each stands for, as floats.
+        output_bias: What takes b2's place (p,); None leaves b2 alone.
+    """
+
+    neurons: Neurons
+    multiplicity: Tensor
+    output_bias: Tensor | None = None
+
+    def output(self, inputs: Tensor, activation: Activation, bias: Tensor | None) -> Tensor:
+        """y (…, p) of inputs (…, p); `bias` (p,) is the block's own b2."""
+        hidden = self.neurons.hidden(inputs, activation) * self.multiplicity
+        bias = bias if self.output_bias is None else self.output_bias
+        return F.linear(hidden, self.neurons.down, bias)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a method sees of an MLP.
+
+    Attributes:
+        neurons: Its own, detached, float32.
+        activation: act.
+        bias: b2 (p,), None where the architecture has none.
+        inputs: Calibration inputs (n, p), one row a token that is not padding; None without text.
+    """
+
+    neurons: Neurons
+    activation: Activation
+    bias: Tensor | None = None
+    inputs: Tensor | None = None
