@@ -94,7 +94,7 @@ class FusedNeurons:
     output_bias: Tensor | None = None
 
     def output(self, inputs: Tensor, activation: Activation, bias: Tensor | None) -> Tensor:
-        """y (…, p) of inputs (…, p); `bias` (p,) is the block's own b2."""
+        """Map inputs (…, p) to y (…, p); `bias` (p,) is the block's own b2."""
         hidden = self.neurons.hidden(inputs, activation) * self.multiplicity
         bias = bias if self.output_bias is None else self.output_bias
         return F.linear(hidden, self.neurons.down, bias)
