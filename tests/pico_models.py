@@ -35,6 +35,7 @@ _WORDS = sorted({word for text in TEXTS for word in text.split()} - {"a"})
 _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 _TOKENS = (*_SPECIAL, *_WORDS, *_CHARACTERS, *(f"##{mark}" for mark in _CHARACTERS))
 _VOCABULARY = {token: index for index, token in enumerate(_TOKENS)}
+_ROBERTAS_VOCABULARY = {**_VOCABULARY, "[UNK]": 0, "[PAD]": 1}  # as the real one pads
 
 
 def save_pico_model(
@@ -71,7 +72,7 @@ def pico_config(architecture: str) -> PretrainedConfig:
         "vocab_size": len(_VOCABULARY),
         "max_position_embeddings": 64,
         "initializer_range": 0.2,
-        "pad_token_id": 0,
+        "pad_token_id": 1 if architecture == "roberta" else 0,
     }
     if architecture == "distilbert":
         return transformers.DistilBertConfig(
@@ -91,7 +92,8 @@ def pico_config(architecture: str) -> PretrainedConfig:
 
 def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer that knows the words of `TEXTS`, and spells all others."""
-    tokenizer = Tokenizer(models.WordPiece(_VOCABULARY, unk_token="[UNK]"))
+    vocabulary = _ROBERTAS_VOCABULARY if architecture == "roberta" else _VOCABULARY
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -109,6 +111,6 @@ def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=62,  # RoBERTa's positions start at 1
+        model_max_length=62,  # RoBERTa's positions start at 2
         model_input_names=inputs,
     )
