@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import edgefuse
 from edgefuse.compression.fused_linear import FusedLinear, fold, unfold
 from edgefuse.compression.fusion import fuse_model, neurons_of
-from edgefuse.compression.kmeans import Neurons, fuse_by_kmeans
+from edgefuse.compression.kmeans import fuse_by_kmeans
 from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.neurons import Neurons
 from edgefuse.compression.plan import parse_layers, plan_layers
 from edgefuse_devices.errors import InputError, ModelError
 from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, pico_config, pico_tokenizer
@@ -185,9 +186,9 @@ def test_an_architecture_without_mlps_that_we_know_is_refused_with_those_we_do()
 def random_neurons(count: int, hidden_size: int = 4) -> Neurons:
     generator = torch.Generator().manual_seed(0)
     return Neurons(
-        w1=torch.randn(count, hidden_size, generator=generator),
-        b1=torch.randn(count, generator=generator),
-        w2=torch.randn(hidden_size, count, generator=generator),
+        up=torch.randn(count, hidden_size, generator=generator),
+        up_bias=torch.randn(count, generator=generator),
+        down=torch.randn(hidden_size, count, generator=generator),
     )
 
 
@@ -197,26 +198,24 @@ def test_centroids_are_means_of_their_neurons() -> None:
     n = fused.multiplicity
     assert n.sum() == 50
     assert (n > 0).all()
-    assert fused.neurons.w1.shape == (5, 4)
-    torch.testing.assert_close((fused.neurons.w1 * n[:, None]).sum(0), neurons.w1.sum(0))
-    torch.testing.assert_close((fused.neurons.b1 * n).sum(), neurons.b1.sum())
-    torch.testing.assert_close((fused.neurons.w2 * n).sum(1), neurons.w2.sum(1))
+    assert fused.neurons.up.shape == (5, 4)
+    torch.testing.assert_close((fused.neurons.up * n[:, None]).sum(0), neurons.up.sum(0))
+    torch.testing.assert_close((fused.neurons.up_bias * n).sum(), neurons.up_bias.sum())
+    torch.testing.assert_close((fused.neurons.down * n).sum(1), neurons.down.sum(1))
 
 
 def test_an_empty_cluster_keeps_its_place_and_its_count_of_zero() -> None:
     neurons = random_neurons(3)
-    twice = Neurons(
-        torch.cat([neurons.w1] * 2), torch.cat([neurons.b1] * 2), torch.cat([neurons.w2] * 2, 1)
-    )
+    twice = neurons.select(torch.arange(3).repeat(2))
     fused = fuse_by_kmeans(twice, 5, seed=0)
     assert sorted(fused.multiplicity.tolist()) == [0, 0, 2, 2, 2]
     for index, size in enumerate(fused.multiplicity):
-        original = torch.cdist(fused.neurons.w1[index][None], neurons.w1).argmin()
+        original = torch.cdist(fused.neurons.up[index][None], neurons.up).argmin()
         if size:
-            torch.testing.assert_close(fused.neurons.w1[index], neurons.w1[original])
-            torch.testing.assert_close(fused.neurons.w2[:, index], neurons.w2[:, original])
+            torch.testing.assert_close(fused.neurons.up[index], neurons.up[original])
+            torch.testing.assert_close(fused.neurons.down[:, index], neurons.down[:, original])
         else:
-            assert not fused.neurons.w1[index].any()
+            assert not fused.neurons.up[index].any()
 
 
 def test_an_empty_cluster_in_the_middle_does_not_shift_the_others(
@@ -232,7 +231,9 @@ def test_nearly_equal_neurons_neither_fail_nor_warn() -> None:
     neurons = random_neurons(3)
     noise = 1e-9 * torch.arange(60)
     near = Neurons(
-        w1=neurons.w1.repeat(20, 1), b1=neurons.b1.repeat(20) + noise, w2=neurons.w2.repeat(1, 20)
+        up=neurons.up.repeat(20, 1),
+        up_bias=neurons.up_bias.repeat(20) + noise,
+        down=neurons.down.repeat(1, 20),
     )
     fused = fuse_by_kmeans(near, 10, seed=0)
     assert fused.multiplicity.sum() == 60
@@ -241,8 +242,8 @@ def test_nearly_equal_neurons_neither_fail_nor_warn() -> None:
 def test_the_seed_decides() -> None:
     neurons = random_neurons(200)
     first, again, other = (fuse_by_kmeans(neurons, 20, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.neurons.w1, again.neurons.w1)
-    assert not torch.equal(first.neurons.w1, other.neurons.w1)
+    assert torch.equal(first.neurons.up, again.neurons.up)
+    assert not torch.equal(first.neurons.up, other.neurons.up)
 
 
 def test_folding_and_unfolding_undo_one_another() -> None:
@@ -287,7 +288,7 @@ def test_biases_of_the_output_are_left_alone() -> None:
     before = block.down.bias.detach().clone()
     fuse(model, 8)
     assert torch.equal(find_mlps(model)[0].down.bias, before)
-    assert neurons_of(block).w1.shape == (WIDTH, model.config.hidden_size)
+    assert neurons_of(block).up.shape == (WIDTH, model.config.hidden_size)
 
 
 @pytest.mark.parametrize(

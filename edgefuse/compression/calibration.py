@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgefuse.compression.kmeans import FusedNeurons
 from edgefuse.compression.mlp import DenseMLP
+from edgefuse.compression.neurons import FusedNeurons
 from edgefuse_devices.errors import DataError
 
 if TYPE_CHECKING:
@@ -145,9 +144,8 @@ class _Meter:
         self.input = args[0]
 
     def see_output(self, _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
-        neurons = self.fused.neurons
-        hidden = self.block.activation(F.linear(self.input[self.mask], neurons.w1, neurons.b1))
-        y_fused = F.linear(hidden * self.fused.multiplicity, neurons.w2, self.block.down.bias)
+        inputs = self.input[self.mask]
+        y_fused = self.fused.output(inputs, self.block.activation, self.block.down.bias)
         y = output[self.mask]
         self.difference += float((y_fused - y).double().square().sum())
         self.total += float(y.double().square().sum())

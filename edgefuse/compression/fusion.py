@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from edgefuse.compression.calibration import output_errors
 from edgefuse.compression.fused_linear import FusedLinear
-from edgefuse.compression.kmeans import FusedNeurons, Neurons
 from edgefuse.compression.methods import Method
 from edgefuse.compression.mlp import DenseMLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.models.record import LayerRecord
 
@@ -72,16 +72,19 @@ def fuse_model(
 def neurons_of(block: DenseMLP) -> Neurons:
     """A block's own neurons, detached."""
     return Neurons(
-        w1=block.up.weight.detach(), b1=block.up.bias.detach(), w2=block.down.weight.detach()
+        up=block.up.weight.detach(),
+        up_bias=block.up.bias.detach(),
+        down=block.down.weight.detach(),
     )
 
 
 def install(model: nn.Module, block: DenseMLP, fused: FusedNeurons) -> None:
     """Put fused neurons in a block's place, b2 left alone."""
     neurons = fused.neurons
-    model.set_submodule(block.up_name, _linear(neurons.w1, neurons.b1))
+    assert neurons.up_bias is not None
+    model.set_submodule(block.up_name, _linear(neurons.up, neurons.up_bias))
     bias = None if block.down.bias is None else block.down.bias.detach()
-    model.set_submodule(block.down_name, FusedLinear(neurons.w2, bias, fused.multiplicity))
+    model.set_submodule(block.down_name, FusedLinear(neurons.down, bias, fused.multiplicity))
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -1,7 +1,6 @@
 """MLP Fusion: neurons clustered by k-means (Wei et al., ICML 2023, arXiv 2307.08941)."""
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,39 +8,14 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Neurons:
-    """The sub-MLPs of a block: neuron i is W1's row i, b1[i] and W2's column i.
-
-    Attributes:
-        w1: (I, p).
-        b1: (I,).
-        w2: (p, I).
-    """
-
-    w1: Tensor
-    b1: Tensor
-    w2: Tensor
-
-
-@dataclass(frozen=True)
-class FusedNeurons:
-    """The k neurons that stand for all, and for how many each.
-
-    Attributes:
-        neurons: W1c (k, p), b1c (k,), W2c (p, k).
-        multiplicity: P's diagonal (k,), whole numbers as floats; their sum is I.
-    """
-
-    neurons: Neurons
-    multiplicity: Tensor
+from edgefuse.compression.neurons import FusedNeurons, Neurons
 
 
 def fuse_by_kmeans(neurons: Neurons, width: int, seed: int) -> FusedNeurons:
     """Cluster `u_i = [W1[i], b1[i], W2[:, i]]` into `width` centroids (paper, section 4).
+
+    A gated MLP's points have its gate's rows too.
 
     Args:
         neurons: A block's, float32.
@@ -52,18 +26,14 @@ def fuse_by_kmeans(neurons: Neurons, width: int, seed: int) -> FusedNeurons:
         Centroids, and the cluster sizes. A cluster can be empty (zero weights, multiplicity 0)
         where there are fewer distinct neurons than clusters.
     """
-    hidden_size = neurons.w1.shape[1]
-    points = torch.cat([neurons.w1, neurons.b1[:, None], neurons.w2.T], dim=1).numpy()
+    rows = neurons.rows()
+    points = torch.cat([rows, neurons.down.T], dim=1).numpy()
     labels = _assign(points, width, seed)
     sizes = np.bincount(labels, minlength=width)  # not `unique`: an empty cluster keeps its place
     sums = np.zeros((width, points.shape[1]), dtype=np.float64)
     np.add.at(sums, labels, points)
     centroids = torch.from_numpy((sums / np.maximum(sizes, 1)[:, None]).astype(np.float32))
-    fused = Neurons(
-        w1=centroids[:, :hidden_size].contiguous(),
-        b1=centroids[:, hidden_size].contiguous(),
-        w2=centroids[:, hidden_size + 1 :].T.contiguous(),
-    )
+    fused = neurons.with_rows(centroids[:, : rows.shape[1]], centroids[:, rows.shape[1] :].T)
     return FusedNeurons(fused, torch.from_numpy(sizes.astype(np.float32)))
 
 

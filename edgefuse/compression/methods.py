@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgefuse.compression.kmeans import FusedNeurons, Neurons, fuse_by_kmeans
+from edgefuse.compression.kmeans import fuse_by_kmeans
+from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse_devices.errors import InputError
 
 

@@ -62,7 +62,7 @@ class Neurons:
         """
         parts = [self.up, self.up_bias, self.gate, self.gate_bias]
         sizes = [p[0].numel() for p in parts if p is not None]
-        pieces = iter(rows.split(sizes, dim=1))
+        pieces = iter(torch.split(rows, sizes, dim=1))
         up, up_bias, gate, gate_bias = (
             None if p is None else next(pieces).reshape(-1, *p.shape[1:]).contiguous()
             for p in parts

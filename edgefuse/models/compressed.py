@@ -27,8 +27,8 @@ from transformers import (
 
 from edgefuse.compression.fused_linear import fold, unfold
 from edgefuse.compression.fusion import install
-from edgefuse.compression.kmeans import FusedNeurons, Neurons
 from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse_devices.errors import ModelError
@@ -130,9 +130,9 @@ def _install_fused(model: PreTrainedModel, record: CompressionRecord) -> None:
         block, k = blocks[layer.layer], layer.width_after
         multiplicity = torch.tensor(layer.cluster_sizes, dtype=block.down.weight.dtype)
         neurons = Neurons(
-            w1=block.up.weight[:k].clone(),
-            b1=block.up.bias[:k].clone(),
-            w2=unfold(block.down.weight[:, :k], multiplicity),
+            up=block.up.weight[:k].clone(),
+            up_bias=block.up.bias[:k].clone(),
+            down=unfold(block.down.weight[:, :k], multiplicity),
         )
         install(model, block, FusedNeurons(neurons, multiplicity))
 
