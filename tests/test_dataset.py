@@ -3,7 +3,7 @@
 import pytest
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.dataset import Example, read_examples, read_lines, split_lines
+from edgefuse_runtime.dataset import Example, read_examples, read_labels, read_lines, split_lines
 
 LABELS = ["light_on", "light_off", "heat_up"]
 GOOD = b'{"text": "lamp", "label": "light_on"}\n'
@@ -48,7 +48,8 @@ BAD = {
     "no label": (b'{"text": "lamp"}', 'has no "label"'),
     "null label": (b'{"text": "lamp", "label": null}', 'has no "label"'),
     "unknown label": (b'{"text": "lamp", "label": "lights_on"}', "unknown label 'lights_on'"),
-    "label is a list": (b'{"text": "lamp", "label": ["heat_up"]}', "unknown label"),
+    "label is a list": (b'{"text": "lamp", "label": ["heat_up"]}', '"label" that is a list'),
+    "label is an object": (b'{"text": "x", "label": {"a": 1}}', '"label" that is an object'),
     "not UTF-8": (b'{"text": "l\xe4mp", "label": "light_on"}', "is not UTF-8"),
     "lone surrogate": (b'{"text": "\\ud800", "label": "light_on"}', "is broken JSON"),
 }
@@ -103,3 +104,29 @@ def test_lines_of_text_are_read_without_their_blank_end(tmp_path):
 def test_bad_lines_of_text_are_named(raw, sentence):
     with pytest.raises(DataError, match=sentence):
         split_lines(raw, "texts")
+
+
+def labels_of(tmp_path, name, raw):
+    (tmp_path / name).write_bytes(raw)
+    return read_labels(tmp_path / name)
+
+
+def test_a_list_of_labels_keeps_its_order_and_rows_give_theirs_sorted(tmp_path):
+    assert labels_of(tmp_path, "labels.txt", b"warm\ncold\nhot\n") == ["warm", "cold", "hot"]
+    rows = b'{"label": "warm"}\n{"label": 3}\n{"label": "cold"}\n{"label": "warm"}'
+    assert labels_of(tmp_path, "rows.jsonl", rows) == ["3", "cold", "warm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "sentence"),
+    [
+        ("labels.txt", b"a\nb\na\n", r"labels\.txt:3 repeats the label 'a' of line 1"),
+        ("labels.txt", b"a\n\nb\n", r"labels\.txt:2 is blank"),
+        ("labels.txt", b"a\n", r"labels\.txt has only one label"),
+        ("rows.jsonl", b'{"label": "a"}\n{"label": ["a", "b"]}', r"rows\.jsonl:2 .* is a list"),
+        ("rows.jsonl", b'{"label": "a"}\n{"label": {"b": 1}}', r"rows\.jsonl:2 .* is an object"),
+    ],
+)
+def test_labels_that_cannot_be_are_named_by_file_and_line(tmp_path, name, raw, sentence):
+    with pytest.raises(DataError, match=sentence):
+        labels_of(tmp_path, name, raw)

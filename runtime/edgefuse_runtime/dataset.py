@@ -46,21 +46,25 @@ def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Every label that a file of labelled texts has, sorted.
+    """Every label that a file has, in the order that the logits shall have.
 
     Args:
-        path: JSON lines, or a `.txt` file with a label a line.
+        path: A `.txt` file with a label a line, whose order is kept; or JSON lines, whose labels
+            are sorted.
 
     Raises:
-        DataError: There is no such file, a row has no label, or there are fewer than two labels.
+        DataError: There is no such file, a row has no label, a line repeats a label, or there are
+            fewer than two labels.
     """
     if path.suffix == ".txt":
-        labels = set(read_lines(path))
+        labels = read_lines(path)
+        _check_distinct(labels, path)
     else:
-        labels = {_label_text(row.get("label"), place) for place, row in _rows(path)}
+        labels = sorted({_label_text(row.get("label"), place) for place, row in _rows(path)})
     if len(labels) < 2:
-        raise DataError(f"{path} has {len(labels)} labels", "A classifier needs at least two")
-    return sorted(labels)
+        count = "only one label" if labels else "no labels"
+        raise DataError(f"{path} has {count}", "A classifier needs at least two")
+    return labels
 
 
 def read_lines(path: Path) -> list[str]:
@@ -118,6 +122,17 @@ def _decoded(line: bytes, place: str) -> str:
         raise DataError(f"{place} is not UTF-8: {error.reason}", "Save it as UTF-8") from error
 
 
+def _check_distinct(labels: Sequence[str], path: Path) -> None:
+    first: dict[str, int] = {}
+    for number, label in enumerate(labels, start=1):
+        if label in first:
+            raise DataError(
+                f"{path}:{number} repeats the label {label!r} of line {first[label]}",
+                "Give each label one line",
+            )
+        first[label] = number
+
+
 def _text(row: dict[str, Any], place: str) -> str:
     text = row.get("text")
     if not isinstance(text, str):
@@ -145,4 +160,9 @@ def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
 def _label_text(label: object, place: str) -> str:
     if label is None or label == "":
         raise DataError(f'{place} has no "label"', _FORM)
+    if isinstance(label, list | dict):
+        raise DataError(
+            f'{place} has a "label" that is {"a list" if isinstance(label, list) else "an object"}',
+            "A label is a text, a number or a truth value",
+        )
     return str(label)
