@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -32,9 +32,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from edgefuse.models.record import RECORD
 from edgefuse_devices.errors import ModelError
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class ModelSource:
 
     Attributes:
         name: What transformers loads: a directory or a hub name.
-        label: What records call it: a hub name, or a directory's own name without its path.
-        revision: Commit on the hub, None for a directory.
+        label: What records call it: a hub name, or a directory's own name without its path (with
+            its parent's name, where its own would do for any model).
+        revision: Commit on the hub, None for a directory of the user's.
     """
 
     name: str
@@ -54,6 +57,8 @@ class ModelSource:
 
 def find_source(model: str, revision: str | None = None) -> ModelSource:
     """Find out what `model` is, and that it has a configuration.
+
+    A compressed model on the hub is downloaded whole: its weights mean nothing without its record.
 
     Args:
         model: A directory, or a name on the Hugging Face hub.
@@ -69,7 +74,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
                 f"{model} is no model: it has no config.json",
                 "Name a directory that `save_pretrained` wrote, or a model on the hub",
             )
-        return ModelSource(str(path), path.resolve().name, None)
+        return ModelSource(str(path), _label(path.resolve()), None)
     if path.exists():
         raise ModelError(
             f"{model} is a file, not a model's directory", "Name the directory that holds it"
@@ -78,7 +83,12 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         raise ModelError(
             f"{model} does not exist", "Name a model's directory, or a model on the hub"
         )
-    return ModelSource(model, model, _commit(model, revision))
+    plain = ModelSource(model, model, _commit(model, revision))
+    with quiet(), one_sentence(model):
+        if not _has_file(plain, RECORD):
+            return plain
+        snapshot = snapshot_download(model, revision=plain.revision)
+    return ModelSource(snapshot, model, plain.revision)
 
 
 def load_config(source: ModelSource) -> PretrainedConfig:
@@ -193,6 +203,11 @@ def one_sentence(subject: str) -> Iterator[None]:
             f"{subject} cannot be loaded: {reason}",
             "Check the directory, or download the model again",
         ) from error
+
+
+def _label(directory: Path) -> str:
+    generic = _SAYS_NOTHING.fullmatch(directory.name) and directory.parent.name
+    return f"{directory.parent.name}/{directory.name}" if generic else directory.name
 
 
 def _has_file(source: ModelSource, file: str) -> bool:
