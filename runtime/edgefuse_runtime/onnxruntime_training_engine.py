@@ -1,5 +1,6 @@
 """The second engine: the on-device training API of onnxruntime-training."""
 
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,15 +49,17 @@ class OnnxRuntimeTrainingEngine:
         self._open(self._folder / _CHECKPOINT)
 
     def step(self, batch: Batch, learning_rate: float) -> Step:
-        """Train on one batch."""
+        """Train on one batch; one whose loss or gradient is not finite changes nothing."""
         feeds = {**batch.inputs, "labels": batch.labels}
         self._module.train()
         self._module.lazy_reset_grad()
-        loss, _, norm = self._module(*(feeds[name] for name in self._module.input_names()))
-        self._exempt_from_decay(learning_rate)
-        self._optimizer.set_learning_rate(learning_rate)
-        self._optimizer.step()
-        return Step(loss=float(loss), gradient_norm=float(norm))
+        outputs = self._module(*(feeds[name] for name in self._module.input_names()))
+        loss, norm = float(outputs[0]), float(outputs[2])
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._exempt_from_decay(learning_rate)
+            self._optimizer.set_learning_rate(learning_rate)
+            self._optimizer.step()
+        return Step(loss=loss, gradient_norm=norm)
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Trained parameters as they stand now, by name; views that later steps change."""

@@ -112,6 +112,23 @@ def test_a_state_is_a_copy_that_later_steps_leave_alone(fused_bundle):
     assert engine.step(first, LEARNING_RATE).loss == expected
 
 
+def test_a_step_that_is_not_finite_changes_nothing(fused_bundle):
+    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+    expected = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+    first, second = list(batches())[:2]
+    values = engine.parameters()
+    before = {name: value.copy() for name, value in values.items()}
+    values["classifier.bias"][0] = np.nan
+
+    assert np.isnan(engine.step(first, LEARNING_RATE).loss)
+    values["classifier.bias"][0] = before["classifier.bias"][0]
+
+    assert all(np.array_equal(value, before[name]) for name, value in values.items())
+    assert engine.step(second, LEARNING_RATE) == expected.step(second, LEARNING_RATE)
+    for name, value in expected.parameters().items():
+        assert np.array_equal(values[name], value), name
+
+
 def test_multiplicities_stay_constants_of_the_graph(fused_bundle, source):
     model = load(source, FUSED)
     multiplicities = {
