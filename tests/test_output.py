@@ -4,7 +4,10 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.metrics_log import MetricsLog
@@ -19,6 +22,20 @@ def test_a_disk_that_fills_up_leaves_no_directory(tmp_path, number):
         new_directory(tmp_path / "out", marker="x"),
     ):
         raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_own_writer_says_the_same_of_the_disk(tmp_path, monkeypatch):
+    tensors = {"weight": np.zeros(3, np.float32)}
+    with pytest.raises(SafetensorError), new_directory(tmp_path / "out", marker="x") as folder:
+        save_file(tensors, folder / "absent/x")
+    # A full disk cannot be had here: let what can be had, a missing folder, stand for it.
+    monkeypatch.setattr("edgefuse_runtime.output._DISK", {errno.ENOENT})
+    with (
+        pytest.raises(OutputError, match=r"out cannot be written: No such file.*Make room"),
+        new_directory(tmp_path / "out", marker="x") as folder,
+    ):
+        save_file(tensors, folder / "absent/x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,15 +2,19 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from edgefuse_devices.errors import OutputError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -50,11 +54,12 @@ def new_directory(
         yield temporary
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         _replace(path, temporary)
-    except OSError as error:
-        if error.errno not in _DISK:
+    except (OSError, SafetensorError) as error:
+        number = _number(error)
+        if number not in _DISK:
             raise
         raise OutputError(
-            f"{path} cannot be written: {error.strerror}",
+            f"{path} cannot be written: {os.strerror(number)}",
             "Make room, or choose a folder on another disk",
         ) from error
     finally:
@@ -107,6 +112,14 @@ def _replace(path: Path, temporary: Path) -> None:
         except BaseException:
             old.rename(path)
             raise
+
+
+def _number(error: OSError | SafetensorError) -> int:
+    """The errno; safetensors' own writer gives it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _OS_ERROR.search(str(error))
+    return int(found[1]) if found else 0
 
 
 def _umask() -> int:
