@@ -29,6 +29,7 @@ from edgefuse_runtime.bundle import (
     write_manifest,
 )
 from edgefuse_runtime.engine import Batch, Step, Tensors
+from edgefuse_runtime.tensor_file import read_header
 
 LABELS = ["light_on", "light_off", "heat_up"]
 WORDS = {
@@ -167,9 +168,7 @@ def _write_inference_graph(path: Path, tensors: Tensors) -> None:
     """Initializers are parts of model.safetensors as `save_file` lays it out."""
     scratch = path / "scratch"
     save_file(tensors, scratch)
-    with scratch.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        header = msgspec.json.decode(file.read(start - 8))
+    header, start = read_header(scratch)
     scratch.unlink()
     initializers = []
     for name, value in tensors.items():

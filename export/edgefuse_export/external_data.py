@@ -1,10 +1,11 @@
 """Initializers that live in a safetensors file beside the graph."""
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
+
+from edgefuse_runtime.tensor_file import read_header
 
 
 def as_inputs(model: ir.Model, names: Collection[str]) -> None:
@@ -20,8 +21,8 @@ def as_external_initializers(
 ) -> None:
     """Make graph inputs initializers whose data are tensors of a safetensors file, in place.
 
-    The format is an 8-byte little-endian length, a JSON header with the byte range of every
-    tensor, and the raw tensors: ONNX can name its parts as external data.
+    The file's tensors are raw bytes at offsets that its header gives: ONNX can name them as
+    external data.
 
     Args:
         model: Whose inputs become initializers.
@@ -29,7 +30,7 @@ def as_external_initializers(
         file: The safetensors file.
         location: What the graph calls the file, relative to the .onnx file.
     """
-    header, start = _header(file)
+    header, start = read_header(file)
     inputs = {value.name: value for value in model.graph.inputs}
     for name in names:
         value = inputs[name]
@@ -46,9 +47,3 @@ def as_external_initializers(
             base_dir=file.parent,
         )
         model.graph.register_initializer(value)
-
-
-def _header(file: Path) -> tuple[dict[str, dict[str, list[int]]], int]:
-    with file.open("rb") as opened:
-        start = 8 + int.from_bytes(opened.read(8), "little")
-        return json.loads(opened.read(start - 8)), start

@@ -21,26 +21,50 @@ _TYPES = {
 }
 
 
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file holds, and where.
+
+    The format: 8 bytes little-endian length of the header, the header as JSON with each tensor's
+    type, shape and byte range, then the tensors.
+
+    Returns:
+        The header (`dtype`, `shape` and `data_offsets` by name, texts as `__metadata__`), and the
+        byte from which offsets count.
+
+    Raises:
+        ValueError: It is no whole safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > size:
+            raise ValueError(f"{path} was cut short")
+        header: dict[str, Any] = json.loads(file.read(start - 8))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is no safetensors file")  # noqa: TRY004 - a file, no argument
+    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+    if start + max(ends, default=0) != size:
+        raise ValueError(f"{path} was cut short")
+    return header, start
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts that `replace_tensors` stored besides the tensors.
 
     Raises:
         ValueError: It is no whole safetensors file.
     """
-    metadata: dict[str, str] = _header(path)[0].get("__metadata__", {})
+    metadata: dict[str, str] = read_header(path)[0].get("__metadata__", {})
     return metadata
 
 
 def map_tensors(path: Path) -> dict[str, np.ndarray]:
     """Read-only views of a safetensors file that stay on disk until they are read.
 
-    The format: 8 bytes little-endian length of the header, the header as JSON with each tensor's
-    type, shape and byte range, then the tensors.
-
     Raises:
         ValueError: It is no whole safetensors file.
     """
-    header, start = _header(path)
+    header, start = read_header(path)
     header.pop("__metadata__", None)
     if path.stat().st_size == start:
         return {name: np.zeros(t["shape"], _TYPES[t["dtype"]]) for name, t in header.items()}
@@ -71,21 +95,6 @@ def replace_tensors(
     finally:
         with suppress(FileNotFoundError):
             beside.unlink()
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        if start > size:
-            raise ValueError(f"{path} was cut short")
-        header: dict[str, Any] = json.loads(file.read(start - 8))
-    if not isinstance(header, dict):
-        raise ValueError(f"{path} is no safetensors file")  # noqa: TRY004 - a file, no argument
-    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-    if start + max(ends, default=0) != size:
-        raise ValueError(f"{path} was cut short")
-    return header, start
 
 
 def sync(path: Path) -> None:
