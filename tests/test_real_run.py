@@ -95,6 +95,7 @@ def test_plain_transformers_computes_the_same_logits(home, tmp_path):
     expected = InferenceModel(bundle, trained, threads=1).classify(rows)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     assert [model.config.id2label[i] for i in range(3)] == LABELS
+    assert model.config.architectures == [type(model).__name__]
     initial = InferenceModel(bundle, bundle.trainable(), threads=1).classify(rows)
     assert np.abs(initial - expected).max() > 1e-3
 

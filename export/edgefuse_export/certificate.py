@@ -10,7 +10,7 @@ from torch import nn
 from edgefuse_devices.errors import InternalError
 from edgefuse_export.module import INPUTS, Loss
 from edgefuse_export.trace import TRACED_SHAPE, example
-from edgefuse_runtime.bundle import Certificate
+from edgefuse_runtime.bundle import Certificate, zeros_of
 from edgefuse_runtime.session import open_session
 
 CHECKED_SHAPE = (4, 23)
@@ -104,7 +104,7 @@ def _run(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _parameters(model: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
     parameters = {name: _numpy(model.get_parameter(name)) for name in names}
-    zeros = {f"zeros.{name}": np.zeros_like(value) for name, value in parameters.items()}
+    zeros = {zeros_of(name): np.zeros_like(value) for name, value in parameters.items()}
     return {**parameters, **zeros}
 
 

@@ -7,6 +7,8 @@ rows that its training data use, and renumber the tokens: gradients and optimize
 
 import onnx_ir as ir
 
+from edgefuse_runtime.bundle import zeros_of
+
 VOCABULARY = "vocabulary"
 """Name of the dimension that may be any."""
 
@@ -16,7 +18,7 @@ _SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unsqueeze"}
 def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     """Let a trained embedding have any number of rows, in place, where that is the same.
 
-    The table of zeros that its gradient is summed into becomes the input `zeros.NAME`: bound to
+    The table of zeros that its gradient is summed into becomes the input `zeros_of(name)`: bound to
     the gradient's own memory, with the rows of the batch before set back to zero, it spares
     writing and copying a whole table at every step.
 
@@ -50,7 +52,7 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     assert table.shape is not None
     table.shape = ir.Shape([VOCABULARY, *table.shape[1:]])
     gradient.shape = table.shape.copy()
-    given = ir.Value(name=f"zeros.{name}", type=table.type, shape=table.shape.copy())
+    given = ir.Value(name=zeros_of(name), type=table.type, shape=table.shape.copy())
     zeros.outputs[0].replace_all_uses_with(given)
     graph.remove(zeros, safe=True)
     graph.inputs.append(given)

@@ -54,6 +54,11 @@ class FileEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sha256: str
 
 
+def zeros_of(name: str) -> str:
+    """The input of train.onnx that the gradient of the embedding `name` is summed into."""
+    return f"zeros.{name}"
+
+
 class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A trained parameter: an input of train.onnx, a tensor in trainable.safetensors.
 
@@ -76,7 +81,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     @property
     def zeros(self) -> str:
         """The input of train.onnx that must hold zeros, of the parameter's shape."""
-        return f"zeros.{self.name}"
+        return zeros_of(self.name)
 
 
 class Fold(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -346,4 +351,5 @@ __all__ = [
     "digest",
     "open_bundle",
     "write_manifest",
+    "zeros_of",
 ]
