@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from optimum.exporters.tasks import TasksManager
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
@@ -78,6 +78,7 @@ def export(
     way = find_way(tune)
     source = find_source(model, revision)
     config = load_config(source)
+    _check_head(config, labels, model)
     tokenizer = load_tokenizer(source)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ModelError(
@@ -129,6 +130,18 @@ def export(
             tokenizer.save_pretrained(folder / "model")
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:
+    """A head that the model brings is kept; transformers does not say which one does not fit."""
+    brings_one = any(kind.endswith("Classification") for kind in config.architectures or ())
+    if brings_one and config.num_labels != len(labels):
+        raise ModelError(
+            f"{name} was saved with a head for {config.num_labels} classes, and {len(labels)} are "
+            "given",
+            "Name that many, or save its encoder alone, which gets a new head: "
+            "`model.base_model.save_pretrained(…)`",
+        )
 
 
 def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -5,7 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from edgefuse.export import export
@@ -25,6 +27,21 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(
     with pytest.raises(ModelError, match=r"has token ids up to \d+, and the model embeds"):
         export(str(model), tmp_path / "bundle", **OPTIONS)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_head_for_another_count_of_classes_is_refused_and_one_that_fits_is_kept(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = str(pico_model("roberta", num_labels=3))
+    with pytest.raises(ModelError, match=r"a head for 3 classes, and 2 are given.*encoder alone"):
+        export(model, tmp_path / "bundle", **OPTIONS)
+    assert not (tmp_path / "bundle").exists()
+
+    three = OPTIONS | {"labels": ["cold", "warm", "hot"]}
+    bundle = export(model, tmp_path / "bundle", **three)
+    saved = load_file(f"{model}/model.safetensors")
+    name = "classifier.out_proj.weight"
+    assert np.array_equal(bundle.trainable()[name], saved[name])
 
 
 def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(
