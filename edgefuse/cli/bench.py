@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._options import BatchSize, Bundle, Json, Threads
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
@@ -12,24 +13,18 @@ if TYPE_CHECKING:
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="What `edgefuse export` made.")],
+    bundle: Bundle,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A report.json to write.")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
-    ] = None,
+    batch_size: BatchSize = None,
     sequence_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens in a row.  [default: the bundle's]")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
     warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 5,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Measure what training a bundle costs on this machine: time, memory, load.
 

@@ -1,26 +1,20 @@
 """`edgefuse convert`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from edgefuse.cli._options import BundleOfRun, Json, OutputDirectory, Overwrite, RunOrBundle
 from edgefuse.cli._output import print_json, print_text
 
 
 def convert(
-    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run's best epoch, or a bundle.")],
-    output: Annotated[Path, typer.Argument(help="The directory to make.")],
+    model: RunOrBundle,
+    output: OutputDirectory,
     to: Annotated[Literal["onnx", "transformers"], typer.Option(help="What will run it.")] = "onnx",
-    bundle: Annotated[
-        Path | None, typer.Option(help="The run's bundle, when it is not where it was.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier conversion that is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    bundle: BundleOfRun = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Turn a run into an inference model that needs no EdgeFuse.
 

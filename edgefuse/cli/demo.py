@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._options import Json, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -23,12 +24,8 @@ def demo(
         bool,
         typer.Option("--quick", help="Fewer rows, one epoch: shows the way, learns little."),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier demo that is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Walk through the whole job on a real model, offline, in about three minutes.
 

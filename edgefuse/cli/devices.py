@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._options import Json
+
 if TYPE_CHECKING:
     from edgefuse_devices.profile import Cluster, DeviceProfile
 
 app = typer.Typer()
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 _MIB_PER_GIB = 1024
 

@@ -5,23 +5,16 @@ from typing import Annotated
 
 import typer
 
+from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
 from edgefuse.cli._output import print_json, print_table, progress_bar
 
 
 def evaluate(
-    model: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
-    ],
+    model: RunOrBundle,
     data: Annotated[Path, typer.Argument(help='JSONL with "text" and "label".')],
-    bundle: Annotated[
-        Path | None, typer.Option(help="The run's bundle, when it is not where it was.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    bundle: BundleOfRun = None,
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Measure accuracy and macro-F1 on labelled texts.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edgefuse.cli._options import Json, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, stage_bar
 from edgefuse_devices.errors import InputError
 
@@ -25,7 +26,9 @@ def export(
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="The classes: labelled rows (train.jsonl), or a .txt with one a line."),
+        typer.Option(
+            help="The classes: labelled rows (train.jsonl) or a .txt, one a line in order."
+        ),
     ] = None,
     num_labels: Annotated[
         int | None, typer.Option(help="Count of classes called 0, 1, 2 …, instead of --labels.")
@@ -56,15 +59,9 @@ def export(
         typer.Option(help="What will run the bundle."),
     ] = "onnxruntime",
     seed: Annotated[int, typer.Option(help="Seed of a new classification head.")] = 0,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    revision: Revision = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Export a training graph for a board.
 

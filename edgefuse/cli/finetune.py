@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._options import BatchSize, Bundle, Json, Overwrite, Threads
 from edgefuse.cli._output import print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    bundle: Annotated[Path, typer.Argument(help="What `edgefuse export` made.")],
+    bundle: Bundle,
     run: Annotated[Path, typer.Argument(help="The directory to fill.")],
     train: Annotated[
         Path | None,
@@ -30,9 +31,7 @@ def finetune(
         float | None,
         typer.Option(min=0, max=1, help="Share of the steps that warm up.  [default: 0.1]"),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
-    ] = None,
+    batch_size: BatchSize = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the order.  [default: 0]")] = None,
     save_every: Annotated[
         int | None,
@@ -40,19 +39,13 @@ def finetune(
             min=1, help="Steps between checkpoints, besides each epoch's.  [default: 200]"
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
-    ] = None,
+    threads: Threads = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the run, with the data and settings it has."),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Train a bundle on this machine.
 

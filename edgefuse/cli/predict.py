@@ -6,26 +6,19 @@ from typing import Annotated
 
 import typer
 
+from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
 from edgefuse.cli._output import print_json, print_text, progress_bar
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
-    ],
+    model: RunOrBundle,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to classify.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="The run's bundle, when it is not where it was.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads.  [default: the board's]")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    bundle: BundleOfRun = None,
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Classify texts: arguments, a file, or standard input, one a line.
 

@@ -1,0 +1,28 @@
+"""Arguments and options that several commands share: one spelling and one help text each."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Bundle = Annotated[Path, typer.Argument(help="What `edgefuse export` made.")]
+RunOrBundle = Annotated[
+    Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
+]
+OutputDirectory = Annotated[Path, typer.Argument(help="The directory to make.")]
+
+BundleOfRun = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="The run's bundle, when it is not where it was."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the board's]")]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what an earlier call made there.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
