@@ -1,0 +1,140 @@
+"""An MLP whose matrices are products of two thin ones: no neurons are fused, I stays."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgefuse.compression.neurons import Activation
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A matrix (m, n) of rank r.
+
+    Attributes:
+        left: (m, r).
+        right: (r, n).
+    """
+
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """What stands for an MLP's matrices: y = down_left f + b2 with features f = down_right h.
+
+    Attributes:
+        up: Of (I, p).
+        down: Of (p, I).
+        up_bias: (I,), None where the architecture has none.
+        gate: Of (I, p), None for a dense MLP.
+        gate_bias: (I,), None without a gate or where the architecture has none.
+        output_bias: What takes b2's place (p,); None leaves b2 alone.
+    """
+
+    up: Factors
+    down: Factors
+    up_bias: Tensor | None = None
+    gate: Factors | None = None
+    gate_bias: Tensor | None = None
+    output_bias: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """r, the same for every matrix."""
+        return self.up.right.shape[0]
+
+    def features(self, inputs: Tensor, activation: Activation) -> Tensor:
+        """What `down`'s left factor reads, (…, r), of inputs (…, p)."""
+        hidden = _linear(inputs, self.up, self.up_bias)
+        if self.gate is None:
+            hidden = activation(hidden)
+        else:
+            hidden = activation(_linear(inputs, self.gate, self.gate_bias)) * hidden
+        return F.linear(hidden, self.down.right)
+
+    def output(self, inputs: Tensor, activation: Activation, bias: Tensor | None) -> Tensor:
+        """Map inputs (…, p) to y (…, p); `bias` (p,) is the block's own b2."""
+        bias = bias if self.output_bias is None else self.output_bias
+        return F.linear(self.features(inputs, activation), self.down.left, bias)
+
+    def with_output(self, left: Tensor, bias: Tensor | None) -> "LowRank":
+        """The same with another left factor of `down` (p, r) and b2 (p,): what a refit gives."""
+        return replace(self, down=replace(self.down, left=left), output_bias=bias)
+
+
+def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
+    return F.linear(F.linear(inputs, factors.right), factors.left, bias)
+
+
+class LowRankLinear(nn.Module):
+    """A linear layer of rank r, both factors trainable.
+
+    Attributes:
+        right: n → r, without bias.
+        left: r → m, with the layer's bias.
+    """
+
+    def __init__(self, factors: Factors, bias: Tensor | None) -> None:
+        """Make it from its tensors: factors of a weight (m, n), and a bias (m,) or None."""
+        super().__init__()
+        self.right = _plain(factors.right, None)
+        self.left = _plain(factors.left, bias)
+        self.in_features, self.out_features = self.right.in_features, self.left.out_features
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+        """Map (…, n) to (…, m)."""
+        output: Tensor = self.left(self.right(input))
+        return output
+
+    def fold(self) -> nn.Linear:
+        """The plain layer (m, n) that computes the same, as large as before the compression."""
+        return _plain(self.left.weight.detach() @ self.right.weight.detach(), self.left.bias)
+
+
+def install(
+    model: nn.Module,
+    low_rank: LowRank,
+    bias: Tensor | None,
+    *,
+    up_name: str,
+    down_name: str,
+    gate_name: str | None = None,
+) -> None:
+    """Put factors in the place of a model's layers.
+
+    Args:
+        model: Changed in place; its layers of these names may be `nn.Linear` or `Conv1D`.
+        low_rank: Its weights become the model's parameters.
+        bias: The block's own b2 (p,).
+        up_name: Of the projection p → I.
+        down_name: Of the projection I → p.
+        gate_name: Of the gate p → I, of a gated MLP.
+    """
+    bias = bias if low_rank.output_bias is None else low_rank.output_bias
+    model.set_submodule(up_name, LowRankLinear(low_rank.up, low_rank.up_bias))
+    model.set_submodule(down_name, LowRankLinear(low_rank.down, bias))
+    if low_rank.gate is not None:
+        assert gate_name is not None
+        model.set_submodule(gate_name, LowRankLinear(low_rank.gate, low_rank.gate_bias))
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Replace every `LowRankLinear` of a model, in place, by the plain layer of the same weight."""
+    low_rank = [n for n, module in model.named_modules() if isinstance(module, LowRankLinear)]
+    for name in low_rank:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, LowRankLinear)
+        model.set_submodule(name, layer.fold())
+
+
+def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
