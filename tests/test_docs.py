@@ -10,6 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from edgefuse.cli._app import app
 from edgefuse_devices.catalog import list_devices
@@ -45,6 +46,17 @@ def typed(page: Path) -> list[list[str]]:
 
 def test_the_page_of_the_command_line_is_what_the_program_says() -> None:
     assert PAGE.read_text(encoding="utf-8") == cli_page(), "run `python -m tests.cli_page`"
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if "    edgefuse" in c.help])
+def test_help_shows_its_example_as_code(name: str) -> None:
+    shown = CliRunner().invoke(app, [*name.split()[1:], "--help"], env={"COLUMNS": "120"}).output
+    assert re.search(rf"^  {name} ", shown, re.MULTILINE), "prose is indented by one space"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_example_runs_into_prose(name: str) -> None:
+    assert not re.search(r"^edgefuse ", COMMANDS[name].help, re.MULTILINE)
 
 
 @every_page

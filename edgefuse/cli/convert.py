@@ -19,6 +19,7 @@ def convert(
     """Turn a run into an inference model that needs no EdgeFuse.
 
     `onnx` runs in a bare onnxruntime.InferenceSession, `transformers` loads with from_pretrained.
+    The cluster sizes of a fused model are folded into its weights.
 
         edgefuse convert run model --to onnx
     """

@@ -18,7 +18,10 @@ def evaluate(
 ) -> None:
     """Measure accuracy and macro-F1 on labelled texts.
 
-    edgefuse evaluate run test.jsonl
+    Of a run, its best epoch is measured. A bundle is measured as it was exported, before any
+    training.
+
+        edgefuse evaluate run test.jsonl
     """
     from edgefuse_runtime.batching import batches_per_epoch
     from edgefuse_runtime.dataset import read_examples

@@ -22,7 +22,8 @@ def predict(
 ) -> None:
     """Classify texts: arguments, a file, or standard input, one a line.
 
-    Prints a line per text: label, probability and text, with tabs between.
+    Prints a line per text: label, probability and text, with tabs between. A run predicts with its
+    best epoch, a bundle as it was exported.
 
         edgefuse predict run "turn the lamp on"
     """

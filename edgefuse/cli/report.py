@@ -18,7 +18,8 @@ def report(
 ) -> None:
     """Put reports side by side: a page to open, or Markdown to paste.
 
-    The HTML page is one file and loads nothing. Without --output, prints Markdown.
+    The HTML page is one file and loads nothing. Without --output, prints Markdown. A run's
+    directory stands for the report in it.
 
         edgefuse report unfused.json fused.json -o report.html
     """
