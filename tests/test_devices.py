@@ -400,6 +400,11 @@ def test_the_list_as_json_is_one_object():
     assert [device["name"] for device in json.loads(run("list", "--json"))["devices"]] == BOARDS
 
 
+@pytest.mark.parametrize("command", [["list"], ["show", "rpi5"], ["probe"]])
+def test_json_may_come_before_the_command(command):
+    assert json.loads(run("--json", *command)) == json.loads(run(*command, "--json"))
+
+
 @pytest.mark.parametrize("name", ["rpi5", "host"])
 def test_a_shown_board_as_json_is_its_profile(name):
     shown = msgspec.json.decode(run("show", name, "--json"), type=DeviceProfile)

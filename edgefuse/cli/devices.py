@@ -19,6 +19,8 @@ def devices(context: typer.Context, json: Json = False) -> None:
     """List the boards that EdgeFuse knows, show one, or probe this machine."""
     if context.invoked_subcommand is None:
         list_(json)
+    else:  # `devices --json list` is `devices list --json`
+        context.default_map = {context.invoked_subcommand: {"json": json}}
 
 
 @app.command("list")
