@@ -243,7 +243,7 @@ def edgefuse(*arguments):
 
 
 def test_the_command_shows_a_row_to_paste_and_writes_the_report(pico_bundle, tmp_path):
-    file = tmp_path / "report.json"
+    file = tmp_path / "my report.json"
     result = edgefuse("bench", pico_bundle, "-o", file, "--steps", 2, "--warmup", 0, "--threads", 1)
     assert result.exit_code == 0, result.output
     written = msgspec.json.decode(file.read_bytes(), type=BenchReport)
@@ -252,6 +252,7 @@ def test_the_command_shows_a_row_to_paste_and_writes_the_report(pico_bundle, tmp
     header, rule, row = (line for line in lines if line.startswith("| "))
     assert header.count("|") == rule.count("|") == row.count("|")
     assert "not Raspberry Pi 5" in row
+    assert lines[-1].endswith(f": edgefuse report '{file}' -o report.html")
 
 
 def test_the_command_prints_one_object_of_json(pico_bundle):

@@ -176,6 +176,15 @@ def test_an_onnx_conversion_runs_in_bare_onnxruntime(home, tmp_path):
     assert (tmp_path / "onnx/tokenizer.json").is_file()
 
 
+def test_the_line_that_a_conversion_suggests_runs_as_it_stands(home, tmp_path):
+    output = tmp_path / """Ann's "own" model"""
+    suggested = edgefuse("convert", home / "run", output)[0].splitlines()[1]
+    session = eval(suggested.partition(" = ")[2], {"onnxruntime": onnxruntime})
+    assert [value.name for value in session.get_outputs()] == ["logits"]
+    suggested = edgefuse("convert", home / "run", output, "--to", "transformers", "--overwrite")[0]
+    assert f"from_pretrained({str(output)!r})" in suggested
+
+
 def test_a_transformers_conversion_has_the_configuration_and_folded_weights(home, tmp_path):
     out = json.loads(
         edgefuse("convert", home / "run", tmp_path / "t", "--to", "transformers", "--json")[0]

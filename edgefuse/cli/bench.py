@@ -1,6 +1,7 @@
 """`edgefuse bench`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +62,8 @@ def bench(
         _show(report, bundle)
         if output:
             print_text(
-                f"Wrote {output}. Make a page of it: edgefuse report {output} -o report.html"
+                f"Wrote {output}. Make a page of it: "
+                f"edgefuse report {quote(str(output))} -o report.html"
             )
 
 

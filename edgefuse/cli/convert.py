@@ -33,10 +33,10 @@ def convert(
     elif to == "onnx":
         print_text(
             f"{output} runs in ONNX Runtime:",
-            f'  session = onnxruntime.InferenceSession("{output}/model.onnx")',
+            f"  session = onnxruntime.InferenceSession({str(output / 'model.onnx')!r})",
         )
     else:
         print_text(
             f"{output} loads in transformers:",
-            f'  AutoModelForSequenceClassification.from_pretrained("{output}")',
+            f"  AutoModelForSequenceClassification.from_pretrained({str(output)!r})",
         )

@@ -1,6 +1,7 @@
 """`edgefuse demo`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +39,10 @@ def demo(
 
     steps = prepare(output, QUICK if quick else FULL, overwrite=overwrite)
     if not as_json:
-        print_text(f"Wrote a model, data and the commands that follow. Look on with: cd {output}")
+        print_text(
+            "Wrote a model, data and the commands that follow. "
+            f"Look on with: cd {quote(str(output))}"
+        )
     for number, step in enumerate(steps, start=1):
         if not as_json:
             print_text("", f"[{number}/{len(steps)}] {step.title}", f"  $ {step.command}")
@@ -71,5 +75,5 @@ def _show(outcome: "Outcome", output: Path) -> None:
     print_text(
         f"{outcome.measured_on} {outcome.threads} threads.",
         f"The converted model, in a bare ONNX Runtime session: {outcome.onnx_accuracy:.1%}.",
-        f'Try it: edgefuse predict {output}/fused-run "it is too dark in here"',
+        f'Try it: edgefuse predict {quote(str(output / "fused-run"))} "it is too dark in here"',
     )

@@ -180,7 +180,7 @@ def run_step(folder: Path, step: Step, *, silent: bool = False) -> None:
     if code == Interrupted.exit_code:
         raise Interrupted(
             f"Stopped. What was made so far is in {folder}",
-            "Begin anew with `edgefuse demo --overwrite`",
+            f"Begin anew with `edgefuse demo --output {shlex.quote(str(folder))} --overwrite`",
         )
     if code:
         raise InternalError(f"`{step.command}` ended with {code}", f"Its folder is {folder}")
