@@ -9,13 +9,16 @@ from edgefuse_export.module import FusedMLP
 
 def fused_mlps(model: nn.Module) -> list[FusedMLP]:
     """Names of every fused block's tensors, bottom first; empty for an unfused model."""
-    return [
-        FusedMLP(
-            up_weight=f"{block.up_name}.weight",
-            up_bias=f"{block.up_name}.bias",
-            down_weight=f"{block.down_name}.weight",
-            multiplicity=f"{block.down_name}.multiplicity",
-        )
-        for block in find_mlps(model)
-        if isinstance(block.down, FusedLinear)
-    ]
+    fused = []
+    for mlp in find_mlps(model):
+        down = mlp.layout.down.name.removesuffix(".weight")
+        if isinstance(model.get_submodule(down), FusedLinear):
+            fused.append(
+                FusedMLP(
+                    up_weight=mlp.layout.up.name,
+                    up_bias=mlp.layout.up_bias.name if mlp.layout.up_bias else None,
+                    down_weight=mlp.layout.down.name,
+                    multiplicity=f"{down}.multiplicity",
+                )
+            )
+    return fused

@@ -1,18 +1,29 @@
-"""Pico models of every encoder that EdgeFuse knows: random weights, a real tokenizer, offline.
+"""Pico models of every kind that EdgeFuse knows: random weights, a real tokenizer, offline.
 
 Their weights are large enough for activations to bend, and no two neurons are alike.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PretrainedConfig, PreTrainedTokenizerFast
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.load import quiet
 
-ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "albert")
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "albert")  # those that export takes
+DENSE = (*ARCHITECTURES, "gpt2", "opt", "gpt_neox", "t5")
+GATED = ("t5-gated", "llama", "qwen2", "gemma", "mistral", "modernbert", "phi3")
+MIXTURES = ("switch_transformers", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
+ALL_KINDS = (*DENSE, *GATED, *MIXTURES)
+ENCODER_DECODERS = ("t5", "t5-gated", "switch_transformers")
+EXPERTS = 4
 HIDDEN_SIZE = 16
 WIDTH = 32  # intermediate size
 LAYERS = 3
@@ -45,49 +56,122 @@ def save_pico_model(
 
     Args:
         directory: Made where it is missing.
-        architecture: One of `ARCHITECTURES`.
+        architecture: One of `ALL_KINDS`.
         num_labels: Save it for sequence classification; None for the encoder alone.
         seed: Of the weights.
     """
-    config = pico_config(architecture)
-    auto = transformers.AutoModel
-    if num_labels is not None:
-        config.num_labels = num_labels
-        auto = transformers.AutoModelForSequenceClassification
-    torch.manual_seed(seed)
-    model = auto.from_config(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):  # transformers starts them at zero
-                parameter.normal_(std=0.2)
+    model = pico_model(architecture, num_labels=num_labels, seed=seed)
     with quiet():
         model.save_pretrained(directory)
         pico_tokenizer(architecture).save_pretrained(directory)
     return directory
 
 
+def pico_model(
+    architecture: str, *, num_labels: int | None = None, seed: int = 0
+) -> PreTrainedModel:
+    """A pico model in evaluation mode; the arguments are those of `save_pico_model`."""
+    config = pico_config(architecture)
+    auto = transformers.AutoModel
+    if num_labels is not None:
+        config.num_labels = num_labels
+        auto = transformers.AutoModelForSequenceClassification
+    torch.manual_seed(seed)
+    model = auto.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # transformers starts them at zero
+                parameter.normal_(std=0.2)
+    return model
+
+
 def pico_config(architecture: str) -> PretrainedConfig:
     """A configuration of that architecture, small enough for tests of milliseconds."""
-    common = {
-        "vocab_size": len(_VOCABULARY),
+    model_type, _, gated = architecture.partition("-")
+    return transformers.AutoConfig.for_model(
+        model_type,
+        vocab_size=len(_VOCABULARY),
+        pad_token_id=1 if architecture == "roberta" else 0,
+        bos_token_id=2,
+        eos_token_id=3,
+        **_SIZES.get(model_type, _USUAL_SIZES),
+        **_SPECIALTIES.get(model_type, {}),
+        **({"feed_forward_proj": "gated-gelu"} if gated else {}),
+    )
+
+
+def duplicate_neurons(model: nn.Module, sizes: Sequence[int]) -> None:
+    """Make every MLP's neurons copies of `len(sizes)` of them, shuffled.
+
+    Args:
+        model: Plain.
+        sizes: How many copies of each; they add up to the MLP's width, or are repeated to do so.
+    """
+    generator = torch.Generator().manual_seed(3)
+    mlps, duplicated = find_mlps(model), []
+    for mlp in mlps:
+        repeated = torch.tensor(sizes) * (mlp.width // sum(sizes))
+        order = torch.repeat_interleave(torch.arange(len(sizes)), repeated)
+        order = order[torch.randperm(len(order), generator=generator)]
+        neurons = mlp.layer_view().neurons.select(order)
+        duplicated.append(FusedNeurons(neurons, torch.ones(mlp.width)))
+    tensors = write_neurons([mlp.layout for mlp in mlps], duplicated, folded=True)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            model.get_parameter(name).copy_(tensor)
+
+
+_USUAL_SIZES = {
+    "hidden_size": HIDDEN_SIZE,
+    "intermediate_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+_T5_SIZES = {"d_model": HIDDEN_SIZE, "d_ff": WIDTH, "d_kv": 8, "num_layers": LAYERS, "num_heads": 2}
+_SIZES = {
+    "distilbert": {
+        "dim": HIDDEN_SIZE,
+        "hidden_dim": WIDTH,
+        "n_layers": LAYERS,
+        "n_heads": 2,
         "max_position_embeddings": 64,
         "initializer_range": 0.2,
-        "pad_token_id": 1 if architecture == "roberta" else 0,
-    }
-    if architecture == "distilbert":
-        return transformers.DistilBertConfig(
-            dim=HIDDEN_SIZE, hidden_dim=WIDTH, n_layers=LAYERS, n_heads=2, **common
-        )
-    extra = {"albert": {"embedding_size": 8}, "electra": {"embedding_size": 8}}
-    return transformers.AutoConfig.for_model(
-        architecture,
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        **extra.get(architecture, {}),
-        **common,
-    )
+    },
+    "gpt2": {
+        "n_embd": HIDDEN_SIZE,  # n_inner is left out: 4 × 16
+        "n_layer": LAYERS,
+        "n_head": 2,
+        "n_positions": 64,
+        "initializer_range": 0.2,
+    },
+    "t5": _T5_SIZES,
+    "switch_transformers": _T5_SIZES | {"num_decoder_layers": LAYERS},
+}
+_GROUPED = {"num_key_value_heads": 1, "head_dim": 8}
+_EXPERTS = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "num_key_value_heads": 1}
+_SPECIALTIES = {
+    "albert": {"embedding_size": 8},
+    "electra": {"embedding_size": 8},
+    "opt": {"ffn_dim": WIDTH, "word_embed_proj_dim": HIDDEN_SIZE, "init_std": 0.2},
+    "llama": _GROUPED,
+    "qwen2": {"num_key_value_heads": 1},
+    "gemma": _GROUPED,
+    "mistral": _GROUPED,
+    "phi3": {"num_key_value_heads": 1},
+    "modernbert": {"cls_token_id": 2, "sep_token_id": 3},
+    "switch_transformers": {
+        "num_experts": EXPERTS,
+        "num_sparse_encoder_layers": 1,
+        "num_sparse_decoder_layers": 1,
+    },
+    "mixtral": {"num_local_experts": EXPERTS, "num_experts_per_tok": 2, "num_key_value_heads": 1},
+    "qwen2_moe": _EXPERTS
+    | {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
+    "qwen3_moe": _EXPERTS | {"moe_intermediate_size": WIDTH, "head_dim": 8},
+    "olmoe": _EXPERTS,
+}
 
 
 def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
@@ -102,7 +186,7 @@ def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
         special_tokens=[("[CLS]", _VOCABULARY["[CLS]"]), ("[SEP]", _VOCABULARY["[SEP]"])],
     )
     inputs = ["input_ids", "attention_mask"]
-    if architecture not in ("roberta", "distilbert"):
+    if architecture in ("bert", "electra", "albert"):
         inputs.insert(1, "token_type_ids")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -11,9 +11,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.fused_linear import multiplicities
-from edgefuse.compression.mlp import find_mlps
 from edgefuse.export import export
+from edgefuse.fused import fused_mlps
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.bundle import Bundle
@@ -62,13 +61,11 @@ class TorchTrainer:
             eps=settings.eps,
         )
         self.weights: dict[str, torch.Tensor] = {}
-        fused = multiplicities(model)
-        for block in find_mlps(model):
-            if block.down_name in fused:
-                root = fused[block.down_name].clamp(min=1).rsqrt()
-                self.weights[f"{block.up_name}.weight"] = root[:, None]
-                self.weights[f"{block.up_name}.bias"] = root
-                self.weights[f"{block.down_name}.weight"] = root
+        for block in fused_mlps(model):
+            root = model.get_buffer(block.multiplicity).clamp(min=1).rsqrt()
+            self.weights[block.up_weight] = root[:, None]
+            self.weights[block.up_bias] = root
+            self.weights[block.down_weight] = root
 
     def step(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
         self.optimizer.zero_grad()

@@ -5,19 +5,31 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
 import edgefuse
 from edgefuse.compression.fused_linear import FusedLinear, fold, unfold
-from edgefuse.compression.fusion import fuse_model, neurons_of
+from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.inputs import watch_inputs
+from edgefuse.compression.install import parameters
 from edgefuse.compression.kmeans import fuse_by_kmeans
 from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import Neurons
 from edgefuse.compression.plan import parse_layers, plan_layers
-from edgefuse_devices.errors import InputError, ModelError
-from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, pico_config, pico_tokenizer
+from edgefuse.fused import fused_mlps
+from edgefuse_devices.errors import InputError
+from tests.pico_models import (
+    ARCHITECTURES,
+    LAYERS,
+    TEXTS,
+    WIDTH,
+    duplicate_neurons,
+    pico_config,
+    pico_tokenizer,
+)
 
 METHOD = find_method("mlp-fusion")
 
@@ -27,19 +39,6 @@ def pico_encoder(architecture: str, *, seed: int = 0) -> nn.Module:
     model = transformers.AutoModel.from_config(pico_config(architecture)).eval()
     model.requires_grad_(requires_grad=True)
     return model
-
-
-def duplicate_neurons(model: nn.Module, sizes: list[int]) -> None:
-    """Make neurons copies of `len(sizes)` of them, in groups of those sizes, shuffled."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for block in find_mlps(model):
-            # Unlike biases, so that no two of the chosen neurons are near one another.
-            order = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-            order = order[torch.randperm(len(order), generator=generator)]
-            block.up.weight.copy_(block.up.weight[order])
-            block.up.bias.copy_(torch.linspace(-0.5, 0.5, block.width)[order])
-            block.down.weight.copy_(block.down.weight[:, order])
 
 
 def fuse(model: nn.Module, width: int, **kwargs: object) -> tuple[object, ...]:
@@ -78,7 +77,7 @@ def test_duplicated_neurons_fuse_into_the_same_function_and_learn_alike_under_ad
     fused = copy.deepcopy(original).float()
     records = fuse(fused, len(SIZES))
     fused.double()
-    assert [sorted(record.cluster_sizes, reverse=True) for record in records] == [SIZES] * LAYERS
+    assert [sorted(record.multiplicities, reverse=True) for record in records] == [SIZES] * LAYERS
     assert distance(original, fused) < 1e-6
 
     folded = copy.deepcopy(fused)
@@ -100,12 +99,12 @@ def test_under_sgd_duplicated_neurons_learn_alike_at_a_rate_of_one_over_the_clus
     fuse(fused, len(SIZES))
     fused.double()
     for model in (original, fused):
-        for block in find_mlps(model):
-            if isinstance(block.down, FusedLinear):
-                n = block.down.multiplicity
-                block.up.weight.register_hook(lambda grad, n=n: grad / n[:, None])
-                block.up.bias.register_hook(lambda grad, n=n: grad / n)
-                block.down.weight.register_hook(lambda grad, n=n: grad / n)
+        for names in fused_mlps(model):
+            n = model.get_buffer(names.multiplicity)
+            for name in (names.up_weight, names.up_bias, names.down_weight):
+                shape = (-1, 1) if name == names.up_weight else (-1,)
+                n_i = n.view(shape)
+                model.get_parameter(name).register_hook(lambda grad, n_i=n_i: grad / n_i)
         train(model, torch.optim.SGD(model.parameters(), lr=1e-2))
     assert distance(original, fused) < 1e-6
 
@@ -119,12 +118,11 @@ def test_the_gradient_norm_is_the_unfused_one_when_fused_rows_weigh_one_over_roo
     squares = []
     for model in (original, fused):
         hidden_states(model).square().mean().backward()
-        for block in find_mlps(model):
-            if isinstance(block.down, FusedLinear):
-                root = block.down.multiplicity.sqrt()
-                block.up.weight.grad /= root[:, None]
-                block.up.bias.grad /= root
-                block.down.weight.grad /= root
+        for names in fused_mlps(model):
+            root = model.get_buffer(names.multiplicity).sqrt()
+            model.get_parameter(names.up_weight).grad /= root[:, None]
+            model.get_parameter(names.up_bias).grad /= root
+            model.get_parameter(names.down_weight).grad /= root
         squares.append(
             sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
         )
@@ -138,22 +136,14 @@ def test_the_trainable_form_keeps_the_names_and_adds_the_multiplicity(architectu
     fuse(model, 8)
     added = set(model.state_dict()) - before
     assert before < set(model.state_dict())
-    assert added == {f"{block.down_name}.multiplicity" for block in find_mlps(model)}
+    downs = [mlp.layout.down.name.removesuffix("weight") for mlp in find_mlps(model)]
+    assert added == {f"{down}multiplicity" for down in downs}
     assert added == {f"{name}.multiplicity" for name in edgefuse.multiplicities(model)}
     assert not any(name.endswith("multiplicity") for name, _ in model.named_parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
     for multiplicity in edgefuse.multiplicities(model).values():
         assert multiplicity.shape == (8,)
         assert multiplicity.sum() == WIDTH
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_layer_is_found_once_and_shared_ones_too(architecture: str) -> None:
-    blocks = find_mlps(pico_encoder(architecture))
-    assert [block.layer for block in blocks] == list(
-        range(1 if architecture == "albert" else LAYERS)
-    )
-    assert {block.width for block in blocks} == {WIDTH}
 
 
 def test_the_hidden_size_may_equal_the_width() -> None:
@@ -170,17 +160,9 @@ def test_every_call_of_alberts_shared_layer_uses_the_fused_block() -> None:
     assert len(records) == 1
     assert distance(model, original) < 1e-5
     calls = []
-    find_mlps(model)[0].down.register_forward_hook(lambda *_: calls.append(1))
-    hidden_states(model)
+    with watch_inputs(find_mlps(model), lambda *_: calls.append(1)):
+        hidden_states(model)
     assert len(calls) == LAYERS
-
-
-def test_an_architecture_without_mlps_that_we_know_is_refused_with_those_we_do() -> None:
-    gpt2 = transformers.AutoModel.from_config(
-        transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10, n_positions=8)
-    )
-    with pytest.raises(ModelError, match=r"GPT2Model has no MLP that EdgeFuse knows.*DistilBERT"):
-        find_mlps(gpt2)
 
 
 def random_neurons(count: int, hidden_size: int = 4) -> Neurons:
@@ -263,16 +245,16 @@ def test_the_output_error_is_that_of_the_block_on_the_unfused_models_unpadded_to
     tokenizer = pico_tokenizer("bert")
     unfused = copy.deepcopy(model)
     records = fuse(model, 8, tokenizer=tokenizer, calibration=TEXTS)
+    seen = {mlp.layer: [] for mlp in find_mlps(unfused)}
+    with watch_inputs(find_mlps(unfused), lambda mlp, inputs: seen[mlp.layer].append(inputs)):
+        for text in TEXTS:  # one at a time: no padding
+            unfused(**tokenizer(text, return_tensors="pt"))
     for record, before, after in zip(records, find_mlps(unfused), find_mlps(model), strict=True):
-        seen = []
-        hook = before.up.register_forward_hook(lambda _m, args, _o, seen=seen: seen.append(args[0]))
-        with torch.no_grad():
-            for text in TEXTS:  # one at a time: no padding
-                unfused(**tokenizer(text, return_tensors="pt"))
-            hook.remove()
-            x = torch.cat([hidden[0] for hidden in seen])
-            y = before.down(before.activation(before.up(x)))
-            y_fused = after.down(after.activation(after.up(x)))
+        x = torch.cat(seen[before.layer])
+        y, y_fused = (
+            F.linear(layer.neurons.hidden(x, layer.activation), layer.neurons.down, layer.bias)
+            for layer in (before.layer_view(), after.layer_view())
+        )
         expected = float((y_fused - y).norm() / y.norm())
         assert record.output_error == pytest.approx(expected, rel=1e-4)
         assert 0.01 < expected < 2
@@ -284,11 +266,9 @@ def test_without_calibration_there_is_no_output_error() -> None:
 
 def test_biases_of_the_output_are_left_alone() -> None:
     model = pico_encoder("bert")
-    block = find_mlps(model)[0]
-    before = block.down.bias.detach().clone()
+    before = find_mlps(model)[0].layer_view().bias.clone()
     fuse(model, 8)
-    assert torch.equal(find_mlps(model)[0].down.bias, before)
-    assert neurons_of(block).up.shape == (WIDTH, model.config.hidden_size)
+    assert torch.equal(find_mlps(model)[0].layer_view().bias, before)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +303,10 @@ def test_layers_that_do_not_hold_are_refused(text: str, sentence: str) -> None:
         ({"width": 0}, "width of 0 leaves no MLP"),
         ({"ratio": 0.0}, "ratio of 0 is not above 0"),
         ({"ratio": 1.5}, "ratio of 1.5 is not above 0 and up to 1"),
+        (
+            {"ratio": 0.01},
+            f"ratio of 0.01 leaves nothing of the {WIDTH} neurons",
+        ),
         ({"ratio": float("nan")}, "ratio of nan is not above 0"),
         ({"ratio": 0.5, "width": 4}, "say the same thing twice"),
     ],
@@ -336,8 +320,5 @@ def test_the_plan_counts_what_the_fused_block_has() -> None:
     model = pico_encoder("bert")
     (plan, *_) = plan_layers(find_mlps(model))
     fuse(model, plan.width_after)
-    block = find_mlps(model)[0]
     assert plan.width_after == WIDTH // 4
-    assert plan.parameters_after == sum(
-        parameter.numel() for part in (block.up, block.down) for parameter in part.parameters()
-    )
+    assert plan.parameters_after == sum(p.numel() for p in parameters(find_mlps(model)[:1]))

@@ -1,15 +1,17 @@
 """Calibration text, and what fusing does to a block's output on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from edgefuse.compression.mlp import DenseMLP
-from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.compression.inputs import watch_inputs
+from edgefuse.compression.mlp import MLP
+from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse_devices.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,43 +70,33 @@ def _text_of_row(line: str, path: Path, number: int) -> str:
 def output_errors(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    blocks: Sequence[DenseMLP],
-    fused: Mapping[int, FusedNeurons],
+    mlps: Sequence[MLP],
+    fused: Sequence[FusedNeurons],
     texts: Sequence[str],
-) -> dict[int, float]:
-    """‖y_fused − y‖ / ‖y‖ of each block, over all tokens that are not padding.
+) -> list[float]:
+    """‖y_fused − y‖ / ‖y‖ of each MLP, over all tokens that are not padding.
 
-    y is the block's output before the residual. Both sides see the *unfused* model's hidden
+    y is the MLP's output before the residual. Both sides see the *unfused* model's hidden
     states, so that no layer is charged for another's error.
 
     Args:
         model: Unfused, in evaluation mode.
         tokenizer: The model's.
-        blocks: Those to measure.
-        fused: By layer, what would take a block's place.
+        mlps: Those to measure.
+        fused: What would take each one's place.
         texts: Calibration texts; each is cut after `MAX_TOKENS` tokens.
 
     Returns:
-        By layer.
+        One for each MLP.
     """
-    meters = {block.layer: _Meter(block, fused[block.layer]) for block in blocks}
-    hooks = [
-        handle
-        for block in blocks
-        for handle in (
-            block.up.register_forward_hook(meters[block.layer].see_input),
-            block.down.register_forward_hook(meters[block.layer].see_output),
-        )
-    ]
-    try:
+    meters = {
+        (mlp.layer, mlp.expert): _Meter(mlp.layer_view(), one)
+        for mlp, one in zip(mlps, fused, strict=True)
+    }
+    with watch_inputs(mlps, lambda mlp, inputs: meters[mlp.layer, mlp.expert].see(inputs)):
         for batch in _batches(model, tokenizer, texts):
-            for meter in meters.values():
-                meter.mask = batch["attention_mask"].bool()
             model(**batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: meter.relative_error() for layer, meter in meters.items()}
+    return [meter.relative_error() for meter in meters.values()]
 
 
 def _batches(
@@ -130,23 +122,18 @@ def _positions(model: "PreTrainedModel") -> int:
 
 
 class _Meter:
-    """Sums squares over the calls of one block, of which ALBERT's has one per layer."""
+    """Sums squares over the calls of one MLP, of which ALBERT's has one per layer."""
 
-    def __init__(self, block: DenseMLP, fused: FusedNeurons) -> None:
-        self.block = block
+    def __init__(self, layer: Layer, fused: FusedNeurons) -> None:
+        self.layer = layer
         self.fused = fused
-        self.mask = torch.empty(0, dtype=torch.bool)
-        self.input = torch.empty(0)
         self.difference = 0.0
         self.total = 0.0
 
-    def see_input(self, _module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
-        self.input = args[0]
-
-    def see_output(self, _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
-        inputs = self.input[self.mask]
-        y_fused = self.fused.output(inputs, self.block.activation, self.block.down.bias)
-        y = output[self.mask]
+    def see(self, inputs: Tensor) -> None:
+        neurons, activation = self.layer.neurons, self.layer.activation
+        y = F.linear(neurons.hidden(inputs, activation), neurons.down, self.layer.bias)
+        y_fused = self.fused.output(inputs, activation, self.layer.bias)
         self.difference += float((y_fused - y).double().square().sum())
         self.total += float(y.double().square().sum())
 

@@ -22,6 +22,7 @@ from edgefuse.models.load import (
     load_tokenizer,
 )
 from edgefuse.models.record import RECORD, CompressionRecord, read_record
+from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.output import new_directory
 
@@ -78,13 +79,14 @@ def plan_compression(
     empty = empty_model(config)
     blocks = find_mlps(empty)
     planned = plan_layers(blocks, ratio=ratio, width=width, layers=layers)
-    after = {layer.layer: layer.width_after for layer in planned}
+    after = {(layer.layer, layer.expert): layer.width_after for layer in planned}
+    widths = [after.get((mlp.layer, mlp.expert), mlp.width) for mlp in blocks]
     before = empty.num_parameters()
     return CompressionPlan(
         source=source,
         config=config,
         layers=planned,
-        even=len({after.get(block.layer, block.width) for block in blocks}) == 1,
+        even=even_widths(empty, widths) is not None,
         parameters_before=before,
         parameters_after=before
         - sum(layer.parameters_before - layer.parameters_after for layer in planned),

@@ -1,4 +1,4 @@
-"""The fused block's down-projection, with P (the cluster sizes) standalone.
+"""P, the multiplicities of fused neurons, standalone in a model, and folded away.
 
 A fused MLP computes `y = W2 · (P ⊙ act(W1 x + b1)) + b2` (Wei et al., "NTK-approximating MLP
 Fusion", ICML 2023, arXiv 2307.08941). P is a constant: it never trains. Where it stands decides
@@ -15,15 +15,21 @@ how the block learns, so that duplicated neurons, once fused, move as they did b
 
 An empty cluster has n = 0: its neuron adds nothing and gets no gradient, so any finite weight
 (1, say) does in place of 1/n.
+
+Where W2 is not an `nn.Linear`'s weight (GPT-2's Conv1D, a stack of experts), it becomes the
+parametrization `W2 · diag(P)` of a W2 that trains: the same function with the same gradients.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 class FusedLinear(nn.Linear):
-    """A down-projection whose inputs are first multiplied by the cluster sizes P.
+    """A down-projection whose inputs are first multiplied by the multiplicities P.
 
     Its `weight` (p, k) and `bias` (p,) keep the names and shapes of the `nn.Linear` it replaces.
 
@@ -56,34 +62,96 @@ class FusedLinear(nn.Linear):
         return folded
 
 
+class Multiplied(nn.Module):
+    """The parametrization W2 → W2 · diag(P).
+
+    Attributes:
+        multiplicity: Buffer, float: P (k,), or (E, k) for a stack of E experts.
+        transposed: W2 is stored as (k, p).
+    """
+
+    multiplicity: Tensor
+
+    def __init__(self, multiplicity: Tensor, *, transposed: bool) -> None:
+        super().__init__()
+        self.transposed = transposed
+        self.register_buffer("multiplicity", multiplicity)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Multiply the axis of neurons: the last, or the first of a transposed W2."""
+        return weight * self.multiplicity.unsqueeze(-1 if self.transposed else -2)
+
+
+def multiply(model: nn.Module, name: str, multiplicity: Tensor, *, transposed: bool) -> None:
+    """Put P before a down-projection, in place: W2 trains, P stands alone.
+
+    Args:
+        model: Has the plain W2.
+        name: W2's in the state dict.
+        multiplicity: P (k,), or (E, k) for a stack of E experts.
+        transposed: W2 is stored as (k, p).
+    """
+    path, _, attribute = name.rpartition(".")
+    module = model.get_submodule(path)
+    weight = getattr(module, attribute)
+    if isinstance(module, nn.Linear):
+        model.set_submodule(path, FusedLinear(weight.detach(), module.bias, multiplicity))
+    else:
+        p = Multiplied(multiplicity.to(weight), transposed=transposed)
+        parametrize.register_parametrization(module, attribute, p)
+
+
+def effective_tensor(model: nn.Module, name: str) -> Tensor:
+    """A tensor of the plain model's state dict as the model computes with it, P folded in."""
+    path, _, attribute = name.rpartition(".")
+    module = model.get_submodule(path)
+    tensor: Tensor = getattr(module, attribute)  # a parametrization's product already
+    if isinstance(module, FusedLinear) and attribute == "weight":
+        return tensor * module.multiplicity
+    return tensor
+
+
 def unfold(folded_weight: Tensor, multiplicity: Tensor) -> Tensor:
     """The W2 (p, k) whose folded form is `folded_weight`; zero where a cluster is empty."""
-    return folded_weight / multiplicity.clamp(min=1)
+    return folded_weight / torch.where(multiplicity == 0, 1, multiplicity)
 
 
 def multiplicities(model: nn.Module) -> dict[str, Tensor]:
-    """P of every fused block, shape (k,), by the name of its down-projection.
+    """P of every fused MLP, by the name of its down-projection.
 
     Args:
         model: Any module.
 
     Returns:
-        Such as `{"encoder.layer.0.output.dense": tensor([...])}`; empty for an unfused model.
+        Such as `{"encoder.layer.0.output.dense": tensor([...])}`, of shape (k,), or (E, k) for a
+        stack of E experts (`model.layers.0.mlp.experts.down_proj`); empty for an unfused model.
     """
-    return {
-        name: module.multiplicity
-        for name, module in model.named_modules()
-        if isinstance(module, FusedLinear)
-    }
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FusedLinear):
+            found[name] = module.multiplicity
+        for attribute, p in _parametrizations(module):
+            path = name if attribute == "weight" else ".".join(filter(None, (name, attribute)))
+            found[path] = p.multiplicity
+    return found
 
 
 @torch.no_grad()
 def fold(model: nn.Module) -> None:
-    """Replace every `FusedLinear` of a model, in place, by the plain layer that computes the same.
+    """Multiply every P of a model into its W2, in place: the plain model that computes the same.
 
     For inference only: folded, duplicated neurons no longer learn as they did under Adam.
     """
-    for name in multiplicities(model):
-        fused = model.get_submodule(name)
-        assert isinstance(fused, FusedLinear)
-        model.set_submodule(name, fused.fold())
+    for name, module in list(model.named_modules()):
+        if isinstance(module, FusedLinear):
+            model.set_submodule(name, module.fold())
+        for attribute, _ in list(_parametrizations(module)):
+            parametrize.remove_parametrizations(module, attribute)
+
+
+def _parametrizations(module: nn.Module) -> Iterator[tuple[str, Multiplied]]:
+    if parametrize.is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for attribute, parts in module.parametrizations.items():
+            assert isinstance(parts, nn.ModuleList)
+            yield from ((attribute, part) for part in parts if isinstance(part, Multiplied))

@@ -3,13 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
 from edgefuse.compression.calibration import output_errors
-from edgefuse.compression.fused_linear import FusedLinear
+from edgefuse.compression.install import install
 from edgefuse.compression.methods import Method
-from edgefuse.compression.mlp import DenseMLP, find_mlps
-from edgefuse.compression.neurons import FusedNeurons, Neurons
+from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.models.record import LayerRecord
 
@@ -41,53 +38,22 @@ def fuse_model(
     Returns:
         A record for every fused block.
     """
-    blocks = find_mlps(model)
-    fused: dict[int, FusedNeurons] = {}
-    for layer in layers:
-        fused[layer.layer] = method.fuse(neurons_of(blocks[layer.layer]), layer.width_after, seed)
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
+    chosen = [mlps[plan.layer, plan.expert] for plan in layers]
+    fused = []
+    for mlp, plan in zip(chosen, layers, strict=True):
+        fused.append(method.fuse(mlp.layer_view().neurons, plan.width_after, seed))
         on_layer()
-    chosen = [blocks[layer] for layer in fused]
-    errors: dict[int, float] = {}
+    errors: list[float] | None = None
     if calibration:
         assert tokenizer is not None
         errors = output_errors(model, tokenizer, chosen, fused, calibration)
-    for block in chosen:
-        install(model, block, fused[block.layer])
+    install(chosen, fused)
     return tuple(
         LayerRecord(
-            layer=plan.layer,
-            up=blocks[plan.layer].up_name,
-            down=blocks[plan.layer].down_name,
-            width_before=plan.width_before,
-            width_after=plan.width_after,
-            parameters_before=plan.parameters_before,
-            parameters_after=plan.parameters_after,
-            cluster_sizes=fused[plan.layer].multiplicity.int().tolist(),
-            output_error=errors.get(plan.layer),
+            **vars(plan),
+            multiplicities=one.multiplicity.tolist(),
+            output_error=errors[index] if errors else None,
         )
-        for plan in layers
+        for index, (plan, one) in enumerate(zip(layers, fused, strict=True))
     )
-
-
-def neurons_of(block: DenseMLP) -> Neurons:
-    """A block's own neurons, detached."""
-    return Neurons(
-        up=block.up.weight.detach(),
-        up_bias=block.up.bias.detach(),
-        down=block.down.weight.detach(),
-    )
-
-
-def install(model: nn.Module, block: DenseMLP, fused: FusedNeurons) -> None:
-    """Put fused neurons in a block's place, b2 left alone."""
-    neurons = fused.neurons
-    assert neurons.up_bias is not None
-    model.set_submodule(block.up_name, _linear(neurons.up, neurons.up_bias))
-    bias = None if block.down.bias is None else block.down.bias.detach()
-    model.set_submodule(block.down_name, FusedLinear(neurons.down, bias, fused.multiplicity))
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return linear

@@ -1,10 +1,10 @@
-"""What a compression would do to every layer, decided before anything is done."""
+"""What a compression would do to every MLP, decided before anything is done."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefuse.compression.mlp import DenseMLP
+from edgefuse.compression.mlp import MLP
 from edgefuse_devices.errors import InputError, ModelError
 
 DEFAULT_RATIO = 0.25
@@ -12,17 +12,21 @@ DEFAULT_RATIO = 0.25
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What becomes of one MLP block.
+    """What becomes of one MLP; in a mixture of experts, of one expert.
 
     Attributes:
         layer: Index from 0, bottom first.
+        expert: Index from 0 within the layer; None for an MLP that every token passes.
+        name: Of the module that holds it.
         width_before: I.
         width_after: k; equal to I where the layer stays as it is.
-        parameters_before: Elements of W1, b1, W2 and b2 (P is a constant, not counted).
+        parameters_before: Elements of its matrices and biases (P is a constant, not counted).
         parameters_after: The same at width k.
     """
 
     layer: int
+    expert: int | None
+    name: str
     width_before: int
     width_after: int
     parameters_before: int
@@ -30,16 +34,16 @@ class LayerPlan:
 
 
 def plan_layers(
-    blocks: Sequence[DenseMLP],
+    mlps: Sequence[MLP],
     *,
     ratio: float | None = None,
     width: int | None = None,
     layers: str | None = None,
 ) -> tuple[LayerPlan, ...]:
-    """Plan the layers that will be fused; the others are left out.
+    """Plan the MLPs that will be fused; the others are left out.
 
     Args:
-        blocks: The model's MLP blocks.
+        mlps: All of the model's.
         ratio: k / I, above 0 and up to 1. Without `ratio` and `width`: `DEFAULT_RATIO`.
         width: k itself, instead of `ratio`.
         layers: Such as `4-11` or `0,2,5-7`, from 0 and with both ends; None for all.
@@ -48,17 +52,31 @@ def plan_layers(
         InputError: Both or neither of ratio and width make sense, or they are out of range.
         ModelError: A width above the model's own, or layers that it does not have.
     """
-    chosen = range(len(blocks)) if layers is None else parse_layers(layers, len(blocks))
-    return tuple(
-        LayerPlan(
-            layer=block.layer,
-            width_before=block.width,
-            width_after=(k := _width(block, ratio, width)),
-            parameters_before=_parameters(block, block.width),
-            parameters_after=_parameters(block, k),
-        )
-        for block in (blocks[index] for index in chosen)
+    count = 1 + max(mlp.layer for mlp in mlps)
+    chosen = range(count) if layers is None else parse_layers(layers, count)
+    return tuple(plan_layer(m, _width(m, ratio, width)) for m in mlps if m.layer in chosen)
+
+
+def plan_layer(mlp: MLP, width: int) -> LayerPlan:
+    """Plan one MLP at a width that is known: k, from 1 to I."""
+    return LayerPlan(
+        layer=mlp.layer,
+        expert=mlp.expert,
+        name=mlp.name,
+        width_before=mlp.width,
+        width_after=width,
+        parameters_before=parameter_count(mlp, mlp.width),
+        parameters_after=parameter_count(mlp, width),
     )
+
+
+def parameter_count(mlp: MLP, width: int) -> int:
+    """Elements of an MLP's matrices and biases, were it `width` wide."""
+    p, layout = mlp.hidden_size, mlp.layout
+    matrices = (layout.up, layout.gate, layout.down)
+    biases = (layout.up_bias, layout.gate_bias)
+    of_a_neuron = p * (3 - matrices.count(None)) + 2 - biases.count(None)
+    return width * of_a_neuron + (0 if layout.bias is None else p)
 
 
 def parse_layers(text: str, count: int) -> tuple[int, ...]:
@@ -89,7 +107,7 @@ def parse_layers(text: str, count: int) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def _width(block: DenseMLP, ratio: float | None, width: int | None) -> int:
+def _width(mlp: MLP, ratio: float | None, width: int | None) -> int:
     if ratio is not None and width is not None:
         raise InputError(
             "--ratio and --width say the same thing twice", "Give one of them and leave the other"
@@ -101,18 +119,18 @@ def _width(block: DenseMLP, ratio: float | None, width: int | None) -> int:
                 f"A ratio of {ratio:g} is not above 0 and up to 1",
                 "Give the part of the width to keep, such as --ratio 0.25",
             )
-        return max(1, round(block.width * ratio))
+        width = round(mlp.width * ratio)
+        if width == 0:
+            raise InputError(
+                f"A ratio of {ratio:g} leaves nothing of the {mlp.width} neurons of {mlp.name}",
+                "Give a larger --ratio, or a --width of 1 or more",
+            )
+        return width
     if width < 1:
         raise InputError(f"A width of {width} leaves no MLP", "Give a --width of 1 or more")
-    if width > block.width:
+    if width > mlp.width:
         raise ModelError(
-            f"A width of {width} is above the model's own, {block.width}",
-            f"Give a --width of 1 to {block.width}",
+            f"A width of {width} is above the model's own, {mlp.width}",
+            f"Give a --width of 1 to {mlp.width}",
         )
     return width
-
-
-def _parameters(block: DenseMLP, width: int) -> int:
-    p = block.hidden_size
-    down_bias = 0 if block.down.bias is None else p
-    return width * (2 * p + 1) + down_bias

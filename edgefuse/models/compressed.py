@@ -3,20 +3,18 @@
     config.json, model.safetensors, tokenizer files    as transformers writes them, P folded
     edgefuse.json                                       the record, with P
 
-Where all MLPs share one width, plain transformers loads it. With uneven widths the
-configuration keeps the model's own width and plain transformers refuses the tensors' sizes:
+Where a configuration can say all MLPs' widths, plain transformers loads it. With uneven widths
+the configuration keeps the model's own width and plain transformers refuses the tensors' sizes:
 only `from_pretrained` here loads it.
 """
 
 import copy
 import shutil
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,11 +24,12 @@ from transformers import (
 )
 
 from edgefuse.compression.fused_linear import fold, unfold
-from edgefuse.compression.fusion import install
-from edgefuse.compression.mlp import find_mlps
-from edgefuse.compression.neurons import FusedNeurons, Neurons
+from edgefuse.compression.install import install, resize
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
+from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import ModelError
 
 _WEIGHTS = "model.safetensors"
@@ -45,9 +44,10 @@ def save_compressed(
     """Write a fused model (P standalone; not changed) as a compressed model directory."""
     folded = copy.deepcopy(model)
     fold(folded)
-    blocks = find_mlps(folded)
     if record.even:
-        setattr(folded.config, blocks[0].width_key, blocks[0].width)
+        widths = [mlp.width for mlp in find_mlps(folded)]
+        for key, width in (even_widths(folded, widths) or {}).items():
+            setattr(folded.config, key, width)
     with quiet():
         folded.save_pretrained(directory, max_shard_size="1TB")
         shutil.copymode(directory / "config.json", directory / _WEIGHTS)  # safetensors: private
@@ -89,52 +89,54 @@ def from_pretrained(
                     **kwargs,
                 )
             )
-        tensors = load_file(directory / _WEIGHTS)
-        for layer in record.layers if not record.even else ():
-            _pad(tensors, layer)
         config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
         kwargs.setdefault("dtype", torch.float32)  # the configuration has absorbed it
         kind = _concrete(auto_class, config)
+        loads = kind if record.even else _narrowed(kind, record)
         model = _whole(
-            kind.from_pretrained(
-                None, config=config, state_dict=tensors, output_loading_info=True, **kwargs
-            )
+            loads.from_pretrained(directory, config=config, output_loading_info=True, **kwargs)
         )
-    _install_fused(model, record)
+        model.__class__ = kind
+        _stand_alone(model, record)
     return model
 
 
 def _concrete(auto_class: type[Any], config: PretrainedConfig) -> type[Any]:
-    """The architecture's own class: auto classes take no state dict."""
+    """The architecture's own class: auto classes take no class of ours."""
     if issubclass(auto_class, PreTrainedModel):
         return auto_class
     with torch.device("meta"):
         return type(auto_class.from_config(config))
 
 
-def _pad(tensors: dict[str, Tensor], layer: LayerRecord) -> None:
-    """Fill a narrowed block up with zeros, so that transformers takes it at the model's width."""
-    missing = layer.width_before - layer.width_after
-    for name, padding in (
-        (f"{layer.up}.weight", (0, 0, 0, missing)),
-        (f"{layer.up}.bias", (0, missing)),
-        (f"{layer.down}.weight", (0, missing)),
-    ):
-        tensors[name] = F.pad(tensors[name], padding)
+def _narrowed(kind: type[Any], record: CompressionRecord) -> type[Any]:
+    """That class, with MLPs of the record's widths, which the configuration cannot say."""
+
+    def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, *args, **kwargs)
+        pairs = _fused_mlps(self, record)
+        resize([mlp for mlp, _ in pairs], [layer.width_after for _, layer in pairs])
+
+    return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
 
 
-@torch.no_grad()
-def _install_fused(model: PreTrainedModel, record: CompressionRecord) -> None:
-    blocks = find_mlps(model)
-    for layer in record.layers:
-        block, k = blocks[layer.layer], layer.width_after
-        multiplicity = torch.tensor(layer.cluster_sizes, dtype=block.down.weight.dtype)
-        neurons = Neurons(
-            up=block.up.weight[:k].clone(),
-            up_bias=block.up.bias[:k].clone(),
-            down=unfold(block.down.weight[:, :k], multiplicity),
-        )
-        install(model, block, FusedNeurons(neurons, multiplicity))
+def _fused_mlps(model: PreTrainedModel, record: CompressionRecord) -> list[tuple[MLP, LayerRecord]]:
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
+    return [(mlps[layer.layer, layer.expert], layer) for layer in record.layers]
+
+
+def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:
+    """Divide P out of the weights and put it beside them."""
+    pairs = _fused_mlps(model, record)
+    for _, group in groupby(pairs, key=lambda pair: pair[0].layout.down.name):
+        mlps, layers = zip(*group, strict=True)
+        install(mlps, [_fused(mlp, layer) for mlp, layer in zip(mlps, layers, strict=True)])
+
+
+def _fused(mlp: MLP, layer: LayerRecord) -> FusedNeurons:
+    neurons = mlp.layer_view().neurons
+    multiplicity = torch.tensor(layer.multiplicities, device=neurons.down.device)
+    return FusedNeurons(neurons.with_down(unfold(neurons.down, multiplicity)), multiplicity)
 
 
 def _whole(loaded: tuple[object, dict[str, Any]]) -> PreTrainedModel:

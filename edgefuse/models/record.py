@@ -1,6 +1,8 @@
 """`edgefuse.json`: what was done to a compressed model."""
 
 from pathlib import Path
+from posixpath import commonpath
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,33 +11,34 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import ModelError
 
 RECORD = "edgefuse.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What became of one fused MLP block.
+    """What became of one MLP; in a mixture of experts, of one expert.
 
     Attributes:
         layer: Index from 0, bottom first.
-        up: Name of the projection p → I in model.safetensors.
-        down: Name of the projection I → p in model.safetensors.
+        expert: Index from 0 within the layer; None for an MLP that every token passes.
+        name: Of the module that held it, such as `model.layers.2.mlp.experts[5]`.
+        kind: What took its place: `fused`, a narrower MLP with multiplicities.
         width_before: I.
         width_after: k.
-        parameters_before: Elements of W1, b1, W2 and b2.
+        parameters_before: Elements of its matrices and biases.
         parameters_after: The same at width k (P is a constant, not counted).
-        cluster_sizes: P's diagonal, k whole numbers whose sum is I; model.safetensors has W2
-            multiplied by it.
+        multiplicities: P's diagonal, k numbers; the files have W2 multiplied by it.
         output_error: ‖y_fused − y‖ / ‖y‖ of the block on calibration text, None without any.
     """
 
     layer: int
-    up: str
-    down: str
+    expert: int | None = None
+    name: str
+    kind: str = "fused"
     width_before: int
     width_after: int
     parameters_before: int
     parameters_after: int
-    cluster_sizes: list[int]
+    multiplicities: list[float]
     output_error: float | None = None
 
 
@@ -51,7 +54,7 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         revision: Commit of the hub that it was taken from, None for a directory.
         architecture: The transformers class that was loaded.
         seed: Of the method.
-        even: All MLPs share one width, so that plain transformers loads the directory.
+        even: Its configuration says all widths, so that plain transformers loads the directory.
         parameters_before: Elements of all parameters of the model.
         parameters_after: The same, fused.
         calibration_texts: Count of texts behind the output errors.
@@ -101,6 +104,26 @@ def read_record(directory: Path) -> CompressionRecord | None:
                 f"this one reads up to {SCHEMA_VERSION})",
                 "Update EdgeFuse: pip install --upgrade edgefuse",
             )
-        return msgspec.json.decode(raw, type=CompressionRecord)
-    except msgspec.DecodeError as error:
+        fields = msgspec.json.decode(raw)
+        return msgspec.convert(_from_1(fields) if version == 1 else fields, CompressionRecord)
+    except (msgspec.DecodeError, LookupError, TypeError) as error:
         raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 knew dense MLPs only, by their two projections."""
+    return record | {
+        "schema_version": SCHEMA_VERSION,
+        "layers": [
+            {
+                **{key: layer[key] for key in layer.keys() - {"up", "down", "cluster_sizes"}},
+                "name": _common_path(layer["up"], layer["down"]),
+                "multiplicities": layer["cluster_sizes"],
+            }
+            for layer in record["layers"]
+        ],
+    }
+
+
+def _common_path(a: str, b: str) -> str:
+    return commonpath([a.replace(".", "/"), b.replace(".", "/")]).replace("/", ".")

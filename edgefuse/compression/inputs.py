@@ -1,0 +1,100 @@
+"""What reaches an MLP while a model runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgefuse.compression.mlp import MLP
+
+See = Callable[[MLP, Tensor], None]
+
+
+@contextmanager
+def watch_inputs(mlps: Sequence[MLP], see: See) -> Iterator[None]:
+    """Show every MLP's inputs while their model runs: the tokens that are not padding.
+
+    Padding is what the model's own `attention_mask` says (`decoder_attention_mask` for the
+    decoder's MLPs of an encoder-decoder model); without one every token counts. An expert sees
+    the tokens that the router sends it, and is not called when there are none. A layer that is
+    used many times over is called each time.
+
+    Args:
+        mlps: Of one model.
+        see: Called with an MLP and its inputs (n, p), of the model's own type and device.
+    """
+    if not mlps:
+        yield
+        return
+    model = mlps[0].model
+    masks = _Masks(model)
+    groups: dict[str, list[MLP]] = {}
+    for mlp in mlps:
+        groups.setdefault(_watched(mlp), []).append(mlp)
+    with ExitStack() as hooks:
+        hook = model.register_forward_pre_hook(masks.remember, with_kwargs=True)
+        hooks.callback(hook.remove)
+        for name, group in groups.items():
+            show = _shows_experts if group[0].expert is not None else _shows_all
+            hook = model.get_submodule(name).register_forward_pre_hook(show(group, masks, see))
+            hooks.callback(hook.remove)
+        yield
+
+
+class _Masks:
+    """The attention masks of the model's present call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.two = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self.encoder: Tensor | None = None
+        self.decoder: Tensor | None = None
+
+    def remember(self, _model: nn.Module, _args: object, kwargs: dict[str, Any]) -> None:
+        self.encoder = kwargs.get("attention_mask")
+        self.decoder = kwargs.get("decoder_attention_mask")
+
+    def of(self, mlp: MLP, tokens: int) -> Tensor | None:
+        """(tokens,), True where a token is none of padding; None where all are."""
+        in_decoder = self.two and "decoder" in mlp.name.split(".")
+        mask = self.decoder if in_decoder else self.encoder
+        if mask is None or mask.ndim != 2 or mask.numel() != tokens:
+            return None
+        return mask.reshape(-1).bool()
+
+
+def _watched(mlp: MLP) -> str:
+    """The module whose inputs tell: the container that the router calls, or the projection."""
+    if mlp.expert is not None:
+        return mlp.name.rpartition("[")[0] or mlp.name.rpartition(".")[0]
+    return mlp.layout.up.name.rpartition(".")[0]
+
+
+def _shows_all(group: list[MLP], masks: _Masks, see: See) -> Callable[..., None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs = args[0].detach().reshape(-1, args[0].shape[-1])
+        for mlp in group:
+            mask = masks.of(mlp, len(inputs))
+            see(mlp, inputs if mask is None else inputs[mask])
+
+    return hook
+
+
+def _shows_experts(group: list[MLP], masks: _Masks, see: See) -> Callable[..., None]:
+    """The container's arguments: tokens (n, p), and the experts of each.
+
+    Those are indices (n, top_k), or one-hot (n, 1, E) in Switch Transformers.
+    """
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs, chosen = args[0].detach().reshape(-1, args[0].shape[-1]), args[1]
+        for mlp in group:
+            assert mlp.expert is not None
+            sent = chosen[..., mlp.expert] if chosen.ndim == 3 else chosen.eq(mlp.expert)
+            sent = sent.reshape(len(inputs), -1).bool().any(dim=1)
+            mask = masks.of(mlp, len(inputs))
+            sent = sent if mask is None else sent & mask
+            if sent.any():
+                see(mlp, inputs[sent])
+
+    return hook

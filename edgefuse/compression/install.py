@@ -1,0 +1,100 @@
+"""Fused neurons in their MLPs' place, for training."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
+
+from edgefuse.compression.fused_linear import multiply
+from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.mlp import MLP
+from edgefuse.compression.neurons import FusedNeurons, Neurons
+
+
+@torch.no_grad()
+def install(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
+    """Put fused neurons in MLPs' place in their model, P standalone.
+
+    `find_mlps` describes what is there afterwards: the MLPs given here are out of date.
+
+    Args:
+        mlps: Of a plain model. Of a stack of experts all or none.
+        fused: What takes each one's place, of any width; all of a stack have the same. An
+            `output_bias` takes b2's place where there is one.
+    """
+    _place(mlps, fused)
+    for down, group in _by_down(mlps, fused).items():
+        p = [one.multiplicity for _, one in group]
+        mlp = group[0][0]
+        slot = mlp.layout.down
+        multiplicity = p[0] if slot.expert is None else torch.stack(p)
+        multiply(mlp.model, down, multiplicity, transposed=slot.transposed)
+
+
+def resize(mlps: Sequence[MLP], widths: Sequence[int]) -> None:
+    """Give MLPs other widths, in place, without values: a model to load weights into.
+
+    Args:
+        mlps: Of a plain model on the meta device. Of a stack of experts all or none.
+        widths: Each one's new I; the same for all of a stack.
+    """
+    _place(mlps, [_empty(mlp, width) for mlp, width in zip(mlps, widths, strict=True)])
+
+
+def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
+    """What trains in MLPs (W1, b1, W2, b2, a gate's too), each once; no P."""
+    found: dict[int, nn.Parameter] = {}
+    for mlp in mlps:
+        for slot in mlp.layout.slots().values():
+            module, attribute = _home(mlp.model, slot.name)
+            if parametrize.is_parametrized(module, attribute):
+                parameter = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+            else:
+                parameter = getattr(module, attribute)
+            found.setdefault(id(parameter), parameter)
+    return list(found.values())
+
+
+def _place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
+    """Replace the parameters, and the sizes that modules note."""
+    for name, tensor in write_neurons([m.layout for m in mlps], fused, folded=False).items():
+        module, attribute = _home(mlps[0].model, name)
+        old = getattr(module, attribute)
+        assert len(old) == len(tensor) or old.ndim < 3, "a stack's experts go together"
+        setattr(module, attribute, nn.Parameter(tensor.to(old)))
+        if attribute == "weight" and isinstance(module, nn.Linear):
+            module.out_features, module.in_features = tensor.shape
+        elif attribute == "weight" and isinstance(module, Conv1D):
+            module.nx, module.nf = tensor.shape
+
+
+def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _by_down(
+    mlps: Sequence[MLP], fused: Sequence[FusedNeurons]
+) -> dict[str, list[tuple[MLP, FusedNeurons]]]:
+    groups: dict[str, list[tuple[MLP, FusedNeurons]]] = {}
+    for mlp, one in zip(mlps, fused, strict=True):
+        groups.setdefault(mlp.layout.down.name, []).append((mlp, one))
+    for group in groups.values():
+        group.sort(key=lambda pair: pair[0].expert or 0)
+    return groups
+
+
+def _empty(mlp: MLP, width: int) -> FusedNeurons:
+    p = mlp.hidden_size
+    shapes = {
+        "up": (width, p),
+        "up_bias": (width,),
+        "gate": (width, p),
+        "gate_bias": (width,),
+        "down": (p, width),
+    }
+    roles = mlp.layout.slots().keys() & shapes.keys()
+    neurons = Neurons(**{role: torch.empty(shapes[role], device="meta") for role in roles})
+    return FusedNeurons(neurons, torch.empty(width, device="meta"))
