@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir import tape
 
 from edgefuse_export.module import FusedMLP
+from edgefuse_export.vocabulary import table_of_zeros
 
 _ONE_SUM = 1 << 20
 """Elements up to which float32 sums all squares at once to 1e-5."""
@@ -42,7 +43,7 @@ def _add_gradient_norm(
     """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
 
     An embedding's rows are summed before they are added up: one float32 sum over millions of
-    elements loses digits.
+    elements loses digits. Rows of tokens that do not occur are zero, and left out.
     """
     weights, columns = {}, {}
     for block in fused:
@@ -64,6 +65,8 @@ def _add_gradient_norm(
         gradient = gradients[f"gradient.{name}"]
         assert gradient.shape is not None
         rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
+        if table_of_zeros(gradient) and (scatter := gradient.producer()):
+            gradient = scatter.inputs[2]
         if name in columns:
             gradient = recorder.op("Mul", [gradient, constant(name, columns[name])])
         if name not in weights and small:

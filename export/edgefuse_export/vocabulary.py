@@ -12,7 +12,7 @@ from edgefuse_runtime.bundle import zeros_of
 VOCABULARY = "vocabulary"
 """Name of the dimension that may be any."""
 
-_SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unsqueeze"}
+_SAME_IDS = {"Cast", "Expand", "Identity", "Reshape", "Unique", "Unsqueeze"}
 
 
 def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
@@ -33,7 +33,7 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     inputs = {value.name: value for value in graph.inputs}
     table, token_ids = inputs[name], inputs["input_ids"]
     gradient = next(value for value in graph.outputs if value.name == f"gradient.{name}")
-    zeros = _zeros_under(gradient)
+    zeros = table_of_zeros(gradient)
     same_ids = _follow(token_ids)
     if zeros is None or not all(
         node.op_type == "Gather" and node.inputs[1] in same_ids for node in table.consumers()
@@ -45,7 +45,8 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
                 node.op_type in _SAME_IDS
                 or node.op_type == "Shape"
                 or (node.op_type == "Gather" and position == 1 and node.inputs[0] is table)
-                or (node.op_type == "ScatterElements" and node.outputs[0] is gradient)
+                or (node.op_type == "ScatterND" and node.outputs[0] is gradient)
+                or (node.op_type == "TopK" and not node.outputs[0].uses())
                 or (node.op_type == "Equal" and _constants(node) == [padding_id])
             ):
                 return False
@@ -59,10 +60,10 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     return True
 
 
-def _zeros_under(gradient: ir.Value) -> ir.Node | None:
-    """The ConstantOfShape that `embedding_backward` sums its rows into."""
+def table_of_zeros(gradient: ir.Value) -> ir.Node | None:
+    """The ConstantOfShape that `embedding_backward` lays its sums into, or None."""
     scatter = gradient.producer()
-    if scatter is None or scatter.op_type != "ScatterElements":
+    if scatter is None or scatter.op_type != "ScatterND":
         return None
     zeros = scatter.inputs[0].producer() if scatter.inputs[0] else None
     return zeros if zeros is not None and zeros.op_type == "ConstantOfShape" else None
