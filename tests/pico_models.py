@@ -105,12 +105,13 @@ def duplicate_neurons(model: nn.Module, sizes: Sequence[int]) -> None:
 
     Args:
         model: Plain.
-        sizes: How many copies of each; they add up to the MLP's width, or are repeated to do so.
+        sizes: How many copies of each; in a wider MLP a multiple, and the rest to the first.
     """
     generator = torch.Generator().manual_seed(3)
     mlps, duplicated = find_mlps(model), []
     for mlp in mlps:
         repeated = torch.tensor(sizes) * (mlp.width // sum(sizes))
+        repeated[0] += mlp.width - repeated.sum()
         order = torch.repeat_interleave(torch.arange(len(sizes)), repeated)
         order = order[torch.randperm(len(order), generator=generator)]
         neurons = mlp.layer_view().neurons.select(order)
@@ -168,7 +169,7 @@ _SPECIALTIES = {
     },
     "mixtral": {"num_local_experts": EXPERTS, "num_experts_per_tok": 2, "num_key_value_heads": 1},
     "qwen2_moe": _EXPERTS
-    | {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
+    | {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
     "qwen3_moe": _EXPERTS | {"moe_intermediate_size": WIDTH, "head_dim": 8},
     "olmoe": _EXPERTS,
 }

@@ -146,7 +146,17 @@ def fold(model: nn.Module) -> None:
         if isinstance(module, FusedLinear):
             model.set_submodule(name, module.fold())
         for attribute, _ in list(_parametrizations(module)):
-            parametrize.remove_parametrizations(module, attribute)
+            _replace(module, attribute, getattr(module, attribute))
+
+
+def _replace(module: nn.Module, attribute: str, weight: Tensor) -> None:
+    """Take a module's parametrization away, without a word to the module it was copied from.
+
+    `parametrize.remove_parametrizations` takes it from their class, which copies share.
+    """
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    module.register_parameter(attribute, nn.Parameter(weight))
 
 
 def _parametrizations(module: nn.Module) -> Iterator[tuple[str, Multiplied]]:

@@ -24,6 +24,7 @@ _GATES = ("gate_proj", "wi_0", "w1", "gate")
 _GATES_FIRST = ("gate_up_proj", "Wi")  # gate and up in one matrix, the gate's rows in front
 _ACTIVATIONS = ("act", "act_fn", "activation", "activation_fn", "intermediate.intermediate_act_fn")
 _SPLIT = ("intermediate.dense", "output.dense")  # BERT's halves are modules of their own
+_ALIGNED = 8  # torch.nn.functional.grouped_mm's 16 bytes, in half precision
 _EXPERTS = re.compile(r"(^|\.)experts$")
 
 
@@ -61,6 +62,11 @@ class MLP:
     def stack(self) -> str | None:
         """Name of the tensor that holds all experts of its layer, which so have one width."""
         return None if self.layout.down.expert is None else self.layout.down.name
+
+    @property
+    def width_step(self) -> int:
+        """What every width is a multiple of: a stack's rows must be aligned to 16 bytes."""
+        return 1 if self.stack is None else _ALIGNED
 
     def layer_view(self) -> Layer:
         """What a method sees of it, without inputs: as the model computes it, P folded.

@@ -70,6 +70,11 @@ def plan_layer(mlp: MLP, width: int) -> LayerPlan:
     )
 
 
+def nearest_width(mlp: MLP, width: float) -> int:
+    """The width nearest to `width` that suits an MLP; 0 where that is nothing."""
+    return min(mlp.width, mlp.width_step * round(width / mlp.width_step))
+
+
 def parameter_count(mlp: MLP, width: int) -> int:
     """Elements of an MLP's matrices and biases, were it `width` wide."""
     p, layout = mlp.hidden_size, mlp.layout
@@ -119,7 +124,7 @@ def _width(mlp: MLP, ratio: float | None, width: int | None) -> int:
                 f"A ratio of {ratio:g} is not above 0 and up to 1",
                 "Give the part of the width to keep, such as --ratio 0.25",
             )
-        width = round(mlp.width * ratio)
+        width = nearest_width(mlp, mlp.width * ratio)
         if width == 0:
             raise InputError(
                 f"A ratio of {ratio:g} leaves nothing of the {mlp.width} neurons of {mlp.name}",
@@ -132,5 +137,10 @@ def _width(mlp: MLP, ratio: float | None, width: int | None) -> int:
         raise ModelError(
             f"A width of {width} is above the model's own, {mlp.width}",
             f"Give a --width of 1 to {mlp.width}",
+        )
+    if width % mlp.width_step:
+        raise ModelError(
+            f"A width of {width} does not suit {mlp.name}, whose experts lie in one stack",
+            f"Give a multiple of {mlp.width_step}, or a --ratio",
         )
     return width

@@ -1,0 +1,398 @@
+"""Every kind of MLP is found once, fuses exactly, learns alike, and survives saving."""
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+import edgefuse
+from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.inputs import watch_inputs
+from edgefuse.compression.install import install, parameters
+from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.methods import find_method
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.compression.plan import plan_layers
+from edgefuse.compression.verify import verify
+from edgefuse.models.compressed import save_compressed
+from edgefuse.models.load import find_source, load_config, load_model, quiet
+from edgefuse.models.record import RECORD, SCHEMA_VERSION, read_record
+from edgefuse.models.widths import even_widths
+from edgefuse_devices.errors import ModelError
+from tests.pico_models import (
+    ALL_KINDS,
+    ENCODER_DECODERS,
+    EXPERTS,
+    GATED,
+    HIDDEN_SIZE,
+    LAYERS,
+    MIXTURES,
+    TEXTS,
+    WIDTH,
+    duplicate_neurons,
+    pico_tokenizer,
+)
+from tests.pico_models import (
+    pico_model as make_pico_model,
+)
+
+METHOD = find_method("mlp-fusion")
+EVERY_KIND = pytest.mark.parametrize("kind", ALL_KINDS)
+SIZES = [9, 7, 5, 4, 3, 2, 1, 1]
+
+MLPS = dict.fromkeys(ALL_KINDS, LAYERS) | {
+    "albert": 1,
+    "t5": 2 * LAYERS,
+    "t5-gated": 2 * LAYERS,
+    # An encoder and a decoder; of each one layer is a mixture
+    "switch_transformers": 2 * (LAYERS - 1 + EXPERTS),
+    "mixtral": LAYERS * EXPERTS,
+    "qwen2_moe": (LAYERS - 1) * (EXPERTS + 1) + 1,  # a shared expert beside; one dense layer
+    "qwen3_moe": LAYERS * EXPERTS,
+    "olmoe": LAYERS * EXPERTS,
+}
+
+
+def batch(kind: str) -> dict[str, Tensor]:
+    inputs = dict(pico_tokenizer("distilbert")(list(TEXTS), padding=True, return_tensors="pt"))
+    if kind in ENCODER_DECODERS:
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :4]
+    return inputs
+
+
+def hidden_states(model: nn.Module, kind: str) -> Tensor:
+    inputs = batch(kind)
+    hidden = model(**inputs).last_hidden_state
+    return hidden if kind in ENCODER_DECODERS else hidden[inputs["attention_mask"].bool()]
+
+
+def distance(a: nn.Module, b: nn.Module, kind: str) -> float:
+    with torch.no_grad():
+        return float((hidden_states(a, kind) - hidden_states(b, kind)).abs().max())
+
+
+def fuse(model: nn.Module, width: int | None = None) -> None:
+    fuse_model(model, plan_layers(find_mlps(model), width=width), METHOD)
+
+
+def train(model: nn.Module, kind: str) -> None:
+    model.requires_grad_(requires_grad=True)
+    # Adam's eps is all that P changes, and tells where gradients are small.
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-14)
+    target = torch.randn(hidden_states(model, kind).shape, generator=torch.manual_seed(5))
+    for _ in range(10):
+        optimizer.zero_grad()
+        (hidden_states(model, kind) - target).square().sum(-1).mean().backward()
+        optimizer.step()
+
+
+@EVERY_KIND
+def test_every_mlp_is_found_once_and_no_attention(kind: str) -> None:
+    model = make_pico_model(kind)
+    mlps = find_mlps(model)
+    assert len(mlps) == MLPS[kind]
+    assert len({(mlp.layer, mlp.expert) for mlp in mlps}) == len({mlp.name for mlp in mlps})
+    assert sorted({mlp.layer for mlp in mlps}) == list(range(max(m.layer for m in mlps) + 1))
+    assert {mlp.gated for mlp in mlps} == {kind in (*GATED, *MIXTURES[1:])}
+    assert {mlp.hidden_size for mlp in mlps} == {HIDDEN_SIZE}
+    assert not any("attention" in mlp.layout.up.name for mlp in mlps)
+    for mlp in mlps:
+        layer = mlp.layer_view()
+        assert layer.neurons.up.shape == (mlp.width, HIDDEN_SIZE)
+        assert layer.neurons.down.shape == (HIDDEN_SIZE, mlp.width)
+    verify(model, mlps)
+
+
+@EVERY_KIND
+def test_the_description_of_an_empty_model_reads_the_weights_of_a_full_one(kind: str) -> None:
+    model = make_pico_model(kind)
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    tensors = model.state_dict()
+    for mlp, described in zip(find_mlps(model), find_mlps(empty), strict=True):
+        assert described.layout == mlp.layout
+        ours, theirs = described.read(tensors.__getitem__), mlp.layer_view()
+        assert torch.equal(ours.neurons.rows(), theirs.neurons.rows())
+        assert torch.equal(ours.neurons.down, theirs.neurons.down)
+
+
+@EVERY_KIND
+def test_what_is_read_is_written_back_as_it_was(kind: str) -> None:
+    model = make_pico_model(kind)
+    mlps = find_mlps(model)
+    same = [FusedNeurons(mlp.layer_view().neurons, torch.ones(mlp.width)) for mlp in mlps]
+    tensors = model.state_dict()
+    written = write_neurons([mlp.layout for mlp in mlps], same, folded=True)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in written.items())
+    assert len(written) >= 2
+
+
+@EVERY_KIND
+def test_duplicated_neurons_fuse_exactly_and_learn_alike_under_adam(kind: str) -> None:
+    original = make_pico_model(kind)
+    duplicate_neurons(original, SIZES)
+    original.double()
+    fused = copy.deepcopy(original)
+    fuse(fused, len(SIZES))
+    for multiplicity in edgefuse.multiplicities(fused).values():
+        assert multiplicity.shape[-1] == len(SIZES)
+        assert (multiplicity > 0).all()
+        assert (multiplicity.sum(-1) >= WIDTH).all()
+    assert distance(original, fused, kind) < 1e-6
+    start = copy.deepcopy(original)
+    train(original, kind)
+    train(fused, kind)
+    assert distance(original, start, kind) > 1e-3  # they did move
+    assert distance(original, fused, kind) < 1e-6
+
+
+@EVERY_KIND
+def test_the_folded_form_computes_what_the_trainable_one_does(kind: str) -> None:
+    model = make_pico_model(kind)
+    unfused = copy.deepcopy(model)
+    fuse(model)
+    assert distance(unfused, model, kind) > 1e-3
+    folded = copy.deepcopy(model)
+    edgefuse.fold(folded)
+    assert edgefuse.multiplicities(folded) == {}
+    assert distance(model, folded, kind) < 1e-5
+    assert folded.state_dict().keys() == unfused.state_dict().keys()
+    for ours, theirs in zip(find_mlps(model), find_mlps(folded), strict=True):
+        assert ours.width == theirs.width
+        torch.testing.assert_close(ours.layer_view().neurons.down, theirs.layer_view().neurons.down)
+
+
+@EVERY_KIND
+def test_what_trains_is_every_matrix_and_bias_and_no_multiplicity(kind: str) -> None:
+    model = make_pico_model(kind)
+    before = sum(parameter.numel() for parameter in model.parameters())
+    plans = plan_layers(find_mlps(model))
+    fuse_model(model, plans, METHOD)
+    training = parameters(find_mlps(model))
+    assert sum(parameter.numel() for parameter in training) == sum(
+        plan.parameters_after for plan in plans
+    )
+    assert {id(p) for p in training} <= {id(p) for p in model.parameters()}
+    assert sum(p.numel() for p in model.parameters()) == before - sum(
+        plan.parameters_before - plan.parameters_after for plan in plans
+    )
+
+
+@EVERY_KIND
+def test_plain_transformers_and_edgefuse_load_even_widths_with_the_same_outputs(
+    kind: str, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    record = compress(plan_compression(str(pico_model(kind))), tmp_path / "fused")
+    assert record.even
+    ours = edgefuse.from_pretrained(tmp_path / "fused")
+    with quiet():
+        theirs = transformers.AutoModel.from_pretrained(tmp_path / "fused")
+    assert {mlp.width * 4 for mlp in find_mlps(theirs)} == {
+        mlp.width for mlp in find_mlps(make_pico_model(kind))
+    }
+    assert edgefuse.multiplicities(ours)
+    assert distance(ours, theirs, kind) < 1e-5
+    assert distance(ours, fused_in_memory(pico_model(kind)), kind) < 1e-5
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("width", [5, 1])
+def test_uneven_widths_round_trip(
+    kind: str, width: int, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    layers = "0" if kind == "albert" else "1"
+    if any(mlp.stack and mlp.layer == 1 for mlp in find_mlps(make_pico_model(kind))):
+        width = {5: 24, 1: 8}[width]
+    plan = plan_compression(str(pico_model(kind)), layers=layers, width=width)
+    record = compress(plan, tmp_path / "fused")
+    assert record.even == (kind in ("albert", "qwen2_moe"))  # the latter's layer 1 is dense
+    found = edgefuse.from_pretrained(tmp_path / "fused")
+    assert type(found) is type(make_pico_model(kind))
+    expected = fused_in_memory(pico_model(kind), layers=layers, width=width)
+    assert [mlp.width for mlp in find_mlps(found)] == [mlp.width for mlp in find_mlps(expected)]
+    assert distance(found, expected, kind) < 1e-5
+
+
+def fused_in_memory(directory: Path, **request: object) -> nn.Module:
+    source = find_source(str(directory))
+    model = load_model(source, load_config(source))
+    fuse_model(model, plan_layers(find_mlps(model), **request), METHOD)
+    return model
+
+
+@EVERY_KIND
+def test_an_mlps_inputs_are_the_tokens_that_reach_it_and_are_no_padding(kind: str) -> None:
+    model, inputs = make_pico_model(kind), batch(kind)
+    seen: Counter[tuple[int, int | None]] = Counter()
+    names: dict[tuple[int, int | None], str] = {}
+
+    def see(mlp: MLP, x: Tensor) -> None:
+        assert x.shape[1] == HIDDEN_SIZE
+        assert len(x) > 0
+        seen[mlp.layer, mlp.expert is None] += len(x)
+        names[mlp.layer, mlp.expert is None] = mlp.name
+
+    with watch_inputs(find_mlps(model), see), torch.no_grad():
+        model(**inputs)
+    tokens = int(inputs["attention_mask"].sum())
+    decoded = inputs["decoder_input_ids"].numel() if kind in ENCODER_DECODERS else 0
+    for (layer, for_all), count in seen.items():
+        passes = LAYERS if kind == "albert" else 1
+        sent = 1 if for_all or kind == "switch_transformers" else 2  # experts of each token
+        in_decoder = names[layer, for_all].startswith("decoder.block")
+        assert count == (decoded if in_decoder else tokens) * passes * sent
+    assert {layer for layer, _ in seen} == {mlp.layer for mlp in find_mlps(model)}
+
+
+@EVERY_KIND
+def test_a_weight_that_is_no_number_is_refused_with_the_layers_name(kind: str) -> None:
+    model = make_pico_model(kind)
+    mlp = find_mlps(model)[-1]
+    with torch.no_grad():
+        model.get_parameter(mlp.layout.down.name).view(-1)[-1] = torch.inf
+    with pytest.raises(ModelError) as caught:
+        fuse(model)
+    assert mlp.name in str(caught.value)
+    assert mlp.layout.down.name in str(caught.value)
+
+
+def test_names_say_which_layer_and_which_expert() -> None:
+    mlps = find_mlps(make_pico_model("qwen2_moe"))
+    assert [(mlp.layer, mlp.expert, mlp.name) for mlp in mlps if mlp.layer < 2] == [
+        *((0, expert, f"layers.0.mlp.experts[{expert}]") for expert in range(EXPERTS)),
+        (0, None, "layers.0.mlp.shared_expert"),
+        (1, None, "layers.1.mlp"),
+    ]
+    mlps = find_mlps(make_pico_model("switch_transformers"))
+    assert [mlp.expert for mlp in mlps if "experts" in mlp.name] == 2 * list(range(EXPERTS))
+
+
+def test_an_output_bias_takes_the_place_of_the_old_and_is_saved(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, kind = pico_model("gpt2"), "gpt2"
+    record = compress(plan_compression(str(source), ratio=1), tmp_path / "fused")
+    model = make_pico_model(kind)
+    unfused = copy.deepcopy(model)
+    mlps = find_mlps(model)
+    biases = [torch.full((HIDDEN_SIZE,), 0.5 + mlp.layer) for mlp in mlps]
+    install(
+        mlps,
+        [
+            FusedNeurons(mlp.layer_view().neurons, torch.ones(mlp.width), bias)
+            for mlp, bias in zip(mlps, biases, strict=True)
+        ],
+    )
+    assert distance(model, unfused, kind) > 1e-3
+    (tmp_path / "biased").mkdir()
+    save_compressed(tmp_path / "biased", model, None, record)
+    found = edgefuse.from_pretrained(tmp_path / "biased")
+    for mlp, bias in zip(find_mlps(found), biases, strict=True):
+        assert torch.equal(mlp.layer_view().bias, bias)
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    [
+        ("t5", transformers.AutoModelForSeq2SeqLM),
+        ("gpt2", transformers.AutoModelForCausalLM),
+        ("mixtral", transformers.AutoModelForCausalLM),
+        ("albert", transformers.AutoModelForMaskedLM),
+    ],
+)
+def test_tied_embeddings_stay_tied_in_uneven_models(
+    kind: str,
+    auto: type,
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    config = make_pico_model(kind).config
+    config.tie_word_embeddings = True
+    with quiet():
+        auto.from_config(config).save_pretrained(tmp_path / "model")
+        pico_tokenizer(kind).save_pretrained(tmp_path / "model")
+    compress(plan_compression(str(tmp_path / "model"), layers="0", width=8), tmp_path / "fused")
+    model = edgefuse.from_pretrained(tmp_path / "fused", auto)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_widths_that_follow_one_entry_of_the_configuration_are_even_only_if_equal() -> None:
+    model = make_pico_model("qwen2_moe")
+    mlps = find_mlps(model)
+    by_width = {64: 16, 40: 3, 32: 8}
+    assert even_widths(model, [by_width[mlp.width] for mlp in mlps]) == {
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 3,
+        "intermediate_size": 8,
+    }
+    assert even_widths(model, [mlp.width for mlp in mlps]) == {}
+    assert even_widths(model, [8 + (mlp.layer == 0) for mlp in mlps]) is None
+    gpt2 = make_pico_model("gpt2")
+    assert even_widths(gpt2, [9] * LAYERS) == {"n_inner": 9}
+
+
+def test_a_norm_between_the_projections_is_found_out() -> None:
+    model = make_pico_model("llama")
+    down = model.layers[1].mlp.down_proj
+    down.register_forward_hook(lambda _module, _args, output: output.tanh())
+    with pytest.raises(ModelError, match=r"layers.1.mlp is built like an MLP and computes some"):
+        verify(model, find_mlps(model))
+    model = make_pico_model("mixtral")
+    model.layers[2].mlp.experts.act_fn = nn.Tanh()
+    mlps = find_mlps(model)
+    model.layers[2].mlp.experts.act_fn = nn.SiLU()
+    with pytest.raises(ModelError, match=r"layers.2.mlp.experts\[0\] is built like"):
+        verify(model, mlps)
+
+
+def test_a_model_without_mlps_that_we_know_is_refused() -> None:
+    config = transformers.MambaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=10)
+    with pytest.raises(ModelError, match="MambaModel has no MLP that EdgeFuse knows"):
+        find_mlps(transformers.AutoModel.from_config(config))
+
+
+def test_widths_of_stacked_experts_are_aligned() -> None:
+    mlps = find_mlps(make_pico_model("mixtral"))
+    assert {plan.width_after for plan in plan_layers(mlps, ratio=0.4)} == {16}  # 12.8
+    with pytest.raises(ModelError, match=r"width of 5 does not suit layers.0.mlp.experts\[0\]"):
+        plan_layers(mlps, width=5)
+
+
+def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
+    for kind in ("gpt2", "mixtral"):
+        model = make_pico_model(kind)
+        fuse(model)
+        copies = [copy.deepcopy(model), copy.deepcopy(model)]
+        for one in copies:
+            edgefuse.fold(one)
+            assert distance(one, model, kind) < 1e-5
+        assert len(edgefuse.multiplicities(model)) == LAYERS
+
+
+def test_a_record_of_the_first_schema_is_read(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    record = compress(plan_compression(str(pico_model("bert")), layers="1"), tmp_path / "fused")
+    raw = json.loads((tmp_path / "fused" / RECORD).read_text()) | {"schema_version": 1}
+    for layer in raw["layers"]:
+        name = layer.pop("name")
+        layer |= {"up": f"{name}.intermediate.dense", "down": f"{name}.output.dense"}
+        layer["cluster_sizes"] = [int(size) for size in layer.pop("multiplicities")]
+        del layer["expert"], layer["kind"]
+    (tmp_path / "fused" / RECORD).write_text(json.dumps(raw))
+    assert read_record(tmp_path / "fused") == record
+    assert record.schema_version == SCHEMA_VERSION
+    assert len(edgefuse.multiplicities(edgefuse.from_pretrained(tmp_path / "fused"))) == 1
+
+    del raw["layers"][0]["up"]
+    (tmp_path / "fused" / RECORD).write_text(json.dumps(raw))
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_record(tmp_path / "fused")
