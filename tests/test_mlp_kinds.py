@@ -4,27 +4,34 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import install, parameters
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import MLP, find_mlps
-from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse.compression.plan import plan_layers
+from edgefuse.compression.stored import stored_layouts
 from edgefuse.compression.verify import verify
 from edgefuse.models.compressed import save_compressed
-from edgefuse.models.load import find_source, load_config, load_model, quiet
-from edgefuse.models.record import RECORD, SCHEMA_VERSION, read_record
+from edgefuse.models.load import quiet
+from edgefuse.models.record import (
+    RECORD,
+    SCHEMA_VERSION,
+    CompressionRecord,
+    LayerRecord,
+    read_record,
+)
 from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import (
@@ -44,7 +51,6 @@ from tests.pico_models import (
     pico_model as make_pico_model,
 )
 
-METHOD = find_method("mlp-fusion")
 EVERY_KIND = pytest.mark.parametrize("kind", ALL_KINDS)
 SIZES = [9, 7, 5, 4, 3, 2, 1, 1]
 
@@ -79,8 +85,43 @@ def distance(a: nn.Module, b: nn.Module, kind: str) -> float:
         return float((hidden_states(a, kind) - hidden_states(b, kind)).abs().max())
 
 
-def fuse(model: nn.Module, width: int | None = None) -> None:
-    fuse_model(model, plan_layers(find_mlps(model), width=width), METHOD)
+def fuse(model: nn.Module, **request: object) -> CompressionRecord:
+    """Fuse in place, by whatever means, and tell as `compress` would."""
+    plans = plan_layers(find_mlps(model), **request)
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
+    chosen = [mlps[plan.layer, plan.expert] for plan in plans]
+    before = sum(parameter.numel() for parameter in model.parameters())
+    widths = {(plan.layer, plan.expert): plan.width_after for plan in plans}
+    even = even_widths(model, [widths.get(key, mlp.width) for key, mlp in mlps.items()])
+    fused = [
+        merge(m.layer_view().neurons, p.width_after) for m, p in zip(chosen, plans, strict=True)
+    ]
+    install(chosen, fused)
+    return CompressionRecord(
+        method="merge",
+        paper="none",
+        source="pico",
+        architecture=type(model).__name__,
+        seed=0,
+        even=even is not None,
+        parameters_before=before,
+        parameters_after=sum(parameter.numel() for parameter in model.parameters()),
+        layers=[
+            LayerRecord(**vars(plan), multiplicities=one.multiplicity.tolist())
+            for plan, one in zip(plans, fused, strict=True)
+        ],
+    )
+
+
+def merge(neurons: Neurons, width: int) -> FusedNeurons:
+    """Merge the neurons that are equal, and then any, until `width` are left."""
+    points = torch.cat([neurons.rows(), neurons.down.T], dim=1).double()
+    _, labels = points.unique(dim=0, return_inverse=True)
+    members = torch.nn.functional.one_hot(labels % width, width).double()
+    sizes = members.sum(dim=0)
+    means = (members.T @ points / sizes.clamp(min=1)[:, None]).float()
+    rows = neurons.rows().shape[1]
+    return FusedNeurons(neurons.with_rows(means[:, :rows], means[:, rows:].T), sizes.float())
 
 
 def train(model: nn.Module, kind: str) -> None:
@@ -125,6 +166,36 @@ def test_the_description_of_an_empty_model_reads_the_weights_of_a_full_one(kind:
 
 
 @EVERY_KIND
+def test_files_are_read_and_written_without_the_model(
+    kind: str, pico_model: Callable[..., Path]
+) -> None:
+    model = make_pico_model(kind)
+    with torch.device("meta"):
+        mlps = find_mlps(type(model)(model.config))
+    tensors = load_file(pico_model(kind) / "model.safetensors")
+    layouts = stored_layouts(mlps, tensors.keys())
+    stored = [replace(mlp, layout=one) for mlp, one in zip(mlps, layouts, strict=True)]
+    views = [mlp.read(tensors.__getitem__) for mlp in stored]
+    for ours, theirs in zip(views, find_mlps(model), strict=True):
+        assert torch.equal(ours.neurons.rows(), theirs.layer_view().neurons.rows())
+        assert torch.equal(ours.neurons.down, theirs.layer_view().neurons.down)
+    same = [FusedNeurons(view.neurons, torch.ones(view.neurons.width)) for view in views]
+    written = write_neurons(layouts, same, folded=True)
+    assert len(written) >= 2
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in written.items())
+
+
+def test_files_may_name_the_model_under_its_head_without_a_prefix() -> None:
+    config = make_pico_model("gpt2").config
+    with torch.device("meta"):
+        mlps = find_mlps(transformers.GPT2LMHeadModel(config))
+    names = make_pico_model("gpt2").state_dict().keys()
+    assert stored_layouts(mlps, names) == [mlp.layout for mlp in find_mlps(make_pico_model("gpt2"))]
+    with pytest.raises(ModelError, match=r"files lack the tensor transformer.h.0.mlp.c_fc.bias"):
+        stored_layouts(mlps, [])
+
+
+@EVERY_KIND
 def test_what_is_read_is_written_back_as_it_was(kind: str) -> None:
     model = make_pico_model(kind)
     mlps = find_mlps(model)
@@ -140,8 +211,9 @@ def test_duplicated_neurons_fuse_exactly_and_learn_alike_under_adam(kind: str) -
     original = make_pico_model(kind)
     duplicate_neurons(original, SIZES)
     original.double()
+    original.config._experts_implementation = "eager"  # the other takes no float64
     fused = copy.deepcopy(original)
-    fuse(fused, len(SIZES))
+    fuse(fused, width=len(SIZES))
     for multiplicity in edgefuse.multiplicities(fused).values():
         assert multiplicity.shape[-1] == len(SIZES)
         assert (multiplicity > 0).all()
@@ -175,7 +247,7 @@ def test_what_trains_is_every_matrix_and_bias_and_no_multiplicity(kind: str) -> 
     model = make_pico_model(kind)
     before = sum(parameter.numel() for parameter in model.parameters())
     plans = plan_layers(find_mlps(model))
-    fuse_model(model, plans, METHOD)
+    fuse(model)
     training = parameters(find_mlps(model))
     assert sum(parameter.numel() for parameter in training) == sum(
         plan.parameters_after for plan in plans
@@ -188,44 +260,52 @@ def test_what_trains_is_every_matrix_and_bias_and_no_multiplicity(kind: str) -> 
 
 @EVERY_KIND
 def test_plain_transformers_and_edgefuse_load_even_widths_with_the_same_outputs(
-    kind: str, pico_model: Callable[..., Path], tmp_path: Path
+    kind: str, tmp_path: Path
 ) -> None:
-    record = compress(plan_compression(str(pico_model(kind))), tmp_path / "fused")
+    model = make_pico_model(kind)
+    before = {mlp.width for mlp in find_mlps(model)}
+    record = fuse(model)
     assert record.even
-    ours = edgefuse.from_pretrained(tmp_path / "fused")
+    save_compressed(tmp_path, model, None, record)
+    ours = edgefuse.from_pretrained(tmp_path)
     with quiet():
-        theirs = transformers.AutoModel.from_pretrained(tmp_path / "fused")
-    assert {mlp.width * 4 for mlp in find_mlps(theirs)} == {
-        mlp.width for mlp in find_mlps(make_pico_model(kind))
-    }
-    assert edgefuse.multiplicities(ours)
+        theirs = transformers.AutoModel.from_pretrained(tmp_path)
+    assert {mlp.width * 4 for mlp in find_mlps(theirs)} == before
+    assert edgefuse.multiplicities(ours).keys() == edgefuse.multiplicities(model).keys()
+    for name, multiplicity in edgefuse.multiplicities(ours).items():
+        assert torch.equal(multiplicity, edgefuse.multiplicities(model)[name])
     assert distance(ours, theirs, kind) < 1e-5
-    assert distance(ours, fused_in_memory(pico_model(kind)), kind) < 1e-5
+    assert distance(ours, model, kind) < 1e-5
 
 
 @EVERY_KIND
 @pytest.mark.parametrize("width", [5, 1])
-def test_uneven_widths_round_trip(
-    kind: str, width: int, pico_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    layers = "0" if kind == "albert" else "1"
-    if any(mlp.stack and mlp.layer == 1 for mlp in find_mlps(make_pico_model(kind))):
+def test_uneven_widths_round_trip(kind: str, width: int, tmp_path: Path) -> None:
+    model = make_pico_model(kind)
+    layer = 0 if kind == "albert" else 1
+    if any(mlp.stack and mlp.layer == layer for mlp in find_mlps(model)):
         width = {5: 24, 1: 8}[width]
-    plan = plan_compression(str(pico_model(kind)), layers=layers, width=width)
-    record = compress(plan, tmp_path / "fused")
+    record = fuse(model, layers=str(layer), width=width)
     assert record.even == (kind in ("albert", "qwen2_moe"))  # the latter's layer 1 is dense
-    found = edgefuse.from_pretrained(tmp_path / "fused")
-    assert type(found) is type(make_pico_model(kind))
-    expected = fused_in_memory(pico_model(kind), layers=layers, width=width)
-    assert [mlp.width for mlp in find_mlps(found)] == [mlp.width for mlp in find_mlps(expected)]
-    assert distance(found, expected, kind) < 1e-5
+    save_compressed(tmp_path, model, None, record)
+    found = edgefuse.from_pretrained(tmp_path)
+    assert type(found) is type(model)
+    assert [mlp.width for mlp in find_mlps(found)] == [mlp.width for mlp in find_mlps(model)]
+    assert {mlp.width for mlp in find_mlps(found) if mlp.layer == layer} == {width}
+    assert distance(found, model, kind) < 1e-5
 
 
-def fused_in_memory(directory: Path, **request: object) -> nn.Module:
-    source = find_source(str(directory))
-    model = load_model(source, load_config(source))
-    fuse_model(model, plan_layers(find_mlps(model), **request), METHOD)
-    return model
+@EVERY_KIND
+def test_every_kind_is_compressed_from_one_directory_into_another(
+    kind: str, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    plan = plan_compression(str(pico_model(kind)), ratio=0.5)
+    record = compress(plan, tmp_path / "fused")
+    assert len(record.layers) == MLPS[kind]
+    model = edgefuse.from_pretrained(tmp_path / "fused")
+    assert sum(parameter.numel() for parameter in model.parameters()) == record.parameters_after
+    assert record.parameters_after == plan.parameters_after
+    assert distance(model, make_pico_model(kind), kind) > 1e-3
 
 
 @EVERY_KIND
@@ -275,11 +355,9 @@ def test_names_say_which_layer_and_which_expert() -> None:
     assert [mlp.expert for mlp in mlps if "experts" in mlp.name] == 2 * list(range(EXPERTS))
 
 
-def test_an_output_bias_takes_the_place_of_the_old_and_is_saved(
-    pico_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    source, kind = pico_model("gpt2"), "gpt2"
-    record = compress(plan_compression(str(source), ratio=1), tmp_path / "fused")
+def test_an_output_bias_takes_the_place_of_the_old_and_is_saved(tmp_path: Path) -> None:
+    kind = "gpt2"
+    record = fuse(make_pico_model(kind), ratio=1)
     model = make_pico_model(kind)
     unfused = copy.deepcopy(model)
     mlps = find_mlps(model)
@@ -292,9 +370,8 @@ def test_an_output_bias_takes_the_place_of_the_old_and_is_saved(
         ],
     )
     assert distance(model, unfused, kind) > 1e-3
-    (tmp_path / "biased").mkdir()
-    save_compressed(tmp_path / "biased", model, None, record)
-    found = edgefuse.from_pretrained(tmp_path / "biased")
+    save_compressed(tmp_path, model, None, record)
+    found = edgefuse.from_pretrained(tmp_path)
     for mlp, bias in zip(find_mlps(found), biases, strict=True):
         assert torch.equal(mlp.layer_view().bias, bias)
 
@@ -311,16 +388,13 @@ def test_an_output_bias_takes_the_place_of_the_old_and_is_saved(
 def test_tied_embeddings_stay_tied_in_uneven_models(
     kind: str,
     auto: type,
-    pico_model: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     config = make_pico_model(kind).config
     config.tie_word_embeddings = True
-    with quiet():
-        auto.from_config(config).save_pretrained(tmp_path / "model")
-        pico_tokenizer(kind).save_pretrained(tmp_path / "model")
-    compress(plan_compression(str(tmp_path / "model"), layers="0", width=8), tmp_path / "fused")
-    model = edgefuse.from_pretrained(tmp_path / "fused", auto)
+    fused = auto.from_config(config)
+    save_compressed(tmp_path, fused, None, fuse(fused, layers="0", width=8))
+    model = edgefuse.from_pretrained(tmp_path, auto)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
@@ -377,22 +451,22 @@ def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
         assert len(edgefuse.multiplicities(model)) == LAYERS
 
 
-def test_a_record_of_the_first_schema_is_read(
-    pico_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    record = compress(plan_compression(str(pico_model("bert")), layers="1"), tmp_path / "fused")
-    raw = json.loads((tmp_path / "fused" / RECORD).read_text()) | {"schema_version": 1}
+def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    model = make_pico_model("bert")
+    record = fuse(model, layers="1")
+    save_compressed(tmp_path, model, None, record)
+    raw = json.loads((tmp_path / RECORD).read_text()) | {"schema_version": 1}
     for layer in raw["layers"]:
         name = layer.pop("name")
         layer |= {"up": f"{name}.intermediate.dense", "down": f"{name}.output.dense"}
         layer["cluster_sizes"] = [int(size) for size in layer.pop("multiplicities")]
         del layer["expert"], layer["kind"]
-    (tmp_path / "fused" / RECORD).write_text(json.dumps(raw))
-    assert read_record(tmp_path / "fused") == record
+    (tmp_path / RECORD).write_text(json.dumps(raw))
+    assert read_record(tmp_path) == record
     assert record.schema_version == SCHEMA_VERSION
-    assert len(edgefuse.multiplicities(edgefuse.from_pretrained(tmp_path / "fused"))) == 1
+    assert len(edgefuse.multiplicities(edgefuse.from_pretrained(tmp_path))) == 1
 
     del raw["layers"][0]["up"]
-    (tmp_path / "fused" / RECORD).write_text(json.dumps(raw))
+    (tmp_path / RECORD).write_text(json.dumps(raw))
     with pytest.raises(ModelError, match="cannot be read"):
-        read_record(tmp_path / "fused")
+        read_record(tmp_path)
