@@ -21,9 +21,10 @@ _SMALL_TABLE = 64
 
 
 def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any:
-    """Give g · (Φ(x) + x φ(x)), with u = x/√2: g/2 · (1 + erf(u) + 2/√π · u / exp(u²)).
+    """Give g · (Φ(x) + x φ(x)), with u = x/√2: g · ((1 + erf(u))/2 + u / exp(u²) / √π).
 
     Dividing by exp(u²) spares the negation, and where exp overflows the quotient is 0 as it should.
+    HardSigmoid halves and adds in one pass; erf stays within what it clips.
     """
     if approximate == "tanh":
         return _gelu_tanh_backward(grad_output, self)
@@ -31,9 +32,9 @@ def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any
     def body(emit: Emit, gradient: ir.Value, x: ir.Value) -> ir.Value:
         u = emit("Mul", x, math.sqrt(0.5))
         density = emit("Div", u, emit("Exp", emit("Mul", u, u)))
-        density = emit("Mul", density, 2 / math.sqrt(math.pi))
-        slope = emit("Add", emit("Add", density, emit("Erf", u)), 1.0)
-        return emit("Mul", emit("Mul", gradient, 0.5), slope)
+        density = emit("Mul", density, 1 / math.sqrt(math.pi))
+        distribution = emit("HardSigmoid", emit("Erf", u), alpha=0.5, beta=0.5)
+        return emit("Mul", gradient, emit("Add", density, distribution))
 
     return rowwise("gelu_backward", body, grad_output, self)
 
@@ -96,12 +97,11 @@ def embedding_backward(
         return op.MatMul(one_hot, rows)
     _, order = op.TopK(ids, op.Shape(ids), largest=0)
     rows = op.Cast(op.Gather(rows, order), to=ir.DataType.DOUBLE)
-    running = op.Pad(
-        op.CumSum(rows, op.Constant(value_int=0)), op.Constant(value_ints=[1, 0, 0, 0])
-    )
     tokens, _, _, counts = op.Unique(ids)
-    ends = op.CumSum(counts, op.Constant(value_int=0))
-    sums = op.Sub(op.Gather(running, ends), op.Gather(running, op.Sub(ends, counts)))
+    zero = op.Constant(value_int=0)
+    last = op.Sub(op.CumSum(counts, zero), op.Constant(value_int=1))
+    running = op.Gather(op.CumSum(rows, zero), last)
+    sums = op.Sub(running, op.Pad(running, op.Constant(value_ints=[1, 0, -1, 0])))
     table = op.ConstantOfShape(op.Constant(value_ints=[num_weights, hidden]))
     return op.ScatterND(
         table, op.Unsqueeze(tokens, [-1]), op.Cast(sums, to=ir.DataType.FLOAT), reduction="none"

@@ -65,8 +65,11 @@ def _add_gradient_norm(
         gradient = gradients[f"gradient.{name}"]
         assert gradient.shape is not None
         rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
-        if table_of_zeros(gradient) and (scatter := gradient.producer()):
-            gradient = scatter.inputs[2]
+        if (zeros := table_of_zeros(gradient)) is not None:
+            (scatter,) = zeros.outputs[0].consumers()
+            _, _, sums = scatter.inputs
+            assert sums is not None
+            gradient = sums
         if name in columns:
             gradient = recorder.op("Mul", [gradient, constant(name, columns[name])])
         if name not in weights and small:
