@@ -1,4 +1,4 @@
-"""AdamW over a block of elements, as ordinary ONNX operators."""
+"""AdamW over blocks of elements, as ordinary ONNX operators."""
 
 import onnx_ir as ir
 from onnx_ir import tape
@@ -26,25 +26,24 @@ def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
         eps = ε / c
         shrinkage = 1 − η · weight_decay, or 1
 
-    Every input but the scalars is of shape (elements,). Each is read by one element-wise operator
-    before the output of the same role is written, so that outputs may be bound to the memory of
-    the inputs.
+    Every input but the scalars is of shape (blocks, elements), and a Scan does block after block,
+    so that the dozen passes over one find it in the core's cache. Of a block, each input is read by
+    one element-wise operator before the output of the same role is written, so that outputs may be
+    bound to the memory of the inputs.
 
     Returns:
         A model with inputs `parameter`, `gradient`, `first_moment`, `second_moment` and `SCALARS`,
         outputs `new_parameter`, `new_first_moment` and `new_second_moment`.
     """
-    elements = ir.Shape(["elements"])
     float32 = ir.TensorType(ir.DataType.FLOAT)
 
-    def value(name: str, shape: ir.Shape) -> ir.Value:
-        return ir.Value(name=name, type=float32, shape=shape)
+    def value(name: str, *shape: str) -> ir.Value:
+        return ir.Value(name=name, type=float32, shape=ir.Shape(shape))
 
-    tensors = [
-        value(n, elements) for n in ("parameter", "gradient", "first_moment", "second_moment")
-    ]
-    scalars = [value(n, ir.Shape([])) for n in SCALARS]
-    parameter, gradient, first, second = tensors
+    roles = ("parameter", "gradient", "first_moment", "second_moment")
+    block = [value(f"block.{role}", "elements") for role in roles]
+    parameter, gradient, first, second = block
+    scalars = [value(name) for name in SCALARS]
     gradient_scale, step_size, eps, shrinkage = scalars
     recorder = tape.Tape()
 
@@ -59,18 +58,23 @@ def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
     new_second = op("Add", op("Mul", second, constant("beta2", beta2)), op("Mul", scaled, scaled))
     direction = op("Div", new_first, op("Add", op("Sqrt", new_second), eps))
     new_parameter = op("Sub", op("Mul", parameter, shrinkage), op("Mul", direction, step_size))
-    outputs = {
-        "new_parameter": new_parameter,
-        "new_first_moment": new_first,
-        "new_second_moment": new_second,
-    }
-    for name, output in outputs.items():
-        output.name, output.type, output.shape = name, float32, elements
-    graph = ir.Graph(
-        [*tensors, *scalars],
-        list(outputs.values()),
+    new = {"parameter": new_parameter, "first_moment": new_first, "second_moment": new_second}
+    for role, result in new.items():
+        result.name, result.type, result.shape = f"block.new_{role}", float32, parameter.shape
+    body = ir.Graph(
+        block,
+        list(new.values()),
         nodes=recorder.nodes,
         initializers=recorder.initializers,
+        name="block",
+    )
+    tensors = [value(role, "blocks", "elements") for role in roles]
+    outputs = [value(f"new_{role}", "blocks", "elements") for role in new]
+    attributes = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(tensors))]
+    graph = ir.Graph(
+        [*tensors, *scalars],
+        outputs,
+        nodes=[ir.Node("", "Scan", tensors, attributes, outputs=outputs)],
         opset_imports={"": OPSET},
         name="adamw",
     )
