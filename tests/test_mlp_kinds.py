@@ -23,6 +23,7 @@ from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.stored import stored_layouts
 from edgefuse.compression.verify import verify
+from edgefuse.fused import fused_mlps
 from edgefuse.models.compressed import save_compressed
 from edgefuse.models.load import quiet
 from edgefuse.models.record import (
@@ -332,6 +333,24 @@ def test_an_mlps_inputs_are_the_tokens_that_reach_it_and_are_no_padding(kind: st
     assert {layer for layer, _ in seen} == {mlp.layer for mlp in find_mlps(model)}
 
 
+def test_experts_that_are_called_one_by_one_show_what_they_are_called_with() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            expert = make_pico_model("llama").layers[0].mlp
+            self.experts = nn.ModuleList([expert, copy.deepcopy(expert)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.experts[1](x[:3])
+
+    model, seen = Layer(), []
+    mlps = find_mlps(model)
+    with watch_inputs(mlps, lambda mlp, x: seen.append((mlp.expert, x.shape))):
+        model(torch.ones(5, HIDDEN_SIZE))
+    assert [(mlp.layer, mlp.expert) for mlp in mlps] == [(0, 0), (0, 1)]
+    assert seen == [(1, (3, HIDDEN_SIZE))]
+
+
 @EVERY_KIND
 def test_a_weight_that_is_no_number_is_refused_with_the_layers_name(kind: str) -> None:
     model = make_pico_model(kind)
@@ -449,6 +468,25 @@ def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
             edgefuse.fold(one)
             assert distance(one, model, kind) < 1e-5
         assert len(edgefuse.multiplicities(model)) == LAYERS
+
+
+@EVERY_KIND
+def test_export_takes_unfused_models_and_fused_dense_ones(kind: str) -> None:
+    model = make_pico_model(kind)
+    assert fused_mlps(model) == []
+    fuse(model)
+    if kind in (*GATED, *MIXTURES[1:], "gpt2"):
+        with pytest.raises(ModelError, match=r"cannot be exported"):
+            fused_mlps(model)
+        return
+    tensors = model.state_dict()
+    names = fused_mlps(model)
+    assert len(names) == MLPS[kind]
+    for one in names:
+        (k,) = tensors[one.multiplicity].shape
+        assert tensors[one.up_weight].shape == (k, HIDDEN_SIZE)
+        assert tensors[one.down_weight].shape == (HIDDEN_SIZE, k)
+        assert one.up_bias is None or tensors[one.up_bias].shape == (k,)
 
 
 def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.mlp import MLP
 
@@ -15,10 +16,10 @@ See = Callable[[MLP, Tensor], None]
 def watch_inputs(mlps: Sequence[MLP], see: See) -> Iterator[None]:
     """Show every MLP's inputs while their model runs: the tokens that are not padding.
 
-    Padding is what the model's own `attention_mask` says (`decoder_attention_mask` for the
-    decoder's MLPs of an encoder-decoder model); without one every token counts. An expert sees
-    the tokens that the router sends it, and is not called when there are none. A layer that is
-    used many times over is called each time.
+    Padding is what the `attention_mask` (batch, sequence) says that the model is called with, by
+    name; for the decoder's MLPs of an encoder-decoder model the `decoder_attention_mask`. Without
+    one every token counts. An expert is shown the tokens that the router sends it, if any. A layer
+    that is used many times over (ALBERT) shows its inputs each time.
 
     Args:
         mlps: Of one model.
@@ -36,8 +37,9 @@ def watch_inputs(mlps: Sequence[MLP], see: See) -> Iterator[None]:
         hook = model.register_forward_pre_hook(masks.remember, with_kwargs=True)
         hooks.callback(hook.remove)
         for name, group in groups.items():
-            show = _shows_experts if group[0].expert is not None else _shows_all
-            hook = model.get_submodule(name).register_forward_pre_hook(show(group, masks, see))
+            watched = model.get_submodule(name)
+            show = _shows_all if isinstance(watched, nn.Linear | Conv1D) else _shows_experts
+            hook = watched.register_forward_pre_hook(show(group, masks, see))
             hooks.callback(hook.remove)
         yield
 
@@ -64,9 +66,11 @@ class _Masks:
 
 
 def _watched(mlp: MLP) -> str:
-    """The module whose inputs tell: the container that the router calls, or the projection."""
+    """The module whose inputs tell: what the router calls for all experts, or the projection."""
     if mlp.expert is not None:
-        return mlp.name.rpartition("[")[0] or mlp.name.rpartition(".")[0]
+        container = mlp.name.rpartition("[")[0] or mlp.name.rpartition(".")[0]
+        if type(mlp.model.get_submodule(container)) not in (nn.ModuleList, nn.ModuleDict):
+            return container
     return mlp.layout.up.name.rpartition(".")[0]
 
 

@@ -110,8 +110,9 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
 
 def _layer_name(name: str) -> str:
     """Up to the last index, so that a shared expert is in the layer of those beside it."""
-    match = re.match(r"(.*\.\d+)(\.|$)", re.sub(r"\.experts\b.*", "", name))
-    return match[1] if match else name
+    outside = re.sub(r"(^|\.)experts\b.*", "", name)
+    match = re.match(r"(.*\.\d+)(\.|$)", outside)
+    return match[1] if match else outside
 
 
 def _find(model: nn.Module) -> Iterator[MLP]:
