@@ -34,7 +34,7 @@ from edgefuse.models.record import (
     read_record,
 )
 from edgefuse.models.widths import even_widths
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import InputError, ModelError
 from tests.pico_models import (
     ALL_KINDS,
     ENCODER_DECODERS,
@@ -455,6 +455,9 @@ def test_a_model_without_mlps_that_we_know_is_refused() -> None:
 def test_widths_of_stacked_experts_are_aligned() -> None:
     mlps = find_mlps(make_pico_model("mixtral"))
     assert {plan.width_after for plan in plan_layers(mlps, ratio=0.4)} == {16}  # 12.8
+    assert {plan.width_after for plan in plan_layers(mlps, ratio=0.04)} == {8}  # 1.28
+    with pytest.raises(InputError, match=r"ratio of 0.01 leaves nothing"):
+        plan_layers(mlps, ratio=0.01)
     with pytest.raises(ModelError, match=r"width of 5 does not suit layers.0.mlp.experts\[0\]"):
         plan_layers(mlps, width=5)
 

@@ -71,8 +71,9 @@ def plan_layer(mlp: MLP, width: int) -> LayerPlan:
 
 
 def nearest_width(mlp: MLP, width: float) -> int:
-    """The width nearest to `width` that suits an MLP; 0 where that is nothing."""
-    return min(mlp.width, mlp.width_step * round(width / mlp.width_step))
+    """The width nearest to `width` that suits an MLP; 0 only where `width` rounds to 0."""
+    steps = max(round(width / mlp.width_step), min(1, round(width)))
+    return min(mlp.width, steps * mlp.width_step)
 
 
 def parameter_count(mlp: MLP, width: int) -> int:
@@ -138,7 +139,7 @@ def _width(mlp: MLP, ratio: float | None, width: int | None) -> int:
             f"A width of {width} is above the model's own, {mlp.width}",
             f"Give a --width of 1 to {mlp.width}",
         )
-    if width % mlp.width_step:
+    if width % mlp.width_step and width != mlp.width:
         raise ModelError(
             f"A width of {width} does not suit {mlp.name}, whose experts lie in one stack",
             f"Give a multiple of {mlp.width_step}, or a --ratio",
