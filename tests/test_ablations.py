@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgefuse.compression.ablations.clustering import clustering, misfit
-from edgefuse.compression.ablations.low_rank import LowRankLinear, fold, install
-from edgefuse.compression.ablations.mmd import mmd
-from edgefuse.compression.ablations.prune import prune, prune_activation
-from edgefuse.compression.ablations.random import INITIALIZER_RANGE, random
-from edgefuse.compression.ablations.sketch import sketch, sketch_top
-from edgefuse.compression.ablations.svd import factorise, rank_at_width, svd
+from edgefuse.compression.methods.clustering import clustering, misfit
+from edgefuse.compression.methods.low_rank import LowRankLinear, fold, install
+from edgefuse.compression.methods.mmd import mmd
+from edgefuse.compression.methods.prune import prune, prune_activation
+from edgefuse.compression.methods.random import INITIALIZER_RANGE, random
+from edgefuse.compression.methods.sketch import sketch, sketch_top
+from edgefuse.compression.methods.svd import factorise, rank_at_width, svd
 from edgefuse.compression.neurons import Activation, FusedNeurons, Layer, Neurons
 from edgefuse_devices.errors import InputError
 
@@ -148,7 +148,7 @@ def _kept(fused: FusedNeurons, neurons: Neurons) -> set[int]:
 
 
 def test_pruning_by_activation_is_the_root_mean_square_times_the_norm(monkeypatch) -> None:
-    monkeypatch.setattr("edgefuse.compression.ablations.prune._TOKENS_AT_ONCE", 16)  # of 50
+    monkeypatch.setattr("edgefuse.compression.methods.prune._TOKENS_AT_ONCE", 16)  # of 50
     layer = make("gated", F.silu)
     assert layer.inputs is not None
     hidden = layer.neurons.hidden(layer.inputs, F.silu)
@@ -212,7 +212,7 @@ SIZES = [9, 7, 4, 2, 1, 1]
 )
 def test_root_n_is_exact_on_duplicated_neurons_where_it_fits(kind, activation) -> None:
     layer = duplicated(make(kind, activation), SIZES)
-    assert misfit(layer) is None
+    assert misfit(layer.activation, gated=layer.neurons.gate is not None) is None
     fused = clustering(layer, len(SIZES), 0)
     torch.testing.assert_close(output_as(fused, layer), output_of(layer), rtol=1e-4, atol=1e-5)
     assert torch.equal(fused.multiplicity, torch.ones(len(SIZES)))
@@ -221,7 +221,7 @@ def test_root_n_is_exact_on_duplicated_neurons_where_it_fits(kind, activation) -
 @pytest.mark.parametrize("activation", [F.gelu, F.silu, torch.tanh, lambda z: F.relu(z).square()])
 def test_root_n_says_that_it_does_not_fit_other_activations(activation) -> None:
     layer = duplicated(make("dense", activation), SIZES)
-    assert "ReLU only" in (misfit(layer) or "")
+    assert "ReLU only" in (misfit(layer.activation, gated=layer.neurons.gate is not None) or "")
     fused = output_as(clustering(layer, len(SIZES), 0), layer)
     assert (fused - output_of(layer)).norm() > 0.01 * output_of(layer).norm()
 
@@ -259,7 +259,7 @@ def discrepancy(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [50, 1024])
 def test_mmd_falls_well_below_that_of_random_neurons(kind, batch, monkeypatch) -> None:
-    monkeypatch.setattr("edgefuse.compression.ablations.mmd._BATCH", batch)
+    monkeypatch.setattr("edgefuse.compression.methods.mmd._BATCH", batch)
     layer = make(kind, count=200)
     points = as_points(layer.neurons)
     for seed in range(3):
@@ -372,7 +372,7 @@ def test_features_and_their_readout_are_the_output() -> None:
     torch.testing.assert_close(
         F.linear(features, low_rank.down.left, layer.bias), output_as(low_rank, layer)
     )
-    other = low_rank.with_output(torch.zeros(P, low_rank.rank), torch.ones(P))
+    other = low_rank.with_readout(torch.zeros(P, low_rank.rank), torch.ones(P))
     assert torch.equal(output_as(other, layer), torch.ones(50, P))
 
 

@@ -31,8 +31,19 @@ def compress(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help='Text to measure each layer\'s output error on: JSONL with "text", or .txt.'
+            help='Text to fit the narrow MLPs to: JSONL with "text", or .txt. A tenth is held out '
+            "to measure errors on."
         ),
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            help="Fit each MLP's output to the original's on the text.  [default: as the method]"
+        ),
+    ] = None,
+    tune_text: Annotated[
+        Path | None,
+        typer.Option(help="Text to teach each narrow MLP on, layer by layer; needs no labels."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the clustering.")] = 0,
     revision: Annotated[
@@ -58,7 +69,7 @@ def compress(
     from edgefuse.compression import compress as core
     from edgefuse.compression.methods import find_method
 
-    find_method(method)
+    chosen = find_method(method)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:
         _show_plan(plan, as_json=as_json)
@@ -67,9 +78,11 @@ def compress(
         record = core.compress(
             plan,
             output,
-            method=method,
+            method=chosen,
             seed=seed,
             calibration=calibration,
+            refit=refit,
+            tune_text=tune_text,
             overwrite=overwrite,
             on_layer=advance,
         )

@@ -1,141 +1,155 @@
-"""Calibration text, and what fusing does to a block's output on it."""
+"""Text that compression sees, and what reaches each MLP while the model reads it."""
 
+import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse_devices.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_TEXTS = 512
 MAX_TOKENS = 128
+"""Of a text; what is longer is cut."""
+
+_TOKENS = 1 << 16  # of all texts: more no longer helps
+_BYTES = 2 << 30  # of all inputs together
+_HELD_OUT_TOKENS = 1 << 13
 _BATCH_SIZE = 16
+_SHUFFLED_BATCHES = 32  # within which texts of like length are put together
 
 
-class _Row(msgspec.Struct):
-    text: str
+@dataclass(frozen=True)
+class Texts:
+    """Calibration text in two parts.
+
+    Attributes:
+        seen: What methods, refit and tuning may look at.
+        held_out: What only the errors are measured on, every tenth.
+    """
+
+    seen: Sequence[str]
+    held_out: Sequence[str]
 
 
-def read_texts(path: Path) -> list[str]:
-    """Read the first `MAX_TEXTS` texts of a file, blank lines skipped.
-
-    Args:
-        path: JSONL whose rows have a `text`, or `.txt` with a text per line.
+def split_texts(texts: Sequence[str]) -> Texts:
+    """Hold out every tenth text, and at least one.
 
     Raises:
-        DataError: No such file, a row that is broken or has no text (file and line), or no text
-            at all.
+        DataError: There are fewer than two.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    if len(texts) < 2:
         raise DataError(
-            f"{path} cannot be read: {reason}", "Give a .jsonl or .txt file of example texts"
-        ) from error
-    plain = path.suffix == ".txt"
-    texts: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        text = line if plain or not line.strip() else _text_of_row(line, path, number)
-        if text.strip():
-            texts.append(text)
-        if len(texts) == MAX_TEXTS:
-            break
-    if not texts:
-        raise DataError(f"{path} has no text", "Give a .jsonl or .txt file of example texts")
-    return texts
-
-
-def _text_of_row(line: str, path: Path, number: int) -> str:
-    try:
-        return msgspec.json.decode(line, type=_Row).text
-    except msgspec.DecodeError as error:
-        raise DataError(
-            f'{path}, line {number} is no row with a "text": {error}',
-            'Write each row as {"text": "…"}',
-        ) from error
+            "One calibration text is too few: errors are measured on texts that the fit has "
+            "not seen",
+            "Give at least two, better some thousands",
+        )
+    step = min(10, len(texts))
+    held_out = set(range(step - 1, len(texts), step))
+    return Texts(
+        [text for index, text in enumerate(texts) if index not in held_out],
+        [texts[index] for index in sorted(held_out)],
+    )
 
 
 @torch.no_grad()
-def output_errors(
+def collect_inputs(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     mlps: Sequence[MLP],
-    fused: Sequence[FusedNeurons],
     texts: Sequence[str],
-) -> list[float]:
-    """‖y_fused − y‖ / ‖y‖ of each MLP, over all tokens that are not padding.
+    *,
+    held_out: bool = False,
+) -> list[Tensor]:
+    """Run the model over texts and keep what its MLPs are given.
 
-    y is the MLP's output before the residual. Both sides see the *unfused* model's hidden
-    states, so that no layer is charged for another's error.
+    Texts come in a random order that is always the same, until there are 65,536 tokens (8,192 of
+    held-out text) or 2 GiB of inputs; each is cut after `MAX_TOKENS` tokens.
 
     Args:
         model: Unfused, in evaluation mode.
         tokenizer: The model's.
-        mlps: Those to measure.
-        fused: What would take each one's place.
-        texts: Calibration texts; each is cut after `MAX_TOKENS` tokens.
+        mlps: Of that model.
+        texts: To read.
+        held_out: Whether it is for errors, which need fewer tokens.
 
     Returns:
-        One for each MLP.
+        For each MLP its inputs (n, p), without padding; an expert's are those that the router
+        sends it, perhaps none.
     """
-    meters = {
-        (mlp.layer, mlp.expert): _Meter(mlp.layer_view(), one)
-        for mlp, one in zip(mlps, fused, strict=True)
-    }
-    with watch_inputs(mlps, lambda mlp, inputs: meters[mlp.layer, mlp.expert].see(inputs)):
+    kept: dict[tuple[int, int | None, str], list[Tensor]] = {_key(mlp): [] for mlp in mlps}
+    size = 0
+
+    def keep(mlp: MLP, inputs: Tensor) -> None:
+        nonlocal size
+        kept[_key(mlp)].append(inputs.float())
+        size += inputs.numel() * 4
+
+    tokens = 0
+    with watch_inputs(mlps, keep):
         for batch in _batches(model, tokenizer, texts):
             model(**batch)
-    return [meter.relative_error() for meter in meters.values()]
+            tokens += int(batch["attention_mask"].sum())
+            if tokens >= (_HELD_OUT_TOKENS if held_out else _TOKENS) or size >= _BYTES:
+                break
+    return [torch.cat(kept.pop(_key(mlp)) or [torch.zeros(0, mlp.hidden_size)]) for mlp in mlps]
+
+
+def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:
+    """Refuse text that does not determine a fit of `width` neurons: two tokens a neuron.
+
+    Raises:
+        DataError: It has fewer; the message says how many rows would do.
+    """
+    wanted = 2 * width
+    if mlp.expert is None and len(inputs) < wanted:
+        rows = -(-wanted * texts // max(1, len(inputs)))
+        raise DataError(
+            f"The calibration text has {len(inputs)} tokens, too few to fit the {width} neurons "
+            f"of {mlp.name}",
+            f"Give at least {rows + rows // 5} rows of such text, better some thousands",
+        )
+
+
+def _key(mlp: MLP) -> tuple[int, int | None, str]:
+    return mlp.layer, mlp.expert, mlp.name
 
 
 def _batches(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
     longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
-    by_length = sorted(texts, key=len)  # less padding
-    for start in range(0, len(texts), _BATCH_SIZE):
-        yield dict(
-            tokenizer(
-                by_length[start : start + _BATCH_SIZE],
-                padding=True,
-                truncation=True,
-                max_length=longest,
-                return_tensors="pt",
-            )
-        )
+    padding = tokenizer.pad_token_id or 0
+    shuffled = random.Random(0).sample(texts, len(texts))  # noqa: S311 - no secret
+    for batch in _of_like_length(shuffled):
+        encoded = tokenizer(batch, truncation=True, max_length=longest)["input_ids"]
+        token_ids = [torch.tensor(ids) for ids in encoded if ids]
+        if not token_ids:
+            continue
+        mask = pad_sequence([torch.ones_like(ids) for ids in token_ids], batch_first=True)
+        padded = pad_sequence(token_ids, batch_first=True, padding_value=padding)
+        inputs = {"input_ids": padded, "attention_mask": mask}
+        if model.config.is_encoder_decoder:
+            inputs |= {"decoder_input_ids": padded, "decoder_attention_mask": mask}
+        yield {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
+
+def _of_like_length(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Batches in the order of texts, roughly: less padding, and any part of them is a sample."""
+    step = _BATCH_SIZE * _SHUFFLED_BATCHES
+    for start in range(0, len(texts), step):
+        part = sorted(texts[start : start + step], key=len)
+        batches = [part[index : index + _BATCH_SIZE] for index in range(0, len(part), _BATCH_SIZE)]
+        yield from random.Random(start).sample(batches, len(batches))  # noqa: S311 - no secret
 
 
 def _positions(model: "PreTrainedModel") -> int:
     # RoBERTa's positions start behind the padding index; 2 fewer suit every architecture.
-    return int(getattr(model.config, "max_position_embeddings", MAX_TOKENS + 2)) - 2
-
-
-class _Meter:
-    """Sums squares over the calls of one MLP, of which ALBERT's has one per layer."""
-
-    def __init__(self, layer: Layer, fused: FusedNeurons) -> None:
-        self.layer = layer
-        self.fused = fused
-        self.difference = 0.0
-        self.total = 0.0
-
-    def see(self, inputs: Tensor) -> None:
-        neurons, activation = self.layer.neurons, self.layer.activation
-        y = F.linear(neurons.hidden(inputs, activation), neurons.down, self.layer.bias)
-        y_fused = self.fused.output(inputs, activation, self.layer.bias)
-        self.difference += float((y_fused - y).double().square().sum())
-        self.total += float(y.double().square().sum())
-
-    def relative_error(self) -> float:
-        return float((self.difference / self.total) ** 0.5) if self.total else 0.0
+    return int(getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS + 2) - 2

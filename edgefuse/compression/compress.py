@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.compression.calibration import read_texts
+from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.methods import Method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import LayerPlan, plan_layers
+from edgefuse.compression.recipe import Recipe
+from edgefuse.compression.verify import verify
 from edgefuse.models.compressed import save_compressed
 from edgefuse.models.load import (
     ModelSource,
@@ -23,7 +25,8 @@ from edgefuse.models.load import (
 )
 from edgefuse.models.record import RECORD, CompressionRecord, read_record
 from edgefuse.models.widths import even_widths
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_runtime.dataset import read_texts
 from edgefuse_runtime.output import new_directory
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
@@ -97,9 +100,11 @@ def compress(
     plan: CompressionPlan,
     output: Path,
     *,
-    method: str = "mlp-fusion",
+    method: Method,
     seed: int = 0,
     calibration: Path | None = None,
+    refit: bool | None = None,
+    tune_text: Path | None = None,
     overwrite: bool = False,
     on_layer: Callable[[], None] = lambda: None,
 ) -> CompressionRecord:
@@ -110,7 +115,10 @@ def compress(
         output: The directory to make.
         method: One of `edgefuse.compression.methods`.
         seed: Same seed, same machine: same bytes.
-        calibration: Text to measure each block's output error on; JSONL with `text`, or .txt.
+        calibration: Text for the method and the refit to look at, JSONL with `text` or .txt;
+            errors are measured on every tenth, which they do not see.
+        refit: Fit each output to the original's; None for as the method does.
+        tune_text: Text for the tuning stage; it stands in for `calibration` too.
         overwrite: Replace a compressed model that is there.
         on_layer: Called after each fused layer.
 
@@ -120,37 +128,62 @@ def compress(
     Raises:
         InputError: The method, the model, the calibration text or the output folder do not hold.
     """
-    chosen = find_method(method)
-    texts = read_texts(calibration) if calibration else []
+    texts_file = calibration or tune_text
+    texts = split_texts(read_texts(texts_file)) if texts_file else None
+    tune_texts = read_texts(tune_text) if tune_text and tune_text != texts_file else []
+    if refit and texts is None:
+        raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
+    _check_fit(method, plan)
+    recipe = Recipe(
+        method=method,
+        refits=texts is not None and (method.refits if refit is None else refit),
+        tunes=tune_text is not None,
+        seed=seed,
+    )
     needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
         torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
         model = load_model(plan.source, plan.config)
+        verify(model, find_mlps(model))
         layers = fuse_model(
             model,
             plan.layers,
-            chosen,
-            seed=seed,
+            recipe,
             tokenizer=tokenizer,
-            calibration=texts,
+            texts=texts,
+            tune_texts=tune_texts,
             on_layer=on_layer,
         )
         record = CompressionRecord(
-            method=chosen.name,
-            paper=chosen.paper,
+            method=method.name,
+            paper=method.paper,
             source=plan.source.label,
             revision=plan.source.revision,
             architecture=type(model).__name__,
             seed=seed,
-            even=plan.even,
+            even=plan.even or all(layer.kind == "low-rank" for layer in layers),
             parameters_before=plan.parameters_before,
             parameters_after=_count(model),
-            calibration_texts=len(texts),
+            refitted=recipe.refits,
+            tuned=recipe.tunes,
+            calibration_texts=len(texts.seen) if texts else 0,
+            held_out_texts=len(texts.held_out) if texts else 0,
             layers=list(layers),
         )
         save_compressed(folder, model, tokenizer, record)
     return record
+
+
+def _check_fit(method: Method, plan: CompressionPlan) -> None:
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(empty_model(plan.config))}
+    for layer in plan.layers:
+        reason = method.misfit(mlps[layer.layer, layer.expert])
+        if reason is not None:
+            raise InputError(
+                f"The method {method.name} does not suit {layer.name}: {reason}",
+                "Choose another --method",
+            )
 
 
 def _count(model: PreTrainedModel) -> int:

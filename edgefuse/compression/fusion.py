@@ -1,13 +1,19 @@
-"""Fuse the MLP blocks of a model."""
+"""Fuse the MLPs of a model that is in memory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgefuse.compression.calibration import output_errors
+from torch import Tensor
+
+from edgefuse.compression.calibration import Texts, check_enough, collect_inputs
+from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
-from edgefuse.compression.methods import Method
-from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.methods.low_rank import LowRank, install_all
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
+from edgefuse.compression.recipe import Recipe
 from edgefuse.models.record import LayerRecord
 
 if TYPE_CHECKING:
@@ -17,43 +23,80 @@ if TYPE_CHECKING:
 def fuse_model(
     model: "PreTrainedModel",
     layers: Sequence[LayerPlan],
-    method: Method,
+    recipe: Recipe,
     *,
-    seed: int = 0,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    calibration: Sequence[str] = (),
+    texts: Texts | None = None,
+    tune_texts: Sequence[str] = (),
     on_layer: Callable[[], None] = lambda: None,
 ) -> tuple[LayerRecord, ...]:
-    """Fuse blocks in place, P standalone.
+    """Fuse MLPs in place, P standalone.
 
     Args:
         model: Unfused, float32, in evaluation mode.
         layers: What `plan_layers` made for this model.
-        method: From `edgefuse.compression.methods`.
-        seed: Of the method.
-        tokenizer: The model's; needed with `calibration`.
-        calibration: Texts to measure each block's output error on.
-        on_layer: Called after each layer.
+        recipe: What is done to each MLP.
+        tokenizer: The model's; needed with texts.
+        texts: For the stages that look at text, and for the errors.
+        tune_texts: For the tuning stage, if not `texts.seen`.
+        on_layer: Called after each MLP.
 
     Returns:
-        A record for every fused block.
+        A record for every fused MLP.
+
+    Raises:
+        InputError: The method does not suit an MLP, or the text does not suffice.
     """
-    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
-    chosen = [mlps[plan.layer, plan.expert] for plan in layers]
-    fused = []
-    for mlp, plan in zip(chosen, layers, strict=True):
-        fused.append(method.fuse(mlp.layer_view().neurons, plan.width_after, seed))
-        on_layer()
-    errors: list[float] | None = None
-    if calibration:
+    found = {(mlp.layer, mlp.expert, mlp.name): mlp for mlp in find_mlps(model)}
+    mlps = [found[plan.layer, plan.expert, plan.name] for plan in layers]
+    seen: list[Tensor] = []
+    held_out: list[Tensor] = []
+    taught: list[Tensor] = []
+    if texts is not None:
         assert tokenizer is not None
-        errors = output_errors(model, tokenizer, chosen, fused, calibration)
-    install(chosen, fused)
-    return tuple(
-        LayerRecord(
-            **vars(plan),
-            multiplicities=one.multiplicity.tolist(),
-            output_error=errors[index] if errors else None,
+        seen = collect_inputs(model, tokenizer, mlps, texts.seen)
+        held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
+        if tune_texts:
+            taught = collect_inputs(model, tokenizer, mlps, tune_texts)
+    reduced = []
+    records = []
+    for index, (mlp, plan) in enumerate(zip(mlps, layers, strict=True)):
+        layer = mlp.layer_view()
+        if texts is not None:
+            check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
+            layer = replace(layer, inputs=seen[index])
+        one = recipe.reduce(
+            layer,
+            plan.width_after,
+            tune_inputs=taught[index] if taught else None,
         )
-        for index, (plan, one) in enumerate(zip(layers, fused, strict=True))
-    )
+        fidelity = measure_fidelity(layer, one, held_out[index]) if held_out else None
+        reduced.append(one)
+        records.append(_record(plan, mlp, one, fidelity))
+        on_layer()
+    _install(mlps, reduced)
+    return tuple(records)
+
+
+def _install(mlps: Sequence[MLP], reduced: Sequence[FusedNeurons | LowRank]) -> None:
+    fused = [
+        (mlp, one) for mlp, one in zip(mlps, reduced, strict=True) if isinstance(one, FusedNeurons)
+    ]
+    low_rank = [
+        (mlp, one) for mlp, one in zip(mlps, reduced, strict=True) if isinstance(one, LowRank)
+    ]
+    install([mlp for mlp, _ in fused], [one for _, one in fused])
+    install_all([mlp for mlp, _ in low_rank], [one for _, one in low_rank])
+
+
+def _record(
+    plan: LayerPlan, mlp: MLP, one: FusedNeurons | LowRank, fidelity: Fidelity | None
+) -> LayerRecord:
+    errors = vars(fidelity) if fidelity else {}
+    if isinstance(one, FusedNeurons):
+        return LayerRecord(**vars(plan), multiplicities=one.multiplicity.tolist(), **errors)
+    planned = vars(plan) | {
+        "width_after": plan.width_before,
+        "parameters_after": sum(t.numel() for t in one.parameters(mlp.layer_view().bias).values()),
+    }
+    return LayerRecord(**planned, kind="low-rank", rank=one.rank, **errors)

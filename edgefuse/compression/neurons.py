@@ -93,11 +93,35 @@ class FusedNeurons:
     multiplicity: Tensor
     output_bias: Tensor | None = None
 
+    @property
+    def readout(self) -> Tensor:
+        """What maps `features` to y, (p, k): `down`."""
+        return self.neurons.down
+
+    def features(self, inputs: Tensor, activation: Activation) -> Tensor:
+        """P ⊙ h, (…, k), of inputs (…, p)."""
+        return self.neurons.hidden(inputs, activation) * self.multiplicity
+
+    def with_readout(self, readout: Tensor, bias: Tensor | None) -> "FusedNeurons":
+        """The same with another `down` (p, k) and b2 (p,): what a refit gives."""
+        return replace(self, neurons=self.neurons.with_down(readout), output_bias=bias)
+
     def output(self, inputs: Tensor, activation: Activation, bias: Tensor | None) -> Tensor:
         """Map inputs (…, p) to y (…, p); `bias` (p,) is the block's own b2."""
-        hidden = self.neurons.hidden(inputs, activation) * self.multiplicity
         bias = bias if self.output_bias is None else self.output_bias
-        return F.linear(hidden, self.neurons.down, bias)
+        return F.linear(self.features(inputs, activation), self.readout, bias)
+
+    def parameters(self, bias: Tensor | None) -> dict[str, Tensor]:
+        """What trains, by name; `bias` (p,) is the block's own b2."""
+        bias = bias if self.output_bias is None else self.output_bias
+        tensors = {**vars(self.neurons), "output_bias": bias}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def with_parameters(self, parameters: dict[str, Tensor]) -> "FusedNeurons":
+        """The same with other tensors, of the names that `parameters` gave."""
+        tensors = dict(parameters)
+        bias = tensors.pop("output_bias", None)
+        return replace(self, neurons=Neurons(**tensors), output_bias=bias)
 
 
 @dataclass(frozen=True)
@@ -115,3 +139,8 @@ class Layer:
     activation: Activation
     bias: Tensor | None = None
     inputs: Tensor | None = None
+
+    def output(self, inputs: Tensor) -> Tensor:
+        """Map inputs (…, p) to y (…, p)."""
+        hidden = self.neurons.hidden(inputs, self.activation)
+        return F.linear(hidden, self.neurons.down, self.bias)

@@ -25,6 +25,8 @@ from transformers import (
 
 from edgefuse.compression.fused_linear import fold, unfold
 from edgefuse.compression.install import install, resize
+from edgefuse.compression.methods import low_rank
+from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.load import find_source, one_sentence, quiet
@@ -44,6 +46,7 @@ def save_compressed(
     """Write a fused model (P standalone; not changed) as a compressed model directory."""
     folded = copy.deepcopy(model)
     fold(folded)
+    low_rank.fold(folded)
     if record.even:
         widths = [mlp.width for mlp in find_mlps(folded)]
         for key, width in (even_widths(folded, widths) or {}).items():
@@ -128,6 +131,12 @@ def _fused_mlps(model: PreTrainedModel, record: CompressionRecord) -> list[tuple
 def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:
     """Divide P out of the weights and put it beside them."""
     pairs = _fused_mlps(model, record)
+    products = [(mlp, layer) for mlp, layer in pairs if layer.kind == "low-rank"]
+    low_rank.install_all(
+        [mlp for mlp, _ in products],
+        [factorise(mlp.layer_view().neurons, layer.rank or 1) for mlp, layer in products],
+    )
+    pairs = [(mlp, layer) for mlp, layer in pairs if layer.kind == "fused"]
     for _, group in groupby(pairs, key=lambda pair: pair[0].layout.down.name):
         mlps, layers = zip(*group, strict=True)
         install(mlps, [_fused(mlp, layer) for mlp, layer in zip(mlps, layers, strict=True)])

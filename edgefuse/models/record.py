@@ -21,13 +21,17 @@ class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         layer: Index from 0, bottom first.
         expert: Index from 0 within the layer; None for an MLP that every token passes.
         name: Of the module that held it, such as `model.layers.2.mlp.experts[5]`.
-        kind: What took its place: `fused`, a narrower MLP with multiplicities.
+        kind: What took its place: `fused`, a narrower MLP with multiplicities; or `low-rank`, the
+            MLP with each matrix as a product of two.
         width_before: I.
         width_after: k.
         parameters_before: Elements of its matrices and biases.
         parameters_after: The same at width k (P is a constant, not counted).
         multiplicities: P's diagonal, k numbers; the files have W2 multiplied by it.
-        output_error: ‖y_fused − y‖ / ‖y‖ of the block on calibration text, None without any.
+        rank: Of a `low-rank` one.
+        output_error: ‖y_fused − y‖ / ‖y‖ on held-out text, None without any.
+        sign_ntk_error: ‖K_fused − K‖ / ‖K‖ of its sign-NTK there: how it learns under Adam.
+        ntk_error: The same of its neural tangent kernel.
     """
 
     layer: int
@@ -38,8 +42,11 @@ class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     width_after: int
     parameters_before: int
     parameters_after: int
-    multiplicities: list[float]
+    multiplicities: list[float] = []
+    rank: int | None = None
     output_error: float | None = None
+    sign_ntk_error: float | None = None
+    ntk_error: float | None = None
 
 
 class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,7 +64,11 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         even: Its configuration says all widths, so that plain transformers loads the directory.
         parameters_before: Elements of all parameters of the model.
         parameters_after: The same, fused.
-        calibration_texts: Count of texts behind the output errors.
+        allocation: How widths were shared out: `even` or `sensitivity`.
+        refitted: The output was fitted to the original's on calibration text.
+        tuned: The layer-wise tuning stage followed.
+        calibration_texts: Count of texts that the method saw.
+        held_out_texts: Count of other texts, behind the errors.
         layers: The fused ones, bottom first.
     """
 
@@ -72,7 +83,11 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     even: bool
     parameters_before: int
     parameters_after: int
+    allocation: str = "even"
+    refitted: bool = False
+    tuned: bool = False
     calibration_texts: int = 0
+    held_out_texts: int = 0
     layers: list[LayerRecord]
 
 

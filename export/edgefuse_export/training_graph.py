@@ -47,7 +47,7 @@ def _add_gradient_norm(
     """
     weights, columns = {}, {}
     for block in fused:
-        reciprocal = 1 / np.maximum(multiplicities[block.multiplicity], 1)
+        reciprocal = 1 / _or_one(multiplicities[block.multiplicity])
         weights[block.up_weight] = reciprocal
         columns[block.down_weight] = np.sqrt(reciprocal)
         if block.up_bias is not None:
@@ -86,6 +86,11 @@ def _add_gradient_norm(
     norm.name = "gradient_norm"
     norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
     graph.outputs.insert(1, norm)
+
+
+def _or_one(multiplicity: np.ndarray) -> np.ndarray:
+    """P, 1 where it is 0: such a neuron has no gradient."""
+    return np.where(multiplicity > 0, multiplicity, 1)
 
 
 def _elements(value: ir.Value) -> float:

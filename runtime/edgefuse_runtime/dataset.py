@@ -67,6 +67,25 @@ def read_labels(path: Path) -> list[str]:
     return labels
 
 
+def read_texts(path: Path) -> list[str]:
+    """Read a file of texts whose labels, if any, do not matter.
+
+    Args:
+        path: A `.txt` file with a text a line, blank lines skipped; or JSON lines with a `text`.
+
+    Raises:
+        DataError: There is no such file, a row is broken or has no text, or there is no text.
+    """
+    if path.suffix == ".txt":
+        lines = [_decoded(line, f"{path}:{number}") for number, line in _numbered(_read(path))]
+        texts = [line for line in lines if line.strip()]
+    else:
+        texts = [_text(row, place) for place, row in _rows(path)]
+    if not texts:
+        raise DataError(f"{path} has no text", "Give a .jsonl or .txt file of example texts")
+    return texts
+
+
 def read_lines(path: Path) -> list[str]:
     """Read a file of texts, one a line; blank lines at the end do not count.
 

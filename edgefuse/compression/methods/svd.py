@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.ablations.low_rank import Factors, LowRank
+from edgefuse.compression.methods.low_rank import Factors, LowRank
 from edgefuse.compression.neurons import Layer, Neurons
 from edgefuse_devices.errors import InputError
 

@@ -1,11 +1,14 @@
 """An MLP whose matrices are products of two thin ones: no neurons are fused, I stays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgefuse.compression.layout import Layout, Slot
+from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Activation
 
 
@@ -61,9 +64,38 @@ class LowRank:
         bias = bias if self.output_bias is None else self.output_bias
         return F.linear(self.features(inputs, activation), self.down.left, bias)
 
-    def with_output(self, left: Tensor, bias: Tensor | None) -> "LowRank":
+    @property
+    def readout(self) -> Tensor:
+        """What maps `features` to y, (p, r): the left factor of `down`."""
+        return self.down.left
+
+    def with_readout(self, left: Tensor, bias: Tensor | None) -> "LowRank":
         """The same with another left factor of `down` (p, r) and b2 (p,): what a refit gives."""
         return replace(self, down=replace(self.down, left=left), output_bias=bias)
+
+    def parameters(self, bias: Tensor | None) -> dict[str, Tensor]:
+        """What trains, by name; `bias` (p,) is the block's own b2."""
+        bias = bias if self.output_bias is None else self.output_bias
+        tensors = {"up_bias": self.up_bias, "gate_bias": self.gate_bias, "output_bias": bias}
+        for name, factors in (("up", self.up), ("down", self.down), ("gate", self.gate)):
+            if factors is not None:
+                tensors[f"{name}.left"], tensors[f"{name}.right"] = factors.left, factors.right
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def with_parameters(self, parameters: dict[str, Tensor]) -> "LowRank":
+        """The same with other tensors, of the names that `parameters` gave."""
+
+        def factors(name: str) -> Factors:
+            return Factors(parameters[f"{name}.left"], parameters[f"{name}.right"])
+
+        return LowRank(
+            up=factors("up"),
+            down=factors("down"),
+            up_bias=parameters.get("up_bias"),
+            gate=factors("gate") if self.gate is not None else None,
+            gate_bias=parameters.get("gate_bias"),
+            output_bias=parameters.get("output_bias"),
+        )
 
 
 def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
@@ -120,6 +152,34 @@ def install(
     if low_rank.gate is not None:
         assert gate_name is not None
         model.set_submodule(gate_name, LowRankLinear(low_rank.gate, low_rank.gate_bias))
+
+
+def misfit(layout: Layout) -> str | None:
+    """Why an MLP's matrices cannot be replaced by products; None where they can."""
+    for slot in layout.slots().values():
+        if slot.expert is not None:
+            return "its experts lie in one stack, where a matrix cannot become two"
+        if slot.half is not None:
+            return "its gate and up are one matrix, which cannot become four"
+    return None
+
+
+def install_all(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
+    """Put factors in MLPs' place in their model."""
+    for mlp, one in zip(mlps, low_rank, strict=True):
+        gate = mlp.layout.gate
+        install(
+            mlp.model,
+            one,
+            mlp.layer_view().bias,
+            up_name=_module(mlp.layout.up),
+            down_name=_module(mlp.layout.down),
+            gate_name=_module(gate) if gate else None,
+        )
+
+
+def _module(slot: Slot) -> str:
+    return slot.name.removesuffix(".weight")
 
 
 @torch.no_grad()

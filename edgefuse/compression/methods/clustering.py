@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from edgefuse.compression.kmeans import _assign
+from edgefuse.compression.kmeans import cluster
 from edgefuse.compression.neurons import Activation, FusedNeurons, Layer
 
 
@@ -24,7 +24,7 @@ def clustering(layer: Layer, width: int, seed: int) -> FusedNeurons:
     neurons = layer.neurons
     rows = neurons.rows()
     points = torch.cat([rows, neurons.down.T], dim=1)
-    labels = torch.from_numpy(_assign(points.cpu().numpy(), width, seed)).to(points.device)
+    labels = cluster(neurons, width, seed).to(points.device)
     sizes = torch.bincount(labels, minlength=width)
     sums = points.new_zeros(width, points.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, points.double())
@@ -36,9 +36,9 @@ def clustering(layer: Layer, width: int, seed: int) -> FusedNeurons:
     return FusedNeurons(fused, torch.ones_like(root))
 
 
-def misfit(layer: Layer) -> str | None:
+def misfit(activation: Activation, *, gated: bool) -> str | None:
     """Why `clustering` changes what even duplicated neurons compute; None where it does not."""
-    if layer.neurons.gate is not None or _is_homogeneous(layer.activation):
+    if gated or _is_homogeneous(activation):
         return None
     return (
         "√n on both sides of the activation is right for ReLU only, "

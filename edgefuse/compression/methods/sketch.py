@@ -2,7 +2,7 @@
 
 import torch
 
-from edgefuse.compression.ablations.prune import by_weight_norms
+from edgefuse.compression.methods.prune import by_weight_norms
 from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
 
 

@@ -1,0 +1,79 @@
+"""The methods of compression, in one list: MLP Fusion and the ablations that it is held against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgefuse.compression.methods.clustering import clustering
+from edgefuse.compression.methods.clustering import misfit as root_n_misfit
+from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.methods.low_rank import misfit as svd_misfit
+from edgefuse.compression.methods.mlp_fusion import mlp_fusion, published
+from edgefuse.compression.methods.mmd import mmd
+from edgefuse.compression.methods.prune import prune, prune_activation
+from edgefuse.compression.methods.random import random
+from edgefuse.compression.methods.sketch import sketch
+from edgefuse.compression.methods.svd import svd
+from edgefuse.compression.mlp import MLP
+from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse_devices.errors import InputError
+
+_FUSION = (
+    "Wei et al., NTK-approximating MLP Fusion for Efficient Language Model Fine-tuning, "
+    "ICML 2023, arXiv 2307.08941"
+)
+_WANDA = (
+    "After Sun et al., A Simple and Effective Pruning Approach for Large Language Models, "
+    "ICLR 2024, arXiv 2306.11695"
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make an MLP smaller.
+
+    Attributes:
+        name: As given to `--method`.
+        paper: Where it comes from.
+        reduce: From an MLP, a width and a seed to what takes its place.
+        refits: With text, what it gives is refitted without being asked.
+        matches: With text, P is matched to the kernel in the end.
+        misfit: Why it does not suit an MLP, as half a sentence; None where it does.
+    """
+
+    name: str
+    paper: str
+    reduce: Callable[[Layer, int, int], FusedNeurons | LowRank]
+    refits: bool = False
+    matches: bool = False
+    misfit: Callable[[MLP], str | None] = lambda _mlp: None
+
+
+METHODS = (
+    Method("mlp-fusion", _FUSION, mlp_fusion, refits=True, matches=True),
+    Method("published", _FUSION, published),
+    Method(
+        "clustering",
+        f"{_FUSION}, ablation",
+        clustering,
+        misfit=lambda mlp: root_n_misfit(mlp.activation, gated=mlp.gated),
+    ),
+    Method("sketch", f"{_FUSION}, baseline", sketch),
+    Method("mmd", f"{_FUSION}, baseline", mmd),
+    Method("svd", f"{_FUSION}, baseline", svd, misfit=lambda mlp: svd_misfit(mlp.layout)),
+    Method("prune", f"{_FUSION}, baseline", prune),
+    Method("prune-activation", _WANDA, prune_activation),
+    Method("random", "Re-initialised, what every method has to beat", random),
+)
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: There is none.
+    """
+    for method in METHODS:
+        if method.name == name:
+            return method
+    known = ", ".join(method.name for method in METHODS)
+    raise InputError(f"There is no method {name!r}", f"Choose one of: {known}")

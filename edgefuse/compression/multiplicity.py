@@ -1,0 +1,67 @@
+"""P chosen so that the narrow MLP learns as the wide one does."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from edgefuse.compression.neurons import FusedNeurons, Layer
+
+_LEAST = 0.25  # down is divided by P: a neuron must not vanish from the gradient
+_RIDGE = 1e-2  # of the mean diagonal; keeps few neurons from standing for all
+_STEPS = 1000
+_TOKENS_AT_ONCE = 4096
+
+
+def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
+    """Give the fused neurons the P that keeps the sign-NTK best; what they compute stays.
+
+    Under Adam, a step follows the gradient's sign. The part of the sign-NTK that comes from `down`
+    is K = H sign(H)ᵀ ‖v‖₁, H being the hidden values (tokens, I) and v the direction in which the
+    output is read. Fused, with Z the k neurons' values, it is Z diag(P) sign(Z)ᵀ ‖v‖₁: linear in P.
+    So P ≥ 0 is a least-squares problem whose matrices need no kernel, only Gram matrices:
+    M = (ZᵀZ) ⊙ (sign(Z)ᵀ sign(Z)), q = (ZᵀH ⊙ sign(Z)ᵀ sign(H)) 1. With duplicated neurons merged,
+    P is the counts of MLP Fusion. The other part, of up's and gate's gradients, is the same for
+    every P, since `down` is divided by it.
+
+    Args:
+        layer: The MLP, with calibration inputs. Without any nothing changes.
+        fused: What is to take its place.
+    """
+    assert layer.inputs is not None
+    if len(layer.inputs) == 0:
+        return fused
+    width, full = fused.neurons.width, layer.neurons.width
+    zz, zh = layer.inputs.new_zeros(width, width), layer.inputs.new_zeros(width, full)
+    ss, sh = zz.clone(), zh.clone()
+    for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE):
+        z = fused.neurons.hidden(inputs, layer.activation)
+        h = layer.neurons.hidden(inputs, layer.activation)
+        zz += z.T @ z
+        zh += z.T @ h
+        ss += z.sign().T @ z.sign()
+        sh += z.sign().T @ h.sign()
+    multiplicity = _bounded_least_squares(
+        zz.double() * ss.double(), (zh.double() * sh.double()).sum(dim=1)
+    ).to(fused.multiplicity)
+    down = fused.neurons.down * (fused.multiplicity / multiplicity)
+    return replace(fused, neurons=fused.neurons.with_down(down), multiplicity=multiplicity)
+
+
+def _bounded_least_squares(matrix: Tensor, target: Tensor) -> Tensor:
+    """The x ≥ `_LEAST` of least xᵀMx/2 − qᵀx, drawn a little to one common value (FISTA)."""
+    scale = matrix.diagonal().mean()
+    if not scale > 0:
+        return torch.ones_like(target)
+    common = (target.sum() / matrix.sum()).clamp(min=_LEAST)
+    penalty = _RIDGE * scale
+    step = 1 / (torch.linalg.matrix_norm(matrix, ord=2) + penalty)
+    x = torch.full_like(target, float(common))
+    y, t = x, 1.0
+    for _ in range(_STEPS):
+        gradient = matrix @ y - target + penalty * (y - common)
+        following = (y - step * gradient).clamp(min=_LEAST)
+        t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        y = following + (t - 1) / t_next * (following - x)
+        x, t = following, t_next
+    return x

@@ -1,0 +1,52 @@
+"""What is done to each MLP, stage after stage."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from edgefuse.compression.methods import Method
+from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.multiplicity import match_kernel
+from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.refit import refit
+from edgefuse.compression.tuning import tune
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method and the stages behind it.
+
+    Attributes:
+        method: Gives the narrow MLP.
+        refits: Its output is then fitted to the original's, in closed form.
+        tunes: It is then taught by the original.
+        seed: Of method and tuning.
+    """
+
+    method: Method
+    refits: bool
+    tunes: bool
+    seed: int
+
+    @torch.no_grad()
+    def reduce(
+        self, layer: Layer, width: int, *, tune_inputs: Tensor | None = None
+    ) -> FusedNeurons | LowRank:
+        """Make what takes an MLP's place.
+
+        Args:
+            layer: The MLP; with inputs where a stage needs them.
+            width: k.
+            tune_inputs: What it is taught on, if not on `layer.inputs`.
+        """
+        reduced = self.method.reduce(layer, width, self.seed)
+        if self.refits:
+            reduced = refit(layer, reduced)
+        if self.tunes:
+            inputs = layer.inputs if tune_inputs is None else tune_inputs
+            reduced = tune(replace(layer, inputs=inputs), reduced, self.seed)
+        if self.method.matches and layer.inputs is not None:
+            assert isinstance(reduced, FusedNeurons)
+            reduced = match_kernel(layer, reduced)
+        return reduced

@@ -1,0 +1,93 @@
+"""The third stage: each narrow MLP taught by the wide one, layer by layer, without labels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.neurons import FusedNeurons, Layer
+
+_EPOCHS = 10
+_BATCH = 512  # tokens
+_RATE = 0.03  # of Adam, times a tensor's root mean square: the same for every scale of weights
+_WARMUP = 20  # steps
+_TOKENS_AT_ONCE = 4096
+
+
+def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedNeurons | LowRank:
+    """Train what takes an MLP's place to say what the MLP says on its inputs.
+
+    The layer-wise stage of MLP Fusion (Wei et al., ICML 2023, arXiv 2307.08941), on the inputs that
+    the unfused model has: so every layer is on its own, and the whole takes seconds a layer. The
+    loss is ‖y_fused − y‖² over tokens that are not padding; P is constant.
+
+    Args:
+        layer: The MLP, with the inputs to tune on. Without any nothing changes.
+        replacement: What is to take its place.
+        seed: Of the order of tokens.
+
+    Returns:
+        The tuned one; the one given where tuning did not bring it nearer.
+    """
+    assert layer.inputs is not None
+    if len(layer.inputs) == 0:
+        return replacement
+    before = replacement.parameters(layer.bias)
+    parameters = {name: tensor.clone().requires_grad_() for name, tensor in before.items()}
+    optimizer = torch.optim.Adam(_groups(before, parameters), betas=(0.9, 0.99))
+    generator = torch.Generator().manual_seed(seed)
+    batches = -(-len(layer.inputs) // _BATCH)
+    steps = _EPOCHS * batches
+    warmup = min(_WARMUP, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / warmup) * (1 - step / steps)
+    )
+    candidate = replacement.with_parameters(parameters)
+    targets = _targets(layer)
+    scale = targets.square().mean().clamp(min=1e-12)
+    with torch.enable_grad():
+        for _ in range(_EPOCHS):
+            order = torch.randperm(len(layer.inputs), generator=generator)
+            for index in torch.split(order.to(targets.device), _BATCH):
+                output = candidate.output(layer.inputs[index], layer.activation, layer.bias)
+                loss = (output - targets[index]).square().mean() / scale
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+    tuned = replacement.with_parameters({name: t.detach() for name, t in parameters.items()})
+    return min((tuned, replacement), key=lambda one: _error(layer, one, targets))
+
+
+def _groups(
+    before: dict[str, Tensor], parameters: dict[str, Tensor]
+) -> Sequence[dict[str, object]]:
+    root = {name: float(tensor.square().mean().sqrt()) for name, tensor in before.items()}
+    least = 0.1 * max(root.values())  # a bias that starts at zero has to move
+    return [
+        {"params": [parameter], "lr": _RATE * max(root[name], least)}
+        for name, parameter in parameters.items()
+    ]
+
+
+@torch.no_grad()
+def _targets(layer: Layer) -> Tensor:
+    assert layer.inputs is not None
+    return torch.cat(
+        [layer.output(inputs) for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE)]
+    )
+
+
+@torch.no_grad()
+def _error(layer: Layer, replacement: FusedNeurons | LowRank, targets: Tensor) -> float:
+    assert layer.inputs is not None
+    error = 0.0
+    for inputs, y in zip(
+        torch.split(layer.inputs, _TOKENS_AT_ONCE),
+        torch.split(targets, _TOKENS_AT_ONCE),
+        strict=True,
+    ):
+        output = replacement.output(inputs, layer.activation, layer.bias)
+        error += float((output - y).double().square().sum())
+    return error
