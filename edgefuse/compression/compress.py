@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import Method
+from edgefuse.compression.methods import METHODS, Method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.recipe import Recipe
@@ -100,7 +100,7 @@ def compress(
     plan: CompressionPlan,
     output: Path,
     *,
-    method: Method,
+    method: Method = METHODS[0],
     seed: int = 0,
     calibration: Path | None = None,
     refit: bool | None = None,

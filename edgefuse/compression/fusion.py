@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from edgefuse.compression.calibration import Texts, check_enough, collect_inputs
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
@@ -17,6 +15,7 @@ from edgefuse.compression.recipe import Recipe
 from edgefuse.models.record import LayerRecord
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -79,14 +78,13 @@ def fuse_model(
 
 
 def _install(mlps: Sequence[MLP], reduced: Sequence[FusedNeurons | LowRank]) -> None:
-    fused = [
-        (mlp, one) for mlp, one in zip(mlps, reduced, strict=True) if isinstance(one, FusedNeurons)
-    ]
-    low_rank = [
-        (mlp, one) for mlp, one in zip(mlps, reduced, strict=True) if isinstance(one, LowRank)
-    ]
-    install([mlp for mlp, _ in fused], [one for _, one in fused])
-    install_all([mlp for mlp, _ in low_rank], [one for _, one in low_rank])
+    fused = [one for one in reduced if isinstance(one, FusedNeurons)]
+    low_rank = [one for one in reduced if isinstance(one, LowRank)]
+    assert not (fused and low_rank), "one method gives one kind"
+    if fused:
+        install(mlps, fused)
+    else:
+        install_all(mlps, low_rank)
 
 
 def _record(

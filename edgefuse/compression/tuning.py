@@ -74,20 +74,16 @@ def _groups(
 @torch.no_grad()
 def _targets(layer: Layer) -> Tensor:
     assert layer.inputs is not None
-    return torch.cat(
-        [layer.output(inputs) for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE)]
-    )
+    parts = torch.split(layer.inputs, _TOKENS_AT_ONCE)
+    return torch.cat([layer.output(inputs) for inputs in parts])
 
 
 @torch.no_grad()
 def _error(layer: Layer, replacement: FusedNeurons | LowRank, targets: Tensor) -> float:
     assert layer.inputs is not None
+    parts = torch.split(layer.inputs, _TOKENS_AT_ONCE)
     error = 0.0
-    for inputs, y in zip(
-        torch.split(layer.inputs, _TOKENS_AT_ONCE),
-        torch.split(targets, _TOKENS_AT_ONCE),
-        strict=True,
-    ):
+    for inputs, y in zip(parts, torch.split(targets, _TOKENS_AT_ONCE), strict=True):
         output = replacement.output(inputs, layer.activation, layer.bias)
         error += float((output - y).double().square().sum())
     return error
