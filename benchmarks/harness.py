@@ -44,6 +44,7 @@ def main(
     description: str | None = None,
     packages: Sequence[str] = (),
     inputs: Iterable[Path] = (),
+    quick: Sequence[str] = (),
 ) -> None:
     """Run a benchmark as a program.
 
@@ -53,12 +54,15 @@ def main(
         description: The module's docstring: opens --help and NAME.md.
         packages: Distributions whose versions matter.
         inputs: Files besides the source that the figures depend on: data, models.
+        quick: Cases that a quick run measures; all without.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="few rounds, rows and seeds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     parser.add_argument("--resume", action="store_true", help="keep cases that are measured")
     options = parser.parse_args()
+    if options.quick and quick:
+        cases = {case: cases[case] for case in quick}
     partial = PARTIAL / f"{name}{'-quick' if options.quick else ''}.json"
     state = _digest([*_sources(name), *inputs])
     measured = _load(partial, state) if options.resume else {}
