@@ -6,17 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
     from edgefuse.compression.compress import CompressionPlan
-    from edgefuse.models.record import CompressionRecord
+    from edgefuse.compression.plan import LayerPlan
+    from edgefuse.models.record import CompressionRecord, LayerRecord
 
 
 def compress(
     model: Annotated[str, typer.Argument(help="A model's directory, or its name on the hub.")],
-    output: Annotated[Path, typer.Argument(help="The directory to make.")],
-    method: Annotated[str, typer.Option(help="How to compress.")] = "mlp-fusion",
+    output: OutputDirectory,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How to compress: mlp-fusion, or to compare published, clustering, sketch, mmd, "
+            "svd, prune, prune-activation, random."
+        ),
+    ] = "mlp-fusion",
     ratio: Annotated[
         float | None,
         typer.Option(help="Part of each MLP's width to keep.  [default: 0.25]", show_default=False),
@@ -45,26 +53,26 @@ def compress(
         Path | None,
         typer.Option(help="Text to teach each narrow MLP on, layer by layer; needs no labels."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the clustering.")] = 0,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a compressed model that is there.")
-    ] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
+    revision: Revision = None,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would happen and write nothing.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Fuse the MLPs of a transformer, for fine-tuning on a small board.
 
-    Neurons that are alike become one, which stands for all of them in the output and in the
-    gradients (MLP Fusion, ICML 2023). Knows BERT, RoBERTa, DistilBERT, ELECTRA and ALBERT.
+    A few neurons stand for all, in the output and in the gradients (MLP Fusion, ICML 2023).
+    Takes dense MLPs (BERT, GPT-2, T5 …), gated ones (Llama, Qwen, ModernBERT …) and mixtures of
+    experts (Mixtral, OLMoE …), found by their structure.
 
-        edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --ratio 0.5
+    With --calibration, neurons are chosen by what they do on text like the task's, the rest is
+    fitted to it, and errors on held-out text are shown. With --tune-text, each narrow MLP is then
+    taught by the wide one, in seconds a layer and without labels. Some thousand texts do, and
+    one file can serve both. Without text, neurons are clustered by their weights.
+
+        edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --tune-text train.jsonl
     """
     from edgefuse.compression import compress as core
     from edgefuse.compression.methods import find_method
@@ -107,7 +115,7 @@ def _show_plan(plan: "CompressionPlan", *, as_json: bool) -> None:
         ("layer", "width", "→", "parameters", "→"),
         [
             (
-                layer.layer,
+                _place(layer),
                 layer.width_before,
                 layer.width_after,
                 f"{layer.parameters_before:,}",
@@ -124,17 +132,17 @@ def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) ->
     if as_json:
         print_json({"output": str(output), "compression": record})
         return
-    measured = record.calibration_texts > 0
+    errors = ("output error", "sign-NTK error") if record.held_out_texts else ()
     print_table(
-        ("layer", "width", "→", "parameters", "→", *(("output error",) if measured else ())),
+        ("layer", "width", "→", "parameters", "→", *errors),
         [
             (
-                layer.layer,
+                _place(layer),
                 layer.width_before,
                 layer.width_after,
                 f"{layer.parameters_before:,}",
                 f"{layer.parameters_after:,}",
-                *((f"{layer.output_error:.3f}",) if layer.output_error is not None else ()),
+                *((_figure(layer.output_error), _figure(layer.sign_ntk_error)) if errors else ()),
             )
             for layer in record.layers
         ],
@@ -151,6 +159,14 @@ def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) ->
         f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
         "--device rpi5 --labels train.jsonl",
     )
+
+
+def _place(layer: "LayerPlan | LayerRecord") -> str:
+    return f"{layer.layer}" if layer.expert is None else f"{layer.layer}, expert {layer.expert}"
+
+
+def _figure(error: float | None) -> str:
+    return "-" if error is None else f"{error:.3f}"  # no held-out token reached that expert
 
 
 def _totals(before: int, after: int) -> str:
