@@ -1,5 +1,7 @@
 """Each published ablation does what its definition says."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,52 +14,11 @@ from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import INITIALIZER_RANGE, random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import factorise, rank_at_width, svd
-from edgefuse.compression.neurons import Activation, FusedNeurons, Layer, Neurons
+from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
 from edgefuse_devices.errors import InputError
+from tests.pico_layers import KINDS, I, P, as_points, duplicated, make, output_as, output_of
 
-P, I = 6, 24  # noqa: E741 - the paper's name for the width
 METHODS = (clustering, mmd, prune, prune_activation, random, sketch, sketch_top)
-KINDS = ("dense", "dense without biases", "gated", "gated with biases")
-
-
-def make(kind: str, activation: Activation = F.gelu, count: int = I, seed: int = 0) -> Layer:
-    g = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g)
-
-    biases = kind in {"dense", "gated with biases"}
-    gated = kind.startswith("gated")
-    neurons = Neurons(
-        up=draw(count, P),
-        down=draw(P, count),
-        up_bias=draw(count) if biases else None,
-        gate=draw(count, P) if gated else None,
-        gate_bias=draw(count) if gated and biases else None,
-    )
-    return Layer(neurons, activation, draw(P) if biases else None, draw(50, P))
-
-
-def duplicated(layer: Layer, sizes: list[int]) -> Layer:
-    """Its first neurons, each as often as `sizes` says, shuffled."""
-    index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(1))]
-    return Layer(layer.neurons.select(index), layer.activation, layer.bias, layer.inputs)
-
-
-def output_of(layer: Layer) -> Tensor:
-    assert layer.inputs is not None
-    hidden = layer.neurons.hidden(layer.inputs, layer.activation)
-    return F.linear(hidden, layer.neurons.down, layer.bias)
-
-
-def output_as(fused: FusedNeurons, layer: Layer) -> Tensor:
-    assert layer.inputs is not None
-    return fused.output(layer.inputs, layer.activation, layer.bias)
-
-
-def as_points(neurons: Neurons) -> Tensor:
-    return torch.cat([neurons.rows(), neurons.down.T], dim=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,7 +109,8 @@ def _kept(fused: FusedNeurons, neurons: Neurons) -> set[int]:
 
 
 def test_pruning_by_activation_is_the_root_mean_square_times_the_norm(monkeypatch) -> None:
-    monkeypatch.setattr("edgefuse.compression.methods.prune._TOKENS_AT_ONCE", 16)  # of 50
+    module = import_module("edgefuse.compression.methods.prune")  # its function has its name
+    monkeypatch.setattr(module, "_TOKENS_AT_ONCE", 16)  # of 50
     layer = make("gated", F.silu)
     assert layer.inputs is not None
     hidden = layer.neurons.hidden(layer.inputs, F.silu)
@@ -259,7 +221,8 @@ def discrepancy(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [50, 1024])
 def test_mmd_falls_well_below_that_of_random_neurons(kind, batch, monkeypatch) -> None:
-    monkeypatch.setattr("edgefuse.compression.methods.mmd._BATCH", batch)
+    module = import_module("edgefuse.compression.methods.mmd")  # its function has its name
+    monkeypatch.setattr(module, "_BATCH", batch)
     layer = make(kind, count=200)
     points = as_points(layer.neurons)
     for seed in range(3):

@@ -18,6 +18,7 @@ from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch, open_engine
 from edgefuse_runtime.vocabulary import Vocabulary
+from tests.pico_models import TEXTS
 
 PicoModel = Callable[..., Path]
 LEARNING_RATE = 5e-5
@@ -62,7 +63,8 @@ class TorchTrainer:
         )
         self.weights: dict[str, torch.Tensor] = {}
         for block in fused_mlps(model):
-            root = model.get_buffer(block.multiplicity).clamp(min=1).rsqrt()
+            n = model.get_buffer(block.multiplicity)
+            root = torch.where(n > 0, n, 1).rsqrt()
             self.weights[block.up_weight] = root[:, None]
             self.weights[block.up_bias] = root
             self.weights[block.down_weight] = root
@@ -105,19 +107,24 @@ def bundles(
     pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[str, Bundle]]:
     folder = tmp_path_factory.mktemp("engine")
-    unfused, fused = str(pico_model("bert")), folder / "fused"
-    compress(plan_compression(unfused, ratio=0.25), fused)
+    unfused, fused, fitted = str(pico_model("bert")), folder / "fused", folder / "fitted"
+    plan = plan_compression(unfused, ratio=0.25)
+    compress(plan, fused)
+    text = folder / "texts.txt"
+    text.write_text("\n".join(TEXTS))
+    record = compress(plan, fitted, calibration=text)
+    assert min(min(layer.multiplicities) for layer in record.layers) < 1  # no counts
     board = load_device("rpi5")
     return {
         name: (
             model,
             export(model, folder / f"{name}-bundle", device=board, labels=["a", "b", "c"]),
         )
-        for name, model in (("unfused", unfused), ("fused", str(fused)))
+        for name, model in (("unfused", unfused), ("fused", str(fused)), ("fitted", str(fitted)))
     }
 
 
-@pytest.mark.parametrize("kind", ["unfused", "fused"])
+@pytest.mark.parametrize("kind", ["unfused", "fused", "fitted"])
 def test_every_loss_norm_and_final_weight_is_torchs(
     kind: str, bundles: dict[str, tuple[str, Bundle]]
 ) -> None:

@@ -1,8 +1,8 @@
 """Fusing keeps the block's output, and where neurons are duplicates also how it learns."""
 
 import copy
+from importlib import import_module
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,16 @@ import transformers
 from torch import Tensor, nn
 
 import edgefuse
+from edgefuse.compression.calibration import Texts
 from edgefuse.compression.fused_linear import FusedLinear, fold, unfold
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import parameters
-from edgefuse.compression.kmeans import fuse_by_kmeans
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.methods import find_method, published
 from edgefuse.compression.mlp import find_mlps
-from edgefuse.compression.neurons import Neurons
+from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
 from edgefuse.compression.plan import parse_layers, plan_layers
+from edgefuse.compression.recipe import Recipe
 from edgefuse.fused import fused_mlps
 from edgefuse_devices.errors import InputError
 from tests.pico_models import (
@@ -31,7 +32,7 @@ from tests.pico_models import (
     pico_tokenizer,
 )
 
-METHOD = find_method("mlp-fusion")
+PUBLISHED = Recipe(find_method("mlp-fusion"), refits=False, tunes=False, seed=0)  # without text
 
 
 def pico_encoder(architecture: str, *, seed: int = 0) -> nn.Module:
@@ -42,7 +43,7 @@ def pico_encoder(architecture: str, *, seed: int = 0) -> nn.Module:
 
 
 def fuse(model: nn.Module, width: int, **kwargs: object) -> tuple[object, ...]:
-    return fuse_model(model, plan_layers(find_mlps(model), width=width), METHOD, **kwargs)
+    return fuse_model(model, plan_layers(find_mlps(model), width=width), PUBLISHED, **kwargs)
 
 
 def batch() -> dict[str, Tensor]:
@@ -174,9 +175,13 @@ def random_neurons(count: int, hidden_size: int = 4) -> Neurons:
     )
 
 
+def fuse_neurons(neurons: Neurons, width: int, seed: int = 0) -> FusedNeurons:
+    return published(Layer(neurons, F.gelu), width, seed)
+
+
 def test_centroids_are_means_of_their_neurons() -> None:
     neurons = random_neurons(50)
-    fused = fuse_by_kmeans(neurons, 5, seed=0)
+    fused = fuse_neurons(neurons, 5)
     n = fused.multiplicity
     assert n.sum() == 50
     assert (n > 0).all()
@@ -189,7 +194,7 @@ def test_centroids_are_means_of_their_neurons() -> None:
 def test_an_empty_cluster_keeps_its_place_and_its_count_of_zero() -> None:
     neurons = random_neurons(3)
     twice = neurons.select(torch.arange(3).repeat(2))
-    fused = fuse_by_kmeans(twice, 5, seed=0)
+    fused = fuse_neurons(twice, 5)
     assert sorted(fused.multiplicity.tolist()) == [0, 0, 2, 2, 2]
     for index, size in enumerate(fused.multiplicity):
         original = torch.cdist(fused.neurons.up[index][None], neurons.up).argmin()
@@ -203,9 +208,10 @@ def test_an_empty_cluster_keeps_its_place_and_its_count_of_zero() -> None:
 def test_an_empty_cluster_in_the_middle_does_not_shift_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    labels = np.array([0, 0, 2, 2, 2, 3])
-    monkeypatch.setattr("edgefuse.compression.kmeans._assign", lambda *_: labels)
-    fused = fuse_by_kmeans(random_neurons(6), 4, seed=0)
+    labels = torch.tensor([0, 0, 2, 2, 2, 3])
+    module = import_module("edgefuse.compression.methods.mlp_fusion")  # a function has its name
+    monkeypatch.setattr(module, "cluster", lambda *_: labels)
+    fused = fuse_neurons(random_neurons(6), 4)
     assert fused.multiplicity.tolist() == [2, 0, 3, 1]
 
 
@@ -217,13 +223,13 @@ def test_nearly_equal_neurons_neither_fail_nor_warn() -> None:
         up_bias=neurons.up_bias.repeat(20) + noise,
         down=neurons.down.repeat(1, 20),
     )
-    fused = fuse_by_kmeans(near, 10, seed=0)
+    fused = fuse_neurons(near, 10)
     assert fused.multiplicity.sum() == 60
 
 
 def test_the_seed_decides() -> None:
     neurons = random_neurons(200)
-    first, again, other = (fuse_by_kmeans(neurons, 20, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (fuse_neurons(neurons, 20, seed) for seed in (1, 1, 2))
     assert torch.equal(first.neurons.up, again.neurons.up)
     assert not torch.equal(first.neurons.up, other.neurons.up)
 
@@ -240,14 +246,14 @@ def test_a_dead_neuron_unfolds_to_zero_and_not_to_nan() -> None:
     assert unfold(torch.zeros(2, 1), torch.zeros(1)).tolist() == [[0.0], [0.0]]
 
 
-def test_the_output_error_is_that_of_the_block_on_the_unfused_models_unpadded_tokens() -> None:
+def test_the_output_error_is_that_of_the_block_on_unpadded_held_out_tokens() -> None:
     model = pico_encoder("bert")
     tokenizer = pico_tokenizer("bert")
     unfused = copy.deepcopy(model)
-    records = fuse(model, 8, tokenizer=tokenizer, calibration=TEXTS)
+    records = fuse(model, 8, tokenizer=tokenizer, texts=Texts(TEXTS[:6], TEXTS[6:]))
     seen = {mlp.layer: [] for mlp in find_mlps(unfused)}
     with watch_inputs(find_mlps(unfused), lambda mlp, inputs: seen[mlp.layer].append(inputs)):
-        for text in TEXTS:  # one at a time: no padding
+        for text in TEXTS[6:]:  # one at a time: no padding
             unfused(**tokenizer(text, return_tensors="pt"))
     for record, before, after in zip(records, find_mlps(unfused), find_mlps(model), strict=True):
         x = torch.cat(seen[before.layer])
@@ -260,8 +266,9 @@ def test_the_output_error_is_that_of_the_block_on_the_unfused_models_unpadded_to
         assert 0.01 < expected < 2
 
 
-def test_without_calibration_there_is_no_output_error() -> None:
-    assert {record.output_error for record in fuse(pico_encoder("bert"), 8)} == {None}
+def test_without_text_there_are_no_errors() -> None:
+    for record in fuse(pico_encoder("bert"), 8):
+        assert (record.output_error, record.sign_ntk_error, record.ntk_error) == (None, None, None)
 
 
 def test_biases_of_the_output_are_left_alone() -> None:

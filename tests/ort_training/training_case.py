@@ -15,6 +15,7 @@ from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import plan_layers
+from edgefuse.compression.recipe import Recipe
 from edgefuse.fused import fused_mlps
 from edgefuse_export.module import INPUTS
 from edgefuse_export.training_artifacts import write_training_artifacts
@@ -52,7 +53,8 @@ def load(source: Path, case: Case) -> PreTrainedModel:
     model = from_pretrained(source, AutoModelForSequenceClassification, attn_implementation="eager")
     if case.fused:
         layers = plan_layers(find_mlps(model), ratio=0.25)
-        fuse_model(model, layers, find_method("mlp-fusion"), seed=0)
+        recipe = Recipe(find_method("mlp-fusion"), refits=False, tunes=False, seed=0)
+        fuse_model(model, layers, recipe)
     return model.eval()
 
 
@@ -107,7 +109,8 @@ def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], l
     values = {p.name: model.get_parameter(p.name) for p in chosen}
     weights = {}  # of fused rows in the norm, as FusedLinear's docstring asks for
     for block in fused_mlps(model):
-        weight = model.get_buffer(block.multiplicity).clamp(min=1) ** -0.5
+        n = model.get_buffer(block.multiplicity)
+        weight = torch.where(n > 0, n, 1).rsqrt()
         weights |= {block.up_weight: weight[:, None], block.up_bias: weight}
         weights |= {block.down_weight: weight}
     optimizer = torch.optim.AdamW(
