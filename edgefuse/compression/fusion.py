@@ -62,7 +62,8 @@ def fuse_model(
     for index, (mlp, plan) in enumerate(zip(mlps, layers, strict=True)):
         layer = mlp.layer_view()
         if texts is not None:
-            check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
+            if recipe.refits:
+                check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
             layer = replace(layer, inputs=seen[index])
         one = recipe.reduce(
             layer,

@@ -57,7 +57,7 @@ def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedN
                 optimizer.step()
                 schedule.step()
     tuned = replacement.with_parameters({name: t.detach() for name, t in parameters.items()})
-    return min((tuned, replacement), key=lambda one: _error(layer, one, targets))
+    return min((replacement, tuned), key=lambda one: _error(layer, one, targets))
 
 
 def _groups(
