@@ -53,6 +53,10 @@ def compress(
         Path | None,
         typer.Option(help="Text to teach each narrow MLP on, layer by layer; needs no labels."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the errors to draw, such as errors.svg; needs text."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
@@ -82,6 +86,8 @@ def compress(
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return
+    if plot is not None:
+        _check_plot(plot, has_text=bool(calibration or tune_text))
     with progress_bar("Fusing layers", len(plan.layers)) as advance:
         record = core.compress(
             plan,
@@ -94,7 +100,20 @@ def compress(
             overwrite=overwrite,
             on_layer=advance,
         )
+    if plot is not None:
+        from edgefuse.report.fidelity_plot import plot_fidelity
+
+        plot_fidelity(record, plot)
     _show_record(record, output, as_json=as_json)
+
+
+def _check_plot(plot: Path, *, has_text: bool) -> None:
+    from edgefuse.report.fidelity_plot import check_picture
+    from edgefuse_devices.errors import InputError
+
+    if not has_text:
+        raise InputError("--plot needs text to measure errors on", "Give --calibration a file")
+    check_picture(plot)
 
 
 def _show_plan(plan: "CompressionPlan", *, as_json: bool) -> None:

@@ -1,0 +1,72 @@
+"""A picture of how faithful a compressed model is, MLP by MLP."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from edgefuse.models.record import CompressionRecord, LayerRecord
+from edgefuse_devices.errors import InputError
+
+_ERRORS = (
+    ("output_error", "output"),
+    ("sign_ntk_error", "sign-NTK (how Adam moves it)"),
+    ("ntk_error", "NTK (how gradient descent moves it)"),
+)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture's name that cannot be written, before the work is done.
+
+    Raises:
+        InputError: Its ending names no format of pictures, or its folder is not there.
+    """
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in formats:
+        raise InputError(
+            f"{path} does not end as a picture does", "Name it with .svg, .png or .pdf at its end"
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent}", "Make it, or name another")
+
+
+def plot_fidelity(record: CompressionRecord, path: Path) -> None:
+    """Draw the errors of a compression's record: a bar an MLP, of experts their mean.
+
+    Args:
+        record: With errors, so made with text.
+        path: Where to; its ending says the format (.svg, .png, .pdf …).
+    """
+    names, groups = _by_layer(record)
+    figure = Figure(figsize=(max(6.0, 0.6 * len(names)), 4.0), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(_ERRORS)
+    for index, (key, label) in enumerate(_ERRORS):
+        heights = [_mean([getattr(layer, key) for layer in group]) for group in groups]
+        places = [place + (index - 1) * width for place in range(len(names))]
+        axes.bar(places, heights, width, label=label)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlabel("layer (width kept)")
+    axes.set_ylabel("error relative to the original, on held-out text")
+    axes.set_yscale("log")
+    axes.set_title(f"{record.source} by {record.method}")
+    axes.legend()
+    with mpl.rc_context({"svg.hashsalt": "edgefuse"}):  # the same record, the same bytes
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _by_layer(record: CompressionRecord) -> tuple[list[str], list[list[LayerRecord]]]:
+    groups: dict[tuple[int, bool], list[LayerRecord]] = {}
+    for layer in record.layers:
+        if layer.output_error is not None:  # of an expert that no token reached, nothing is known
+            groups.setdefault((layer.layer, layer.expert is None), []).append(layer)
+    names = [
+        f"{group[0].layer}\n({sum(one.width_after for one in group)}"
+        f"/{sum(one.width_before for one in group)})"
+        for group in groups.values()
+    ]
+    return names, list(groups.values())
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
