@@ -110,8 +110,8 @@ def plan(size: Size) -> tuple[Step, ...]:
     bench = ("--steps", str(size.bench_steps), "-o")
     return (
         Step(
-            "Fuse the MLPs to half their width",
-            ("compress", MODEL, "fused", "--ratio", "0.5"),
+            "Fuse the MLPs to a quarter of their width, by the training texts without their labels",
+            ("compress", MODEL, "fused", "--ratio", "0.25", "--tune-text", "train.jsonl"),
             board=False,
         ),
         *(
