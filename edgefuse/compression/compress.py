@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.fusion import fuse_model
@@ -13,8 +13,9 @@ from edgefuse.compression.methods import METHODS, Method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.recipe import Recipe
+from edgefuse.compression.streaming import fuse_stored, open_stored
 from edgefuse.compression.verify import verify
-from edgefuse.models.compressed import save_compressed
+from edgefuse.models.compressed import WEIGHTS, save_compressed, save_description
 from edgefuse.models.load import (
     ModelSource,
     empty_model,
@@ -143,18 +144,23 @@ def compress(
     needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
-        torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
-        model = load_model(plan.source, plan.config)
-        verify(model, find_mlps(model))
-        layers = fuse_model(
-            model,
-            plan.layers,
-            recipe,
-            tokenizer=tokenizer,
-            texts=texts,
-            tune_texts=tune_texts,
-            on_layer=on_layer,
-        )
+        stored = open_stored(plan.source, plan.config) if texts is None else None
+        if stored is not None:
+            model, weights = stored.model, folder / WEIGHTS
+            layers = fuse_stored(stored, plan.layers, recipe, weights, on_layer=on_layer)
+        else:
+            torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
+            model = load_model(plan.source, plan.config)
+            verify(model, find_mlps(model))
+            layers = fuse_model(
+                model,
+                plan.layers,
+                recipe,
+                tokenizer=tokenizer,
+                texts=texts,
+                tune_texts=tune_texts,
+                on_layer=on_layer,
+            )
         record = CompressionRecord(
             method=method.name,
             paper=method.paper,
@@ -164,14 +170,18 @@ def compress(
             seed=seed,
             even=plan.even or all(layer.kind == "low-rank" for layer in layers),
             parameters_before=plan.parameters_before,
-            parameters_after=_count(model),
+            parameters_after=plan.parameters_before
+            - sum(layer.parameters_before - layer.parameters_after for layer in layers),
             refitted=recipe.refits,
             tuned=recipe.tunes,
             calibration_texts=len(texts.seen) if texts else 0,
             held_out_texts=len(texts.held_out) if texts else 0,
             layers=list(layers),
         )
-        save_compressed(folder, model, tokenizer, record)
+        if stored is not None:
+            save_description(folder, model, tokenizer, record)
+        else:
+            save_compressed(folder, model, tokenizer, record)
     return record
 
 
@@ -184,7 +194,3 @@ def _check_fit(method: Method, plan: CompressionPlan) -> None:
                 f"The method {method.name} does not suit {layer.name}: {reason}",
                 "Choose another --method",
             )
-
-
-def _count(model: PreTrainedModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -72,7 +72,7 @@ def fuse_model(
         )
         fidelity = measure_fidelity(layer, one, held_out[index]) if held_out else None
         reduced.append(one)
-        records.append(_record(plan, mlp, one, fidelity))
+        records.append(layer_record(plan, layer.bias, one, fidelity))
         on_layer()
     _install(mlps, reduced)
     return tuple(records)
@@ -88,14 +88,18 @@ def _install(mlps: Sequence[MLP], reduced: Sequence[FusedNeurons | LowRank]) -> 
         install_all(mlps, low_rank)
 
 
-def _record(
-    plan: LayerPlan, mlp: MLP, one: FusedNeurons | LowRank, fidelity: Fidelity | None
+def layer_record(
+    plan: LayerPlan,
+    bias: "Tensor | None",
+    one: FusedNeurons | LowRank,
+    fidelity: Fidelity | None = None,
 ) -> LayerRecord:
+    """Say what became of an MLP, whose own b2 is `bias` (p,)."""
     errors = vars(fidelity) if fidelity else {}
     if isinstance(one, FusedNeurons):
         return LayerRecord(**vars(plan), multiplicities=one.multiplicity.tolist(), **errors)
     planned = vars(plan) | {
         "width_after": plan.width_before,
-        "parameters_after": sum(t.numel() for t in one.parameters(mlp.layer_view().bias).values()),
+        "parameters_after": sum(t.numel() for t in one.parameters(bias).values()),
     }
     return LayerRecord(**planned, kind="low-rank", rank=one.rank, **errors)

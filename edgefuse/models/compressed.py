@@ -34,7 +34,7 @@ from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, 
 from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import ModelError
 
-_WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 def save_compressed(
@@ -47,16 +47,45 @@ def save_compressed(
     folded = copy.deepcopy(model)
     fold(folded)
     low_rank.fold(folded)
-    if record.even:
-        widths = [mlp.width for mlp in find_mlps(folded)]
-        for key, width in (even_widths(folded, widths) or {}).items():
-            setattr(folded.config, key, width)
+    _say_widths(folded, record)
     with quiet():
         folded.save_pretrained(directory, max_shard_size="1TB")
-        shutil.copymode(directory / "config.json", directory / _WEIGHTS)  # safetensors: private
+        shutil.copymode(directory / "config.json", directory / WEIGHTS)  # safetensors: private
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
     write_record(directory, record)
+
+
+def save_description(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: CompressionRecord,
+) -> None:
+    """Write all of a compressed model directory but its weights.
+
+    Args:
+        directory: Has or gets the weights in `WEIGHTS`, float32.
+        model: Of the fused widths; its own weights are not looked at. Its configuration changes.
+        tokenizer: Its.
+        record: What was done.
+    """
+    _say_widths(model, record)
+    model.config.dtype = "float32"
+    model.config.architectures = [type(model).__name__]
+    with quiet():
+        model.config.save_pretrained(directory)
+        if model.can_generate():
+            model.generation_config.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    write_record(directory, record)
+
+
+def _say_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
+    if record.even:
+        widths = [mlp.width for mlp in find_mlps(model)]
+        for key, width in (even_widths(model, widths) or {}).items():
+            setattr(model.config, key, width)
 
 
 def from_pretrained(

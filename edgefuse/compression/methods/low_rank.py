@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgefuse.compression.layout import Layout, Slot
 from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import Activation
+from edgefuse.compression.neurons import Activation, FusedNeurons, Neurons
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Factors:
 
     left: Tensor
     right: Tensor
+
+    def product(self) -> Tensor:
+        """The matrix (m, n)."""
+        return self.left @ self.right
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,17 @@ class LowRank:
             gate_bias=parameters.get("gate_bias"),
             output_bias=parameters.get("output_bias"),
         )
+
+    def product(self) -> FusedNeurons:
+        """The I neurons, P = 1, that compute the same."""
+        neurons = Neurons(
+            up=self.up.product(),
+            down=self.down.product(),
+            up_bias=self.up_bias,
+            gate=None if self.gate is None else self.gate.product(),
+            gate_bias=self.gate_bias,
+        )
+        return FusedNeurons(neurons, torch.ones_like(neurons.up[:, 0]), self.output_bias)
 
 
 def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:

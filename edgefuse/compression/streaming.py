@@ -1,0 +1,129 @@
+"""Compress a model from its files, an MLP at a time: also one that is larger than memory."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+from edgefuse.compression.fusion import layer_record
+from edgefuse.compression.install import resize
+from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.plan import LayerPlan
+from edgefuse.compression.recipe import Recipe
+from edgefuse.compression.stored import stored_layouts
+from edgefuse.models.load import ModelSource, empty_model, quiet
+from edgefuse.models.record import LayerRecord
+from edgefuse.models.tensor_files import TensorFile, TensorFiles, find_tensor_files
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that stays in its files.
+
+    Attributes:
+        model: What it is, without weights.
+        files: Its weights.
+        names: Of the tensors in the files that are the model's; there may be others.
+    """
+
+    model: PreTrainedModel
+    files: TensorFiles
+    names: tuple[str, ...]
+
+
+def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | None:
+    """Describe a model in safetensors files.
+
+    Returns:
+        None where transformers would have to make something of the files first: they are of
+        another format, or their tensors differ from those that it would save.
+
+    Raises:
+        ModelError: The files are broken.
+    """
+    files = find_tensor_files(source)
+    if files is None:
+        return None
+    model = empty_model(deepcopy(config))  # it will say the fused widths
+    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+    saved = revert_weight_conversion(model, tensors)
+    if any(files.shapes.get(name) != tuple(tensor.shape) for name, tensor in saved.items()):
+        return None
+    if model.can_generate():
+        with quiet(), suppress(OSError):  # it may have none of its own
+            model.generation_config = GenerationConfig.from_pretrained(
+                source.name, revision=source.revision or "main"
+            )
+    return StoredModel(model, files, tuple(saved))
+
+
+@torch.no_grad()
+def fuse_stored(
+    stored: StoredModel,
+    layers: Sequence[LayerPlan],
+    recipe: Recipe,
+    output: Path,
+    *,
+    on_layer: Callable[[], None] = lambda: None,
+) -> tuple[LayerRecord, ...]:
+    """Fuse MLPs and write the model's tensors, P folded: as `fuse_model` and saving would.
+
+    In memory there is one MLP at a time; of experts that lie in one stack, the stack.
+
+    Args:
+        stored: Its model is given the MLPs' new widths.
+        layers: What `plan_layers` made for this model.
+        recipe: What is done to each MLP, without text.
+        output: The safetensors file to write.
+        on_layer: Called after each MLP.
+
+    Returns:
+        A record for every fused MLP.
+
+    Raises:
+        InputError: The method does not suit an MLP.
+        ModelError: A weight is NaN or infinite.
+    """
+    mlps = find_mlps(stored.model)
+    layouts = stored_layouts(mlps, stored.names)
+    found = {(m.layer, m.expert): replace(m, layout=s) for m, s in zip(mlps, layouts, strict=True)}
+    chosen = [found[plan.layer, plan.expert] for plan in layers]
+    records: list[LayerRecord] = []
+    with TensorFile(output, stored.names) as file:
+        written: set[str] = set()
+        for group in _groups(chosen, layers):
+            fused = []
+            for mlp, plan in group:
+                layer = mlp.read(stored.files.read)
+                one = recipe.reduce(layer, plan.width_after)
+                records.append(layer_record(plan, layer.bias, one))
+                fused.append(one.product() if isinstance(one, LowRank) else one)
+                on_layer()
+            group_layouts = [mlp.layout for mlp, _ in group]
+            for name, tensor in write_neurons(group_layouts, fused, folded=True).items():
+                file.write(name, tensor)
+                written.add(name)
+        for name in stored.names:
+            if name not in written:
+                file.write(name, stored.files.read(name))
+    own = {(mlp.layer, mlp.expert): mlp for mlp in mlps}
+    resize([own[r.layer, r.expert] for r in records], [r.width_after for r in records])
+    return tuple(records)
+
+
+def _groups(
+    mlps: Sequence[MLP], layers: Sequence[LayerPlan]
+) -> Iterable[Sequence[tuple[MLP, LayerPlan]]]:
+    """Those whose tensors are written together: an MLP by itself, or the experts of a stack."""
+    groups: dict[str, list[tuple[MLP, LayerPlan]]] = {}
+    for mlp, plan in zip(mlps, layers, strict=True):
+        groups.setdefault(mlp.layout.down.name, []).append((mlp, plan))
+    return groups.values()
