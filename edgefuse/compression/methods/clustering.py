@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from edgefuse.compression.kmeans import cluster
+from edgefuse.compression.kmeans import cluster, means
 from edgefuse.compression.neurons import Activation, FusedNeurons, Layer
 
 
@@ -22,15 +22,11 @@ def clustering(layer: Layer, width: int, seed: int) -> FusedNeurons:
         seed: Of the k-means.
     """
     neurons = layer.neurons
-    rows = neurons.rows()
-    points = torch.cat([rows, neurons.down.T], dim=1)
-    labels = cluster(neurons, width, seed).to(points.device)
-    sizes = torch.bincount(labels, minlength=width)
-    sums = points.new_zeros(width, points.shape[1], dtype=torch.float64)
-    sums.index_add_(0, labels, points.double())
-    centroids = (sums / sizes.clamp(min=1)[:, None]).to(points)
-    root = sizes.to(points).sqrt()
-    fused = neurons.with_rows(centroids[:, : rows.shape[1]], centroids[:, rows.shape[1] :].T * root)
+    labels = cluster(neurons, width, seed).to(neurons.up.device)
+    rows, sizes = means(neurons.rows(), labels, width)
+    down, _ = means(neurons.down.T, labels, width)
+    root = sizes.to(rows).sqrt()
+    fused = neurons.with_rows(rows, down.T * root)
     bias = None if fused.up_bias is None else fused.up_bias * root
     fused = replace(fused, up=fused.up * root[:, None], up_bias=bias)
     return FusedNeurons(fused, torch.ones_like(root))

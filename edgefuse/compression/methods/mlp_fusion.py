@@ -1,8 +1,6 @@
 """MLP Fusion: k neurons that stand for all, and for how many each."""
 
-import torch
-
-from edgefuse.compression.kmeans import cluster
+from edgefuse.compression.kmeans import cluster, means
 from edgefuse.compression.methods.select import select
 from edgefuse.compression.neurons import FusedNeurons, Layer
 
@@ -23,15 +21,11 @@ def published(layer: Layer, width: int, seed: int) -> FusedNeurons:
         are fewer distinct neurons than clusters.
     """
     neurons = layer.neurons
-    rows = neurons.rows()
-    points = torch.cat([rows, neurons.down.T], dim=1)
-    labels = cluster(neurons, width, seed).to(points.device)
-    sizes = torch.bincount(labels, minlength=width)  # not `unique`: an empty one keeps its place
-    sums = points.new_zeros(width, points.shape[1], dtype=torch.float64)
-    sums.index_add_(0, labels, points.double())
-    centroids = (sums / sizes.clamp(min=1)[:, None]).to(points)
-    fused = neurons.with_rows(centroids[:, : rows.shape[1]], centroids[:, rows.shape[1] :].T)
-    return FusedNeurons(fused, sizes.to(points))
+    labels = cluster(neurons, width, seed).to(neurons.up.device)
+    rows, sizes = means(neurons.rows(), labels, width)
+    down, _ = means(neurons.down.T, labels, width)
+    fused = neurons.with_rows(rows, down.T)
+    return FusedNeurons(fused, sizes.to(rows))
 
 
 def mlp_fusion(layer: Layer, width: int, seed: int) -> FusedNeurons:
