@@ -64,7 +64,8 @@ def _groups(
     before: dict[str, Tensor], parameters: dict[str, Tensor]
 ) -> Sequence[dict[str, object]]:
     root = {name: float(tensor.square().mean().sqrt()) for name, tensor in before.items()}
-    least = 0.1 * max(root.values())  # a bias that starts at zero has to move
+    # A bias that starts at zero has to move; large biases must not hurry small matrices.
+    least = 0.1 * min(root[name] for name, tensor in before.items() if tensor.ndim == 2)
     return [
         {"params": [parameter], "lr": _RATE * max(root[name], least)}
         for name, parameter in parameters.items()
