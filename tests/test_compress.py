@@ -17,13 +17,19 @@ import torch
 import transformers
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
+from typer.main import get_command
 
 import edgefuse
 from edgefuse.cli import main
+from edgefuse.cli._app import app
+from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.install import parameters
+from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.mlp import find_mlps
-from edgefuse.models.load import quiet
+from edgefuse.compression.recipe import Recipe
+from edgefuse.models.load import load_model, load_tokenizer, quiet
 from edgefuse.models.record import RECORD, read_record
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH
@@ -210,6 +216,139 @@ def test_the_same_seed_writes_the_same_bytes(
     )
     assert first == again
     assert first["model.safetensors"] != other["model.safetensors"]
+
+
+def outputs(model: Any, directory: Path) -> torch.Tensor:
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        return model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "mixtral"])
+def test_all_stages_give_a_model_that_loads_as_it_was_in_memory_and_a_seed_the_same_bytes(
+    kind: str, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, texts = pico_model(kind), calibration_file(tmp_path)
+    plan = plan_compression(str(source))
+    tuned = {"calibration": texts, "tune_text": texts, "seed": 1}
+    record = compress(plan, tmp_path / "a", **tuned)
+    compress(plan, tmp_path / "b", **tuned)
+    first, again = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab"
+    )
+    assert first == again
+    assert (record.refitted, record.tuned, record.held_out_texts) == (True, True, 1)
+    reached = [layer for layer in record.layers if layer.output_error is not None]
+    assert reached
+    assert all(layer.sign_ntk_error and layer.ntk_error for layer in reached)
+    assert kind == "mixtral" or len(reached) == len(record.layers)
+
+    model = load_model(plan.source, plan.config)
+    recipe = Recipe(find_method("mlp-fusion"), refits=True, tunes=True, seed=1)
+    split = split_texts(TEXTS)
+    tokenizer = load_tokenizer(plan.source)
+    fuse_model(model, plan.layers, recipe, tokenizer=tokenizer, texts=split)
+    loaded = edgefuse.from_pretrained(tmp_path / "a")
+    for name, p in edgefuse.multiplicities(model).items():
+        assert torch.equal(p, edgefuse.multiplicities(loaded)[name])
+    expected = outputs(model, source)
+    torch.testing.assert_close(outputs(loaded, source), expected, rtol=0, atol=1e-4)
+    assert (outputs(load_model(plan.source, plan.config), source) - expected).abs().max() > 1e-3
+
+
+def test_text_to_tune_on_may_be_another_and_each_stage_brings_the_output_nearer(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    plan, texts = plan_compression(str(pico_model("llama"))), tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"{one} {other}" for one in TEXTS for other in TEXTS))
+    errors = []
+    for name, stages in {
+        "chosen": {"calibration": texts, "refit": False},
+        "fitted": {"calibration": texts},
+        "tuned": {"calibration": texts, "tune_text": texts},
+        "tuned-on-few": {"calibration": texts, "tune_text": calibration_file(tmp_path)},
+    }.items():
+        record = compress(plan, tmp_path / name, **stages)
+        assert (record.refitted, record.tuned) == (name != "chosen", "tuned" in name)
+        errors.append(sum(layer.output_error for layer in record.layers))
+    chosen, fitted, tuned, tuned_on_few = errors
+    assert tuned < fitted < chosen
+    assert tuned_on_few not in errors[:3]
+    alone = compress(plan, tmp_path / "alone", tune_text=texts)  # it stands in for calibration
+    assert sum(layer.output_error for layer in alone.layers) == tuned
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("text", [False, True])
+def test_svd_loads_with_the_same_outputs_low_rank_here_and_whole_in_plain_transformers(
+    kind: str, text: bool, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, svd = pico_model(kind), find_method("svd")
+    plan = plan_compression(str(source), ratio=0.5)
+    texts = calibration_file(tmp_path) if text else None
+    record = compress(
+        plan, tmp_path / "svd", method=svd, calibration=texts, refit=text, tune_text=texts
+    )
+    assert record.even
+    for layer in record.layers:
+        assert (layer.kind, layer.width_after) == ("low-rank", WIDTH)
+        assert layer.rank is not None
+        assert 1 <= layer.rank < 16
+        assert (layer.output_error is not None) == text
+    loaded = edgefuse.from_pretrained(tmp_path / "svd")
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == record.parameters_after
+    assert record.parameters_after <= plan.parameters_after
+    whole = plain(tmp_path / "svd", transformers.AutoModel)
+    torch.testing.assert_close(outputs(loaded, source), outputs(whole, source), rtol=0, atol=1e-4)
+
+    model = load_model(plan.source, plan.config)
+    recipe = Recipe(svd, refits=text, tunes=text, seed=0)
+    split = split_texts(TEXTS) if text else None
+    fuse_model(model, plan.layers, recipe, tokenizer=load_tokenizer(plan.source), texts=split)
+    torch.testing.assert_close(outputs(loaded, source), outputs(model, source), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("mixtral", "its experts lie in one stack"), ("modernbert", "its gate and up are one matrix")],
+)
+def test_svd_says_why_it_does_not_suit(
+    kind: str,
+    reason: str,
+    run: Callable[..., SimpleNamespace],
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    result = run("compress", pico_model(kind), tmp_path / "fused", "--method", "svd")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "The method svd does not suit layers.0.mlp" in result.err
+    assert reason in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+def test_help_names_every_method_and_each_gives_a_model_that_loads(
+    method: str,
+    run: Callable[..., SimpleNamespace],
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    assert method in get_command(app).commands["compress"].params[2].help
+    kind = "llama" if method == "clustering" else "bert"
+    texts = calibration_file(tmp_path)
+    for options in ((), ("--refit",), ("--refit", "--tune-text", texts)):
+        arguments = ("--method", method, "--ratio", 0.5, "--calibration", texts, *options)
+        output = tmp_path / "fused"
+        result = run("compress", pico_model(kind), output, *arguments, "--overwrite")
+        assert (result.code, result.err) == (0, "")
+        record = read_record(output)
+        assert record is not None
+        assert (record.method, record.tuned) == (method, "--tune-text" in options)
+        assert record.refitted == bool(options) or method == "mlp-fusion"
+        assert outputs(edgefuse.from_pretrained(output), output).isfinite().all()
 
 
 def test_the_record_says_what_was_done(pico_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""Text for compression: split, cut, read once, and enough of it."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgefuse.compression.calibration import (
+    MAX_TOKENS,
+    Texts,
+    check_enough,
+    collect_inputs,
+    split_texts,
+)
+from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.inputs import watch_inputs
+from edgefuse.compression.methods import find_method
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.plan import plan_layers
+from edgefuse.compression.recipe import Recipe
+from edgefuse_devices.errors import DataError
+from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, pico_model, pico_tokenizer
+
+KINDS = ("bert", "albert", "gpt2", "llama", "mixtral", "t5")
+FITTED = Recipe(find_method("mlp-fusion"), refits=True, tunes=True, seed=0)
+
+
+@pytest.mark.parametrize("count", [2, 9, 10, 25, 100])
+def test_every_tenth_text_is_held_out_and_at_least_one(count: int) -> None:
+    texts = [f"text {index}" for index in range(count)]
+    parts = split_texts(texts)
+    assert sorted([*parts.seen, *parts.held_out]) == sorted(texts)
+    assert parts.held_out == (texts[9::10] if count >= 10 else texts[-1:])
+
+
+def test_one_text_is_refused() -> None:
+    with pytest.raises(DataError, match="One calibration text is too few"):
+        split_texts(["alone"])
+
+
+def test_what_is_held_out_changes_the_errors_and_nothing_else() -> None:
+    found = []
+    for held_out in (TEXTS[8:], TEXTS[7:9]):
+        model = pico_model("llama")
+        plans = plan_layers(find_mlps(model), width=8)
+        texts = Texts(TEXTS[:7], held_out)
+        records = fuse_model(model, plans, FITTED, tokenizer=pico_tokenizer(), texts=texts)
+        found.append((model.state_dict(), [record.output_error for record in records]))
+    (weights, errors), (others, other_errors) = found
+    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
+    assert not set(errors) & set(other_errors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_are_those_of_the_texts_one_at_a_time(kind: str) -> None:
+    model, tokenizer = pico_model(kind), pico_tokenizer("distilbert")
+    mlps = find_mlps(model)
+    expected: dict[str, list[Tensor]] = {mlp.name: [] for mlp in mlps}
+    with watch_inputs(mlps, lambda mlp, x: expected[mlp.name].append(x)), torch.no_grad():
+        for text in TEXTS:
+            token_ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            decoder = {"decoder_input_ids": token_ids} if kind in ENCODER_DECODERS else {}
+            model(input_ids=token_ids, **decoder)
+    for mlp, inputs in zip(mlps, collect_inputs(model, tokenizer, mlps, TEXTS), strict=True):
+        wanted = torch.cat([*expected[mlp.name], torch.zeros(0, HIDDEN_SIZE)])
+        assert inputs.shape == wanted.shape
+        # Whatever the order of tokens: column by column.
+        columns, wanted_columns = inputs.sort(dim=0).values, wanted.sort(dim=0).values
+        torch.testing.assert_close(columns, wanted_columns, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("bert", 62), ("gpt2", 62), ("t5", MAX_TOKENS)])
+def test_texts_longer_than_the_model_takes_are_cut(kind: str, longest: int) -> None:
+    model, tokenizer = pico_model(kind), pico_tokenizer("distilbert")
+    tokenizer.model_max_length = int(1e30)  # as transformers says where it does not know
+    long = ["door " * 500, "warm"]
+    (inputs, *_) = collect_inputs(model, tokenizer, find_mlps(model), long)
+    assert len(inputs) == longest + 3
+    tokenizer.model_max_length = 10
+    (inputs, *_) = collect_inputs(model, tokenizer, find_mlps(model), long)
+    assert len(inputs) == 10 + 3
+
+
+def test_a_tokenizer_without_a_padding_token_gives_the_same_inputs() -> None:
+    model, tokenizer = pico_model("gpt2"), pico_tokenizer("gpt2")
+    without = copy.deepcopy(tokenizer)
+    without.pad_token = None
+    assert without.pad_token_id is None
+    mlps = find_mlps(model)
+    both = [collect_inputs(model, one, mlps, TEXTS) for one in (tokenizer, without)]
+    assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
+
+
+def test_reading_stops_when_there_are_tokens_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefuse.compression.calibration._TOKENS", 300)
+    monkeypatch.setattr("edgefuse.compression.calibration._HELD_OUT_TOKENS", 150)
+    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    mlps = find_mlps(model)
+    seen = collect_inputs(model, tokenizer, mlps, TEXTS * 20)
+    held_out = collect_inputs(model, tokenizer, mlps, TEXTS * 20, held_out=True)
+    assert 300 <= len(seen[0]) < 600
+    assert 150 <= len(held_out[0]) < 400
+    monkeypatch.setattr("edgefuse.compression.calibration._BYTES", 1)
+    assert len(collect_inputs(model, tokenizer, mlps, TEXTS * 20)[0]) < 300  # one batch
+
+
+def test_texts_without_a_token_are_left_out() -> None:
+    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None  # no [CLS] and [SEP], as many decoders
+    (some, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", "warm", " "])
+    assert len(some) == 1
+    (none, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", " "])
+    assert none.shape == (0, HIDDEN_SIZE)
+    with pytest.raises(DataError, match="has 0 tokens, too few to fit the 8 neurons"):
+        check_enough(none, find_mlps(model)[0], 8, 2)
+
+
+def test_an_expert_may_be_reached_by_any_number_of_tokens() -> None:
+    mlp = find_mlps(pico_model("mixtral"))[0]
+    check_enough(torch.zeros(0, HIDDEN_SIZE), mlp, 8, 2)
