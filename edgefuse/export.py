@@ -8,10 +8,18 @@ from optimum.exporters.tasks import TasksManager
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from edgefuse.compression.methods.low_rank import LowRankLinear
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
 from edgefuse.models.compressed import from_pretrained
-from edgefuse.models.load import find_source, load_config, load_tokenizer, one_sentence, quiet
+from edgefuse.models.load import (
+    empty_model,
+    find_source,
+    load_config,
+    load_tokenizer,
+    one_sentence,
+    quiet,
+)
 from edgefuse.models.record import read_record
 from edgefuse.tuning.ways import apply_way, find_way
 from edgefuse_devices.errors import InputError, ModelError
@@ -101,7 +109,7 @@ def export(
         source=source.label,
         architecture=config.model_type,
         parameters=parameters,
-        intermediate_sizes=[block.width for block in find_mlps(classifier)],
+        intermediate_sizes=_widths(classifier),
         compression=record.method if record else None,
     )
     request = Request(
@@ -130,6 +138,13 @@ def export(
             tokenizer.save_pretrained(folder / "model")
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _widths(model: PreTrainedModel) -> list[int]:
+    """Of all MLPs; a low-rank one's is what the configuration says, for it stays."""
+    if any(isinstance(module, LowRankLinear) for module in model.modules()):
+        return [mlp.width for mlp in find_mlps(empty_model(model.config))]
+    return [mlp.width for mlp in find_mlps(model)]
 
 
 def _check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:

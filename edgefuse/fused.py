@@ -15,8 +15,10 @@ def fused_mlps(model: nn.Module) -> list[FusedMLP]:
         ModelError: A fused MLP has a gate, or keeps its down-projection in no `nn.Linear`: the
             gradient's norm in the exported graph weighs the rows of dense ones only.
     """
-    names = []
     fused = multiplicities(model).keys()
+    if not fused:
+        return []
+    names = []
     for mlp in find_mlps(model):
         down = mlp.layout.down.name.removesuffix(".weight")
         if down not in fused:

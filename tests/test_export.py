@@ -13,13 +13,15 @@ import torch
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.methods import find_method
 from edgefuse.export import export
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import InputError, ModelError, OutputError
+from edgefuse_devices.errors import InputError, ModelError, OutputError, RunError
 from edgefuse_export.certificate import certify
 from edgefuse_export.module import Loss
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle import Bundle, open_bundle
+from edgefuse_runtime.convert import convert
 from edgefuse_runtime.session import open_session
 from tests.pico_models import ARCHITECTURES, WIDTH
 
@@ -51,6 +53,22 @@ def test_loss_logits_and_every_gradient_equal_torchs(
     assert certificate.loss_difference < 1e-5
     assert certificate.logits_difference < 1e-5
     assert certificate.worst_gradient_error < 1e-3
+
+
+@pytest.mark.parametrize("layers", [None, "0-1"])
+def test_matrices_in_two_factors_are_exported_and_convert_to_onnx_alone(
+    layers: str | None, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    plan = plan_compression(str(pico_model("bert")), ratio=0.5, layers=layers)
+    compress(plan, tmp_path / "svd", method=find_method("svd"))
+    bundle = export_pico(tmp_path / "svd", tmp_path / "bundle")
+    assert bundle.manifest.model.intermediate_sizes == [WIDTH] * 3
+    certificate = bundle.manifest.certificate
+    assert certificate is not None
+    assert certificate.worst_gradient_error < 1e-3
+    convert(bundle, bundle.trainable(), tmp_path / "onnx", to="onnx")
+    with pytest.raises(RunError, match="no matrices in two factors"):
+        convert(bundle, bundle.trainable(), tmp_path / "plain", to="transformers")
 
 
 def test_the_tanh_form_of_gelu_has_its_own_gradient(pico_model: PicoModel, tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ def _projected(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
             inside = {path: attrgetter(path)(module) for path in _SPLIT}
         except AttributeError:
             return []
+        if not all(isinstance(child, nn.Linear | Conv1D) for child in inside.values()):
+            return []
     gate, up, down = _roles({key: _shape(child) for key, child in inside.items()})
     if up is None or down is None:
         return []

@@ -79,9 +79,9 @@ def convert(
         padding_id=manifest.padding_id,
         sequence_length=manifest.sequence_length,
     )
-    if to == "transformers":
-        _check_even(bundle)
     tensors = inference_tensors(bundle, trained)
+    if to == "transformers":
+        _check_plain(bundle, tensors)
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_directory(
         output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
@@ -99,7 +99,12 @@ def convert(
     return conversion
 
 
-def _check_even(bundle: Bundle) -> None:
+def _check_plain(bundle: Bundle, tensors: Tensors) -> None:
+    if any(name.endswith(".right.weight") for name in tensors):
+        raise RunError(
+            "plain transformers has no matrices in two factors, and this model's MLPs do",
+            "Convert it with --to onnx",
+        )
     widths = bundle.manifest.model.intermediate_sizes
     if len(set(widths)) > 1:
         raise RunError(
