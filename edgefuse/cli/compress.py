@@ -57,6 +57,13 @@ def compress(
         Path | None,
         typer.Option(help="Picture of the errors to draw, such as errors.svg; needs text."),
     ] = None,
+    allocation: Annotated[
+        str,
+        typer.Option(
+            help="Width of each MLP: even, or by sensitivity, other widths that make as many "
+            "parameters in all; needs text."
+        ),
+    ] = "even",
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
@@ -79,12 +86,14 @@ def compress(
         edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --tune-text train.jsonl
     """
     from edgefuse.compression import compress as core
+    from edgefuse.compression.allocation import check_allocation
     from edgefuse.compression.methods import find_method
 
     chosen = find_method(method)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:
-        _show_plan(plan, as_json=as_json)
+        check_allocation(allocation, has_text=bool(calibration or tune_text))
+        _show_plan(plan, allocation, as_json=as_json)
         return
     if plot is not None:
         _check_plot(plot, has_text=bool(calibration or tune_text))
@@ -97,6 +106,7 @@ def compress(
             calibration=calibration,
             refit=refit,
             tune_text=tune_text,
+            allocation=allocation,
             overwrite=overwrite,
             on_layer=advance,
         )
@@ -116,7 +126,7 @@ def _check_plot(plot: Path, *, has_text: bool) -> None:
     check_picture(plot)
 
 
-def _show_plan(plan: "CompressionPlan", *, as_json: bool) -> None:
+def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -124,6 +134,7 @@ def _show_plan(plan: "CompressionPlan", *, as_json: bool) -> None:
                 "source": plan.source.label,
                 "revision": plan.source.revision,
                 "even": plan.even,
+                "allocation": allocation,
                 "parameters_before": plan.parameters_before,
                 "parameters_after": plan.parameters_after,
                 "layers": plan.layers,
@@ -144,6 +155,8 @@ def _show_plan(plan: "CompressionPlan", *, as_json: bool) -> None:
         ],
         title=f"{plan.source.label}, a dry run",
     )
+    if allocation == "sensitivity":
+        print_text("The widths are the budget: how it is shared out is known only with the text.")
     print_text(_totals(plan.parameters_before, plan.parameters_after), "Nothing was written.")
 
 

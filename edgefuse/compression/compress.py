@@ -1,12 +1,13 @@
 """`edgefuse compress` as plain functions: plan, then do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
+from edgefuse.compression.allocation import check_allocation
 from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
@@ -24,7 +25,7 @@ from edgefuse.models.load import (
     load_model,
     load_tokenizer,
 )
-from edgefuse.models.record import RECORD, CompressionRecord, read_record
+from edgefuse.models.record import RECORD, CompressionRecord, LayerRecord, read_record
 from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.dataset import read_texts
@@ -83,14 +84,12 @@ def plan_compression(
     empty = empty_model(config)
     blocks = find_mlps(empty)
     planned = plan_layers(blocks, ratio=ratio, width=width, layers=layers)
-    after = {(layer.layer, layer.expert): layer.width_after for layer in planned}
-    widths = [after.get((mlp.layer, mlp.expert), mlp.width) for mlp in blocks]
     before = empty.num_parameters()
     return CompressionPlan(
         source=source,
         config=config,
         layers=planned,
-        even=even_widths(empty, widths) is not None,
+        even=_is_even(empty, planned),
         parameters_before=before,
         parameters_after=before
         - sum(layer.parameters_before - layer.parameters_after for layer in planned),
@@ -106,6 +105,7 @@ def compress(
     calibration: Path | None = None,
     refit: bool | None = None,
     tune_text: Path | None = None,
+    allocation: str = "even",
     overwrite: bool = False,
     on_layer: Callable[[], None] = lambda: None,
 ) -> CompressionRecord:
@@ -120,6 +120,8 @@ def compress(
             errors are measured on every tenth, which they do not see.
         refit: Fit each output to the original's; None for as the method does.
         tune_text: Text for the tuning stage; it stands in for `calibration` too.
+        allocation: One of `ALLOCATIONS`: the plan's widths, or others that make as many parameters,
+            by what the text shows of each layer.
         overwrite: Replace a compressed model that is there.
         on_layer: Called after each fused layer.
 
@@ -130,6 +132,7 @@ def compress(
         InputError: The method, the model, the calibration text or the output folder do not hold.
     """
     texts_file = calibration or tune_text
+    check_allocation(allocation, has_text=texts_file is not None)
     texts = split_texts(read_texts(texts_file)) if texts_file else None
     tune_texts = read_texts(tune_text) if tune_text and tune_text != texts_file else []
     if refit and texts is None:
@@ -140,6 +143,7 @@ def compress(
         refits=texts is not None and (method.refits if refit is None else refit),
         tunes=tune_text is not None,
         seed=seed,
+        allocates=allocation == "sensitivity",
     )
     needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
@@ -168,10 +172,11 @@ def compress(
             revision=plan.source.revision,
             architecture=type(model).__name__,
             seed=seed,
-            even=plan.even or all(layer.kind == "low-rank" for layer in layers),
+            even=_is_even(empty_model(plan.config), layers),
             parameters_before=plan.parameters_before,
             parameters_after=plan.parameters_before
             - sum(layer.parameters_before - layer.parameters_after for layer in layers),
+            allocation=allocation,
             refitted=recipe.refits,
             tuned=recipe.tunes,
             calibration_texts=len(texts.seen) if texts else 0,
@@ -183,6 +188,14 @@ def compress(
         else:
             save_compressed(folder, model, tokenizer, record)
     return record
+
+
+def _is_even(empty: PreTrainedModel, layers: Sequence[LayerPlan | LayerRecord]) -> bool:
+    """Whether the configuration can say all widths."""
+    after = {(layer.layer, layer.expert): layer.width_after for layer in layers}
+    mlps = find_mlps(empty)
+    widths = [after.get((mlp.layer, mlp.expert), mlp.width) for mlp in mlps]
+    return even_widths(empty, widths) is not None
 
 
 def _check_fit(method: Method, plan: CompressionPlan) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import Texts, check_enough, collect_inputs
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
@@ -33,7 +34,8 @@ def fuse_model(
 
     Args:
         model: Unfused, float32, in evaluation mode.
-        layers: What `plan_layers` made for this model.
+        layers: What `plan_layers` made for this model; where the recipe shares widths out anew,
+            the budget.
         recipe: What is done to each MLP.
         tokenizer: The model's; needed with texts.
         texts: For the stages that look at text, and for the errors.
@@ -57,6 +59,9 @@ def fuse_model(
         held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
         if tune_texts:
             taught = collect_inputs(model, tokenizer, mlps, tune_texts)
+        if recipe.allocates:
+            views = (replace(m.layer_view(), inputs=x) for m, x in zip(mlps, seen, strict=True))
+            layers = allocate(mlps, views, layers)
     reduced = []
     records = []
     for index, (mlp, plan) in enumerate(zip(mlps, layers, strict=True)):

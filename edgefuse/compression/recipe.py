@@ -21,6 +21,7 @@ class Recipe:
         method: Gives the narrow MLP.
         refits: Its output is then fitted to the original's, in closed form.
         tunes: It is then taught by the original.
+        allocates: Widths are first shared out anew, by sensitivity.
         seed: Of method and tuning.
     """
 
@@ -28,6 +29,7 @@ class Recipe:
     refits: bool
     tunes: bool
     seed: int
+    allocates: bool = False
 
     @torch.no_grad()
     def reduce(

@@ -4,6 +4,8 @@ Averages of neurons that are not near one another lose more than a choice of rea
 least-squares fit (`edgefuse.compression.refit`) lets the others flow into them.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,25 @@ def select(layer: Layer, width: int) -> FusedNeurons:
         width: k, from 1 to I.
     """
     neurons = layer.neurons
-    kept = _eliminate(_gram(layer), neurons.down, width)
+    *_, (kept, _) = _eliminate(_gram(layer), neurons.down, width)
     return FusedNeurons(neurons.select(kept), torch.ones_like(neurons.up[kept, 0]))
+
+
+def residual_curve(layer: Layer, least: int) -> tuple[list[int], list[float]]:
+    """What the neurons chosen leave of the output when they are refitted, at every width.
+
+    Args:
+        layer: An MLP with calibration inputs.
+        least: The smallest width, from 1.
+
+    Returns:
+        Widths, ascending, from `least` to I; and the squared error of the output at each, summed
+        over tokens. Of widths between, think a straight line.
+    """
+    down = layer.neurons.down
+    steps = [(len(kept), rest) for kept, rest in _eliminate(_gram(layer), down, least)]
+    widths, residuals = zip(*reversed(steps), strict=True)
+    return list(widths), list(residuals)
 
 
 def _gram(layer: Layer) -> Tensor:
@@ -45,13 +64,18 @@ def _gram(layer: Layer) -> Tensor:
     return gram
 
 
-def _eliminate(gram: Tensor, down: Tensor, width: int) -> Tensor:
+def _eliminate(gram: Tensor, down: Tensor, width: int) -> Iterator[tuple[Tensor, float]]:
+    """The neurons kept, and the residual tr(down G downᵀ) that they leave, all first."""
     gram = gram + _RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
     target = gram @ down.T.double()
+    total = (down.T * target).sum()
     kept = torch.arange(len(gram), device=gram.device)
-    while len(kept) > width:
+    while True:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[kept][:, kept]))
-        cost = (inverse @ target[kept]).square().sum(dim=1) / inverse.diagonal()
+        solved = inverse @ target[kept]
+        yield kept, float((total - (target[kept] * solved).sum()).clamp(min=0))
+        if len(kept) == width:
+            return
+        cost = solved.square().sum(dim=1) / inverse.diagonal()
         fewer = max(width, len(kept) - max(1, int(_AT_ONCE * len(kept))))
         kept = kept[cost.argsort(descending=True, stable=True)[:fewer].sort().values]
-    return kept
