@@ -31,10 +31,13 @@ def cluster(neurons: Neurons, width: int, seed: int) -> Tensor:
     Returns:
         Each neuron's cluster (I,), from 0 to k − 1; some clusters may be empty.
     """
+    return torch.from_numpy(_assign(_points(neurons).cpu().numpy(), width, seed))
+
+
+def _points(neurons: Neurons) -> Tensor:
     if neurons.gate is not None:
         neurons = _balanced(neurons)
-    points = torch.cat([neurons.rows(), neurons.down.T], dim=1)
-    return torch.from_numpy(_assign(points.cpu().numpy(), width, seed))
+    return torch.cat([neurons.rows(), neurons.down.T], dim=1)
 
 
 def _balanced(neurons: Neurons) -> Neurons:
