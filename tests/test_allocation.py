@@ -10,18 +10,30 @@ import torch
 
 import edgefuse
 from edgefuse.compression.allocation import allocate
+from edgefuse.compression.calibration import batches_of, collect_inputs
 from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.methods.select import residual_curve, select
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import Layer
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.refit import refit
 from edgefuse_devices.errors import InputError
-from tests.pico_models import HIDDEN_SIZE, TEXTS, WIDTH, duplicate_neurons, pico_model
+from tests.pico_models import (
+    HIDDEN_SIZE,
+    TEXTS,
+    WIDTH,
+    duplicate_neurons,
+    pico_model,
+    pico_tokenizer,
+)
 
 
 def inputs(tokens: int = 300) -> torch.Tensor:
     return torch.randn(tokens, HIDDEN_SIZE, generator=torch.Generator().manual_seed(0))
+
+
+ALIKE = dict.fromkeys(range(3), 1.0)
 
 
 def views(model: torch.nn.Module) -> list[Layer]:
@@ -51,12 +63,11 @@ def test_the_curve_is_what_selection_and_refit_leave(kind: str) -> None:
 def test_an_mlp_of_few_neurons_gives_its_share_to_those_of_many() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)
-    original = find_mlps(pico_model("bert"))[0].layer_view()
+    many = find_mlps(pico_model("bert"))[0]
     duplicate_neurons(model, [8, 8, 8, 8])
-    few = views(model)
-    few[0] = replace(original, inputs=inputs())
+    mlps = (many, *mlps[1:])
     plans = plan_layers(mlps, ratio=0.5)
-    found = allocate(mlps, few, plans)
+    found = allocate(mlps, [inputs()] * 3, plans, ALIKE)
     first, *others = (plan.width_after for plan in found)
     assert first > 0.5 * WIDTH
     assert max(others) < 0.5 * WIDTH
@@ -71,21 +82,42 @@ def test_a_budget_for_all_or_for_next_to_nothing_leaves_no_choice(ratio: float) 
     model = pico_model("llama")
     mlps = find_mlps(model)
     plans = plan_layers(mlps, ratio=ratio)
-    assert allocate(mlps, views(model), plans) == plans
+    assert allocate(mlps, [inputs()] * 3, plans, ALIKE) == plans
 
 
 def test_experts_of_a_stack_share_a_width_and_one_without_tokens_counts_nothing() -> None:
     model = pico_model("mixtral")
     mlps = find_mlps(model)
-    seen = [
-        replace(view, inputs=inputs()[:0] if mlp.layer == 0 or mlp.expert == 2 else inputs())
-        for mlp, view in zip(mlps, views(model), strict=True)
-    ]
-    found = allocate(mlps, seen, plan_layers(mlps, ratio=0.5))
+    seen = [inputs()[:0] if mlp.layer == 0 or mlp.expert == 2 else inputs() for mlp in mlps]
+    found = allocate(mlps, seen, plan_layers(mlps, ratio=0.5), ALIKE)
     widths = {layer: {p.width_after for p in found if p.layer == layer} for layer in range(3)}
     assert all(len(shared) == 1 for shared in widths.values())
     assert widths[0] == {8}  # no token reaches it
     assert all(width % 8 == 0 for shared in widths.values() for width in shared)
+
+
+def test_a_layer_of_more_effect_gets_more() -> None:
+    mlps = find_mlps(pico_model("llama"))
+    plans = plan_layers(mlps, ratio=0.5)
+    alike, more = (
+        allocate(mlps, [inputs()] * 3, plans, ALIKE | {1: effect}) for effect in (1.0, 9.0)
+    )
+    assert more[1].width_after > alike[1].width_after
+    assert more[0].width_after < alike[0].width_after
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "mixtral", "t5"])
+def test_effects_are_of_every_layer_and_the_model_stays_as_it_was(kind: str) -> None:
+    model = pico_model(kind)
+    mlps = find_mlps(model)
+    batches = list(batches_of(model, pico_tokenizer(kind), TEXTS))
+    seen = collect_inputs(model, pico_tokenizer(kind), mlps, TEXTS)
+    with torch.no_grad():
+        before = model.base_model(**batches[0]).last_hidden_state
+        effects = measure_effects(model, mlps, seen, plan_layers(mlps, ratio=0.5), batches)
+        assert torch.equal(model.base_model(**batches[0]).last_hidden_state, before)
+    assert effects.keys() == {mlp.layer for mlp in mlps}
+    assert all(effect > 0 for effect in effects.values())
 
 
 def test_a_model_of_uneven_widths_is_written_and_loaded(

@@ -1,16 +1,16 @@
 """Widths shared out among MLPs by how much their outputs suffer, under one budget of parameters."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
+from torch import Tensor
 
 from edgefuse.compression.methods.select import residual_curve
 from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import Layer
 from edgefuse.compression.plan import LayerPlan, parameter_count, plan_layer
 from edgefuse_devices.errors import InputError
 
@@ -67,24 +67,28 @@ def check_allocation(name: str, *, has_text: bool) -> None:
 
 
 def allocate(
-    mlps: Sequence[MLP], views: Iterable[Layer], plans: Sequence[LayerPlan]
+    mlps: Sequence[MLP],
+    inputs: Sequence[Tensor],
+    plans: Sequence[LayerPlan],
+    effects: Mapping[int, float],
 ) -> tuple[LayerPlan, ...]:
     """Share the parameters of an even plan out anew.
 
-    Minimises the sum over layers of ‖y_fused − y‖² / ‖y‖², as selecting neurons and a refit leave
-    it: from a sixteenth of every width on, a few neurons go to where a parameter gains most, until
-    the budget is spent. The curves are made convex, for which that is optimal.
+    Minimises the sum over layers of effect × ‖y_fused − y‖² / ‖y‖², as selecting neurons and a
+    refit leave it: from a sixteenth of every width on, a few neurons go to where a parameter gains
+    most, until the budget is spent. The curves are made convex, for which that is optimal.
 
     Args:
         mlps: Those to fuse.
-        views: Each one's, with calibration inputs. An expert without any counts nothing.
+        inputs: What each is given by text (n, p). An expert without any counts nothing.
         plans: Each one's, of the even plan.
+        effects: Of each layer, from `measure_effects`.
 
     Returns:
         Plans of other widths, multiples of 8 where there are at least 64 neurons; one width for
         all experts of a stack.
     """
-    curves = [_curve(m, view, plan) for m, view, plan in zip(mlps, views, plans, strict=True)]
+    curves = [_curve(m, x, plan) for m, x, plan in zip(mlps, inputs, plans, strict=True)]
     groups: dict[str, list[int]] = {}
     for index, mlp in enumerate(mlps):
         groups.setdefault(mlp.stack or mlp.name, []).append(index)
@@ -95,7 +99,8 @@ def allocate(
     for group in groups.values():
         costs = np.sum([_costs(mlps[index], curves[index]) for index in group], axis=0)
         errors = np.sum([curves[index].errors for index in group], axis=0)
-        gains = -np.diff(errors) / (power[mlps[group[0]].layer] or 1.0) / costs
+        layer = mlps[group[0]].layer
+        gains = -np.diff(errors) * effects[layer] / (power[layer] or 1.0) / costs
         convex = isotonic_regression(gains, sample_weight=costs, increasing=False)
         steps.append(_Steps(convex, costs))
     budget = sum(
@@ -132,14 +137,14 @@ def _costs(mlp: MLP, curve: _Curve) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def _curve(mlp: MLP, view: Layer, plan: LayerPlan) -> _Curve:
-    assert view.inputs is not None
+def _curve(mlp: MLP, inputs: Tensor, plan: LayerPlan) -> _Curve:
     widths = _widths(mlp, plan.width_after)
-    if len(view.inputs) == 0:
+    if len(inputs) == 0:
         return _Curve(widths, np.zeros(len(widths)), 0.0)
+    view = replace(mlp.layer_view(), inputs=inputs)
     power = sum(
-        float(view.output(inputs).double().square().sum())
-        for inputs in torch.split(view.inputs, _TOKENS_AT_ONCE)
+        float(view.output(some).double().square().sum())
+        for some in torch.split(inputs, _TOKENS_AT_ONCE)
     )
     known, errors = residual_curve(view, int(widths[0]))
     return _Curve(widths, np.interp(widths, known, errors), power)

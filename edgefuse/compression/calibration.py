@@ -94,7 +94,7 @@ def collect_inputs(
 
     tokens = 0
     with watch_inputs(mlps, keep):
-        for batch in _batches(model, tokenizer, texts):
+        for batch in batches_of(model, tokenizer, texts):
             model(**batch)
             tokens += int(batch["attention_mask"].sum())
             if tokens >= (_HELD_OUT_TOKENS if held_out else _TOKENS) or size >= _BYTES:
@@ -122,9 +122,10 @@ def _key(mlp: MLP) -> tuple[int, int | None, str]:
     return mlp.layer, mlp.expert, mlp.name
 
 
-def _batches(
+def batches_of(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
+    """What the model is called with to read texts; any first few are a sample of all."""
     longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
     padding = tokenizer.pad_token_id or 0
     shuffled = random.Random(0).sample(texts, len(texts))  # noqa: S311 - no secret

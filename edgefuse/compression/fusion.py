@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from edgefuse.compression.allocation import allocate
-from edgefuse.compression.calibration import Texts, check_enough, collect_inputs
+from edgefuse.compression.calibration import Texts, batches_of, check_enough, collect_inputs
+from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
 from edgefuse.compression.methods.low_rank import LowRank, install_all
@@ -18,6 +20,8 @@ from edgefuse.models.record import LayerRecord
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BATCHES = 16  # on which a layer's effect on the whole is measured
 
 
 def fuse_model(
@@ -60,8 +64,9 @@ def fuse_model(
         if tune_texts:
             taught = collect_inputs(model, tokenizer, mlps, tune_texts)
         if recipe.allocates:
-            views = (replace(m.layer_view(), inputs=x) for m, x in zip(mlps, seen, strict=True))
-            layers = allocate(mlps, views, layers)
+            few = list(islice(batches_of(model, tokenizer, texts.seen), _BATCHES))
+            effects = measure_effects(model, mlps, seen, layers, few)
+            layers = allocate(mlps, seen, layers, effects)
     reduced = []
     records = []
     for index, (mlp, plan) in enumerate(zip(mlps, layers, strict=True)):

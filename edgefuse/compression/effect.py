@@ -1,0 +1,77 @@
+"""How much an error in an MLP's output changes what its model says in the end."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from edgefuse.compression.install import install
+from edgefuse.compression.methods.mlp_fusion import mlp_fusion
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.compression.plan import LayerPlan
+from edgefuse.compression.refit import refit
+
+_TOKENS_AT_ONCE = 4096
+
+
+@torch.no_grad()
+def measure_effects(
+    model: PreTrainedModel,
+    mlps: Sequence[MLP],
+    inputs: Sequence[Tensor],
+    plans: Sequence[LayerPlan],
+    batches: Sequence[Mapping[str, Tensor]],
+) -> dict[int, float]:
+    """Fuse one layer at a time, to its planned width, and see what comes out at the top.
+
+    Noise in the place of that error would not do: in all-MiniLM-L6-v2 the first layer's real error
+    weighs 20 times as much as the fourth's, and noise of the same size 6 times.
+
+    Args:
+        model: Unfused, in evaluation mode.
+        mlps: Those to fuse.
+        inputs: What each is given by text (n, p); perhaps nothing, of an expert.
+        plans: Each one's.
+        batches: Of that text, as the model is called with.
+
+    Returns:
+        By layer, the ratio of the relative squared errors: of the final hidden states, and of the
+        output of the layer's MLPs.
+    """
+    exact = _final(model, batches)
+    members: dict[int, list[int]] = {}
+    for index, mlp in enumerate(mlps):
+        members.setdefault(mlp.layer, []).append(index)
+    effects = {}
+    for layer, indices in members.items():
+        fused, difference, power = [], 0.0, 0.0
+        for index in indices:
+            view = replace(mlps[index].layer_view(), inputs=inputs[index])
+            one = refit(view, mlp_fusion(view, plans[index].width_after, 0))
+            assert isinstance(one, FusedNeurons)
+            fused.append(one)
+            for some in torch.split(inputs[index], _TOKENS_AT_ONCE):
+                y = view.output(some)
+                other = one.output(some, view.activation, view.bias)
+                difference += float((other - y).double().square().sum())
+                power += float(y.double().square().sum())
+        trial = copy.deepcopy(model)
+        found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(trial)}
+        install([found[layer, mlps[index].expert] for index in indices], fused)
+        change = (_final(trial, batches) - exact).double().square().sum()
+        error = difference / power if power else 0.0
+        effects[layer] = float(change / exact.double().square().sum()) / error if error else 0.0
+    return effects
+
+
+def _final(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """The last hidden states (tokens, p), without padding."""
+    states = []
+    for batch in batches:
+        mask = batch.get("decoder_attention_mask", batch["attention_mask"]).bool()
+        states.append(model.base_model(**batch).last_hidden_state[mask])
+    return torch.cat(states)
