@@ -61,6 +61,12 @@ def test_a_bundle_of_a_newer_edgefuse_says_to_update(bundle):
         open_bundle(bundle)
 
 
+def test_a_bundle_of_an_older_edgefuse_says_to_export_again(bundle):
+    change(bundle, lambda manifest: manifest.update(schema_version=SCHEMA_VERSION - 1))
+    with pytest.raises(BundleError, match=r"older EdgeFuse.*[Ee]xport it again"):
+        open_bundle(bundle)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

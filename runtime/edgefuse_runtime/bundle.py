@@ -4,7 +4,7 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
 
     manifest.json            the structs below
     train.onnx               batch and trained parameters → loss, gradient norm, every gradient
-    optimizer.onnx           one AdamW step over a block of elements
+    optimizer.onnx           one AdamW step over a run of blocks of elements
     inference.onnx           batch → logits; every weight an external initializer, P folded
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
@@ -25,7 +25,10 @@ from safetensors.numpy import load_file
 from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
+many blocks at a time."""
+
 MANIFEST = "manifest.json"
 
 EngineName = Literal["onnxruntime", "onnxruntime-training"]
@@ -225,7 +228,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Version(Struct):
-    schema_version: int = 0
+    schema_version: int = SCHEMA_VERSION  # a manifest without is no older one, but none
 
 
 class Bundle:
@@ -259,7 +262,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         verify: Also compare the SHA-256 of every file, not only its presence and size.
 
     Raises:
-        BundleError: It is no bundle, was cut short or changed, or is of a newer schema.
+        BundleError: It is no bundle, was cut short or changed, or is of another schema.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -303,8 +306,14 @@ def _decode(raw: bytes, file: Path) -> Manifest:
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{file.parent} was made by a newer EdgeFuse (bundle schema {version}, "
-                f"this one reads up to {SCHEMA_VERSION})",
+                f"this one reads {SCHEMA_VERSION})",
                 "Update EdgeFuse on this machine: pip install --upgrade edgefuse",
+            )
+        if version < SCHEMA_VERSION:
+            raise BundleError(
+                f"{file.parent} was made by an older EdgeFuse (bundle schema {version}, "
+                f"this one reads {SCHEMA_VERSION})",
+                "Export it again: edgefuse export MODEL BUNDLE --device NAME",
             )
         return msgspec.json.decode(raw, type=Manifest)
     except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
