@@ -1,5 +1,6 @@
 """`edgefuse compress`."""
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -85,6 +86,8 @@ def compress(
 
         edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --tune-text train.jsonl
     """
+    # Before torch: its threads would spin for one another, on a busy machine longer than they work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from edgefuse.compression import compress as core
     from edgefuse.compression.allocation import check_allocation
     from edgefuse.compression.methods import find_method
