@@ -80,7 +80,7 @@ def test_the_quick_demo_ends_with_figures_that_it_measured(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     before, after = outcome["before"], outcome["after"]
-    assert after["parameters"] == before["parameters"] - 6 * 768 * (2 * 384 + 1)
+    assert after["parameters"] == before["parameters"] - 6 * (1536 - 384) * (2 * 384 + 1)
     assert outcome["onnx_accuracy"] == pytest.approx(after["accuracy"])
     for figures, name in ((before, "unfused"), (after, "fused")):
         bench = json.loads((folder / f"{name}-bench.json").read_text())
