@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from edgefuse.compression.fidelity import squared_error
 from edgefuse.compression.install import install
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.refit import refit
-
-_TOKENS_AT_ONCE = 4096
 
 
 @torch.no_grad()
@@ -54,11 +53,9 @@ def measure_effects(
             one = refit(view, mlp_fusion(view, plans[index].width_after, 0))
             assert isinstance(one, FusedNeurons)
             fused.append(one)
-            for some in torch.split(inputs[index], _TOKENS_AT_ONCE):
-                y = view.output(some)
-                other = one.output(some, view.activation, view.bias)
-                difference += float((other - y).double().square().sum())
-                power += float(y.double().square().sum())
+            its_difference, its_power = squared_error(view, one, inputs[index])
+            difference += its_difference
+            power += its_power
         trial = copy.deepcopy(model)
         found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(trial)}
         install([found[layer, mlps[index].expert] for index in indices], fused)

@@ -55,24 +55,26 @@ def measure_fidelity(
     directions = torch.randn(_DIRECTIONS, layer.neurons.hidden_size, generator=generator)
     # Tokens are in order of length and text: take them from everywhere.
     few = inputs[torch.linspace(0, len(inputs) - 1, min(_NTK_TOKENS, len(inputs))).long()]
+    difference, power = squared_error(layer, replacement, inputs)
     kernels = [_kernels(layer, one, few, directions) for one in (original, replacement)]
     return Fidelity(
-        _output_error(layer, original, replacement, inputs),
+        (difference / power) ** 0.5 if power else 0.0,
         *(_relative(fused, exact) for exact, fused in zip(*kernels, strict=True)),
     )
 
 
 @torch.no_grad()
-def _output_error(
-    layer: Layer, original: FusedNeurons, replacement: FusedNeurons | LowRank, inputs: Tensor
-) -> float:
-    difference = total = 0.0
+def squared_error(
+    layer: Layer, replacement: FusedNeurons | LowRank, inputs: Tensor
+) -> tuple[float, float]:
+    """‖y_fused − y‖² and ‖y‖² of the output on inputs (n, p), summed over tokens."""
+    difference = power = 0.0
     for some in torch.split(inputs, _TOKENS_AT_ONCE):
-        y = original.output(some, layer.activation, layer.bias)
+        y = layer.output(some)
         other = replacement.output(some, layer.activation, layer.bias)
         difference += float((other - y).double().square().sum())
-        total += float(y.double().square().sum())
-    return (difference / total) ** 0.5 if total else 0.0
+        power += float(y.double().square().sum())
+    return difference, power
 
 
 def _relative(fused: Tensor, exact: Tensor) -> float:
