@@ -137,7 +137,8 @@ def compress(
     tune_texts = read_texts(tune_text) if tune_text and tune_text != texts_file else []
     if refit and texts is None:
         raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
-    _check_fit(method, plan)
+    empty = empty_model(plan.config)
+    _check_fit(method, empty, plan.layers)
     recipe = Recipe(
         method=method,
         refits=texts is not None and (method.refits if refit is None else refit),
@@ -172,7 +173,7 @@ def compress(
             revision=plan.source.revision,
             architecture=type(model).__name__,
             seed=seed,
-            even=_is_even(empty_model(plan.config), layers),
+            even=_is_even(empty, layers),
             parameters_before=plan.parameters_before,
             parameters_after=plan.parameters_before
             - sum(layer.parameters_before - layer.parameters_after for layer in layers),
@@ -198,9 +199,9 @@ def _is_even(empty: PreTrainedModel, layers: Sequence[LayerPlan | LayerRecord]) 
     return even_widths(empty, widths) is not None
 
 
-def _check_fit(method: Method, plan: CompressionPlan) -> None:
-    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(empty_model(plan.config))}
-    for layer in plan.layers:
+def _check_fit(method: Method, empty: PreTrainedModel, layers: Sequence[LayerPlan]) -> None:
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(empty)}
+    for layer in layers:
         reason = method.misfit(mlps[layer.layer, layer.expert])
         if reason is not None:
             raise InputError(
