@@ -19,7 +19,6 @@ layer by layer.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from benchmarks import harness
 from benchmarks.data import path_of, rows_of
@@ -104,11 +102,11 @@ def _run(task: str, compression: Compression | None, seed: int, quick: bool) -> 
         model, figures = _compressed(str(get_model_path()), compression, work, train)
         bundle, run, seeded = str(work / "bundle"), str(work / "run"), ("--seed", str(seed))
         labels = ("--device", "host", "--labels", str(path_of(f"{task}/train.jsonl")))
-        manifest = _edgefuse("export", model, bundle, *labels, *seeded)["manifest"]
+        manifest = harness.edgefuse("export", model, bundle, *labels, *seeded)["manifest"]
         epochs = ("--epochs", str(1 if quick else recipe.epochs))
         rate = ("--learning-rate", str(recipe.learning_rate))
-        _edgefuse("finetune", bundle, run, "--train", str(train), *epochs, *rate, *seeded)
-        scores = _edgefuse("evaluate", run, str(path_of(f"{task}/test.jsonl")))
+        harness.edgefuse("finetune", bundle, run, "--train", str(train), *epochs, *rate, *seeded)
+        scores = harness.edgefuse("evaluate", run, str(path_of(f"{task}/test.jsonl")))
         parameters = manifest["model"]["parameters"]
         return {"parameters": parameters, **figures, "accuracy": 100 * scores["accuracy"]}
 
@@ -165,17 +163,6 @@ def _language_model(name: str) -> Path:
     if not folder:
         sys.exit(f"EDGEFUSE_TEST_MODELS is not set: name the folder that has {name}")
     return Path(folder) / name
-
-
-def _edgefuse(command: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgefuse", command, *arguments, "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def _cases() -> dict[str, harness.Measure]:

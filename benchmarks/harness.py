@@ -116,6 +116,18 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
     return found
 
 
+def edgefuse(command: str, *arguments: str) -> Figures:
+    """Run a command of EdgeFuse as people type it, and give what it prints with --json."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefuse", command, *arguments, "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answer: Figures = json.loads(done.stdout)
+    return answer
+
+
 def in_fresh_process(
     function: Callable[..., Any], *, environment: Mapping[str, str] | None = None, **arguments: Any
 ) -> Any:

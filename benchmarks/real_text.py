@@ -7,8 +7,6 @@ standard deviation over them.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -53,17 +51,17 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
         if ratio is not None:
             fused, calibration = str(work / "fused"), str(path_of("sst2/valid.jsonl"))
             options = ("--ratio", str(ratio), "--method", "published", "--calibration", calibration)
-            record = _edgefuse("compress", model, fused, *options)["compression"]
+            record = harness.edgefuse("compress", model, fused, *options)["compression"]
             error = mean(layer["output_error"] for layer in record["layers"])
             model = fused
         bundle, run = str(work / "bundle"), str(work / "run")
         options = ("--device", "host", "--labels", str(train), "--seed", str(seed))
-        manifest = _edgefuse("export", model, bundle, *options)["manifest"]
+        manifest = harness.edgefuse("export", model, bundle, *options)["manifest"]
         options = ("--epochs", str(_EPOCHS), "--learning-rate", str(_LEARNING_RATE))
-        report = _edgefuse(
+        report = harness.edgefuse(
             "finetune", bundle, run, "--train", str(train), *options, "--seed", str(seed)
         )
-        scores = _edgefuse("evaluate", run, str(path_of(_TEST)))
+        scores = harness.edgefuse("evaluate", run, str(path_of(_TEST)))
         return {
             "accuracy": scores["accuracy"],
             "macro_f1": scores["macro_f1"],
@@ -71,17 +69,6 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
             "output_error": error,
             "peak_rss_mib": report["peak_rss_mib"],
         }
-
-
-def _edgefuse(command: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgefuse", command, *arguments, "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 if __name__ == "__main__":
