@@ -1,0 +1,1 @@
+"""Matrix product operators: any matrix of a model as a chain of small tensors."""
