@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,26 @@ def main(
     parser.add_argument("--quick", action="store_true", help="few rounds, rows and seeds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     parser.add_argument("--resume", action="store_true", help="keep cases that are measured")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="PATTERN",
+        help="cases to measure now, such as 'sst2/*'; the record has them and those kept",
+    )
     options = parser.parse_args()
     if options.quick and quick:
         cases = {case: cases[case] for case in quick}
+    wanted = [case for case in cases if _matches(case, options.only)]
+    if not wanted:
+        parser.error(f"no case matches {' or '.join(options.only)}; there are {', '.join(cases)}")
     partial = PARTIAL / f"{name}{'-quick' if options.quick else ''}.json"
     state = _digest([*_sources(name), *inputs])
     measured = _load(partial, state) if options.resume else {}
-    for case, measure in cases.items():
+    for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
             try:
-                measured[case] = measure(options.quick)
+                measured[case] = cases[case](options.quick)
             except KeyboardInterrupt:
                 _say(f"\n{len(measured)} of {len(cases)} cases are kept: go on with --resume")
                 sys.exit(130)
@@ -80,12 +90,18 @@ def main(
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(packages),
-        "cases": [{"case": case, **measured[case]} for case in cases],
+        "cases": [{"case": case, **measured[case]} for case in cases if case in measured],
     }
+    if left := [case for case in cases if case not in measured]:
+        record["not_measured"] = left
     if not options.quick:
         _write(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         _write(RESULTS / f"{name}.md", markdown(record, description))
     print(json.dumps(record) if options.json else markdown(record, description).rstrip())
+
+
+def _matches(case: str, patterns: Sequence[str] | None) -> bool:
+    return patterns is None or any(fnmatch(case, pattern) for pattern in patterns)
 
 
 def machine() -> Figures:
@@ -188,6 +204,8 @@ def markdown(record: Mapping[str, Any], description: str | None = None) -> str:
         lines += [description.strip(), ""]
     lines += [_row(columns), _row(["---"] * len(columns))]
     lines += [_row([_cell(case.get(key)) for key in columns]) for case in record["cases"]]
+    if left := record.get("not_measured"):
+        lines += ["", f"Not measured: {', '.join(left)}."]
     about = record["machine"]
     installed = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     where = f"{about['soc']} ({about['cores']} cores, {about['memory_mib'] / 1024:.0f} GiB, "
