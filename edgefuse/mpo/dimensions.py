@@ -32,8 +32,13 @@ class Dimensions:
 
     @property
     def padded_rows(self) -> int:
-        """Π i_m."""
+        """Π i_m: I, or a little more."""
         return math.prod(self.rows)
+
+    @property
+    def column_count(self) -> int:
+        """Π j_m: J."""
+        return math.prod(self.columns)
 
 
 def dimensions_of(rows: int, columns: int, *, pads: bool = False) -> Dimensions:

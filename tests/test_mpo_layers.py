@@ -1,0 +1,141 @@
+"""Chains in layers: the same numbers as their matrix, in whatever order they meet activations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.pytorch_utils import Conv1D
+
+from edgefuse.compression.fused_linear import FusedLinear
+from edgefuse.mpo.contraction import (
+    ORDERS,
+    Order,
+    cheapest,
+    from_the_left,
+    from_the_right,
+    multiplications,
+    rebuilt,
+)
+from edgefuse.mpo.decomposition import MPO, decompose
+from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.layers import Chain, MPOEmbedding, MPOLinear
+
+BONDS = [(4, 16, 20, 4), (3, 7, 9, 2), (1, 1, 1, 1), (4, 2, 20, 1), (2, 16, 3, 4)]
+
+
+def mpo(rows: int = 48, columns: int = 80, *, pads: bool = False) -> MPO:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(rows, columns, generator=generator)
+    return decompose(weight, dimensions_of(rows, columns, pads=pads))
+
+
+def tensors_of(mpo: MPO) -> list[Tensor]:
+    return [tensor.float().contiguous() for tensor in mpo.tensors]
+
+
+def cut(bonds: tuple[int, ...]) -> MPO:
+    whole = mpo()
+    return whole.truncate([min(pair) for pair in zip(bonds, whole.bonds, strict=True)])
+
+
+@pytest.mark.parametrize("bonds", BONDS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_gives_what_the_matrix_gives(order: Order, bonds: tuple[int, ...]) -> None:
+    chain = cut(bonds)
+    activations = torch.randn(2, 3, 80, generator=torch.Generator().manual_seed(1))
+    expected = F.linear(activations, chain.matrix().float())
+    found = order(activations, tensors_of(chain))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("bonds", BONDS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_multiplications_are_those_that_torch_counts(order: Order, bonds: tuple[int, ...]) -> None:
+    chain = cut(bonds)
+    with FlopCounterMode(display=False) as counter:
+        order(torch.randn(7, 80), tensors_of(chain))
+    counted = counter.get_total_flops() // 2
+    assert multiplications(order, chain.dimensions, chain.bonds, tokens=7) == counted
+
+
+def test_the_order_follows_the_bonds() -> None:
+    wide = dimensions_of(768, 3072)
+    assert cheapest(wide, (12, 192, 384, 16)) is rebuilt
+    assert cheapest(wide, (8, 8, 8, 8)) in (from_the_left, from_the_right)
+
+
+@pytest.mark.parametrize("bonds", BONDS)
+def test_a_linear_layer_keeps_bias_and_multiplicity(bonds: tuple[int, ...]) -> None:
+    chain = cut(bonds)
+    generator = torch.Generator().manual_seed(2)
+    bias, p = torch.randn(48, generator=generator), torch.rand(80, generator=generator)
+    activations = torch.randn(5, 80, generator=generator)
+    layer = MPOLinear(tensors_of(chain), bias, multiplicity=p)
+    expected = F.linear(activations * p, chain.matrix().float(), bias)
+    torch.testing.assert_close(layer(activations), expected, rtol=1e-4, atol=1e-4)
+    plain = layer.plain()
+    assert isinstance(plain, FusedLinear)
+    torch.testing.assert_close(plain(activations), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(plain.multiplicity, p)
+
+
+def test_a_layer_becomes_the_kind_that_it_was() -> None:
+    bias = torch.randn(48)
+    linear = MPOLinear(tensors_of(mpo()), None).plain()
+    assert isinstance(linear, nn.Linear)
+    assert linear.bias is None
+    transposed = MPOLinear(tensors_of(mpo()), bias, transposed=True).plain()
+    assert isinstance(transposed, Conv1D)
+    activations = torch.randn(5, 80)
+    torch.testing.assert_close(transposed(activations), linear(activations) + bias)
+
+
+def test_parameters_are_central_and_auxiliary() -> None:
+    layer = MPOLinear(tensors_of(mpo()), torch.zeros(48))
+    names = {name for name, _ in layer.named_parameters()}
+    assert names == {"central", *(f"auxiliary.{index}" for index in range(4)), "bias"}
+    assert layer.central.numel() > max(tensor.numel() for tensor in layer.auxiliary)
+    found = [tuple(tensor.shape) for tensor in layer.tensors]
+    assert found == [tuple(tensor.shape) for tensor in mpo().tensors]
+
+
+@pytest.mark.parametrize("bonds", [(100, 100, 100, 100), (2, 3, 3, 2), (1, 2, 1, 1)])
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_an_embedding_gives_the_tables_rows(bonds: tuple[int, ...], looks_up: bool) -> None:
+    whole = mpo(997, 24, pads=True)
+    chain = whole.truncate([min(pair) for pair in zip(bonds, whole.bonds, strict=True)])
+    layer = MPOEmbedding(tensors_of(chain), 997, padding_idx=None)
+    layer.__dict__["looks_up"] = looks_up
+    ids = torch.tensor([[0, 996, 17], [500, 1, 1]])
+    expected = F.embedding(ids, chain.matrix().float())
+    torch.testing.assert_close(layer(ids), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.plain()(ids), expected, rtol=1e-4, atol=1e-4)
+    assert layer.weight.shape == (997, 24)
+
+
+def test_rows_are_looked_up_where_that_is_cheaper() -> None:
+    table = mpo(30522 // 8, 64, pads=True)
+    small = table.truncate([min(8, bond) for bond in table.bonds])
+    assert not MPOEmbedding(tensors_of(table), 30522 // 8, padding_idx=0).looks_up
+    assert MPOEmbedding(tensors_of(small), 30522 // 8, padding_idx=0).looks_up
+
+
+@pytest.mark.parametrize("bonds", BONDS[:2])
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradients_of_tensors_are_those_through_the_matrix(
+    bonds: tuple[int, ...], order: Order
+) -> None:
+    tensors = [tensor.double().requires_grad_() for tensor in tensors_of(cut(bonds))]
+    activations = torch.randn(3, 80, dtype=torch.float64)
+    ours = torch.autograd.grad(order(activations, tensors).square().sum(), tensors)
+    theirs = torch.autograd.grad(rebuilt(activations, tensors).square().sum(), tensors)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_chain_says_its_dimensions_and_bonds() -> None:
+    chain = cut((3, 7, 9, 2))
+    module = Chain(tensors_of(chain), 48)
+    assert module.bonds == chain.bonds
+    assert module.dimensions == chain.dimensions
