@@ -21,7 +21,8 @@ from edgefuse.models.load import (
     quiet,
 )
 from edgefuse.models.record import read_record
-from edgefuse.tuning.ways import apply_way, find_way
+from edgefuse.tuning.way import Way
+from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.writer import Request, write_bundle
@@ -52,7 +53,7 @@ def export(
     *,
     device: DeviceProfile,
     labels: Sequence[str],
-    tune: str = "full",
+    tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
     optimizer: AdamW | None = None,
@@ -69,7 +70,7 @@ def export(
         output: The directory to make.
         device: The board.
         labels: Names of the classes, in the order of the logits.
-        tune: One of `edgefuse.tuning.ways.WAYS`.
+        tune: A way of tuning, or the name of one with its own options.
         batch_size: Rows in a batch; None for what the board's memory takes.
         sequence_length: Longest sequence, in tokens; None for 128 or what the model takes.
         optimizer: AdamW's settings.
@@ -83,7 +84,7 @@ def export(
         InputError: The model, the way of tuning, the sizes or the output do not hold.
         InternalError: A graph does not compute what torch computes.
     """
-    way = find_way(tune)
+    way = find_way(tune) if isinstance(tune, str) else tune
     source = find_source(model, revision)
     config = load_config(source)
     _check_head(config, labels, model)
@@ -96,7 +97,9 @@ def export(
     torch.manual_seed(seed)
     classifier = _load_classifier(source.name, labels, revision=source.revision)
     _check_token_ids(classifier, tokenizer, model)
-    apply_way(classifier, way)
+    fused = fused_mlps(classifier)
+    widths = _widths(classifier)
+    prepared = way.prepare(classifier)
     longest = _longest_sequence(classifier)
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
     if not 2 <= length <= longest:
@@ -104,20 +107,22 @@ def export(
             f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
         )
     record = read_record(Path(source.name))
-    parameters = classifier.num_parameters()
+    parameters = sum(p.numel() for p in (prepared.inference or classifier).parameters())
     info = ModelInfo(
         source=source.label,
         architecture=config.model_type,
         parameters=parameters,
-        intermediate_sizes=_widths(classifier),
+        intermediate_sizes=widths,
         compression=record.method if record else None,
     )
     request = Request(
         model=classifier,
         info=info,
-        fused=fused_mlps(classifier),
+        fused=fused,
         labels=labels,
-        tuning=tune,
+        tuning=way.name,
+        inference=prepared.inference,
+        merges=prepared.merges,
         optimizer=optimizer or AdamW(),
         padding_id=tokenizer.pad_token_id,
         vocabulary=config.vocab_size,

@@ -1,8 +1,10 @@
 """The inference graph gets trained weights, with P folded in, and gives rows back in order."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from edgefuse_runtime.bundle import Bundle, LowRankUpdate
 from edgefuse_runtime.inference import InferenceModel, inference_tensors
 from edgefuse_runtime.tokenization import open_tokenizer, tokenize
 from tests.tiny_bundle import make_bundle
@@ -19,6 +21,25 @@ def test_multiplicities_are_folded_into_their_weights(bundle):
     assert sorted(tensors) == ["classifier.bias", "classifier.weight", "embeddings.weight"]
     folded = trained["classifier.weight"] * np.array([1, 2, 1, 3], np.float32)
     np.testing.assert_array_equal(tensors["classifier.weight"], folded)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_low_rank_update_is_merged_before_p_is_folded(bundle, transposed):
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(2, 3 if transposed else 4)).astype(np.float32)
+    b = rng.normal(size=(4 if transposed else 3, 2)).astype(np.float32)
+    recipe = LowRankUpdate(
+        weight="classifier.weight", a="a", b="b", scale=0.5, transposed=transposed
+    )
+    changed = msgspec.structs.replace(bundle.manifest, merges=[recipe])
+    trained = bundle.trainable()
+    tensors = inference_tensors(
+        Bundle(bundle.path, changed, bundle.id), {**trained, "a": a, "b": b}
+    )
+    assert sorted(tensors) == ["classifier.bias", "classifier.weight", "embeddings.weight"]
+    update = 0.5 * (b @ a).T if transposed else 0.5 * b @ a
+    expected = (trained["classifier.weight"] + update) * np.array([1, 2, 1, 3], np.float32)
+    np.testing.assert_allclose(tensors["classifier.weight"], expected, rtol=1e-6)
 
 
 def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundle):

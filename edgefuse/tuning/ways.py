@@ -1,67 +1,39 @@
-"""The ways that train some of a model's own parameters and leave the others frozen."""
+"""All ways of tuning, and the choice of one by its name and options."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
-from torch import nn
-from transformers import PreTrainedModel
-
+from edgefuse.tuning.full import Full, FullWithoutEmbeddings
+from edgefuse.tuning.head import Head
+from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
 
-
-@dataclass(frozen=True)
-class Way:
-    """A choice of `--tune`.
-
-    Attributes:
-        name: What `--tune` calls it.
-        summary: What trains, for the help.
-        trains: Whether a parameter of a model trains, by the model and the parameter's name.
-    """
-
-    name: str
-    summary: str
-    trains: Callable[[PreTrainedModel, str], bool]
+WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Head)
 
 
-def _is_embedding(model: PreTrainedModel, name: str) -> bool:
-    module, _, _ = name.rpartition(".")
-    return isinstance(model.get_submodule(module), nn.Embedding)
-
-
-def _is_head(model: PreTrainedModel, name: str) -> bool:
-    encoder = f"{model.base_model_prefix}."
-    # A pooler belongs to the encoder's class but is read by nothing else than the head.
-    return not name.startswith(encoder) or ".pooler." in name
-
-
-WAYS = (
-    Way("full", "every parameter", lambda _model, _name: True),
-    Way(
-        "full-without-embeddings",
-        "every parameter but the embedding tables",
-        lambda model, name: not _is_embedding(model, name),
-    ),
-    Way("head", "the classifier and the pooler under it", _is_head),
-)
-
-
-def find_way(name: str) -> Way:
+def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
     """The way of tuning of that name.
 
+    Args:
+        name: What `--tune` was given.
+        options: Values by `family_field`, such as `lora_rank`; None stands for the default.
+
     Raises:
-        InputError: There is none.
+        InputError: There is no such way, or an option belongs to another one.
     """
-    for way in WAYS:
-        if way.name == name:
-            return way
-    raise InputError(
-        f"There is no way of tuning called {name!r}",
-        f"Use one of {', '.join(way.name for way in WAYS)}",
-    )
+    kind = next((way for way in WAYS if way.title == name), None)
+    if kind is None:
+        raise InputError(
+            f"There is no way of tuning called {name!r}",
+            f"Use one of {', '.join(way.title for way in WAYS)}",
+        )
+    given = {option: value for option, value in (options or {}).items() if value is not None}
+    own = {f"{kind.family}_{field.name}": field.name for field in fields(_as_dataclass(kind))}
+    for option in given.keys() - own.keys():
+        raise InputError(f"--{option.replace('_', '-')} is no option of --tune {name}")
+    return kind(**{own[option]: value for option, value in given.items()})
 
 
-def apply_way(model: PreTrainedModel, way: Way) -> None:
-    """Set `requires_grad` of every parameter as a way of tuning wants it, in place."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(way.trains(model, name))
+def _as_dataclass(kind: type[Way]) -> Any:
+    return kind

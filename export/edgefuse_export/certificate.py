@@ -1,6 +1,7 @@
 """Proof that the graphs compute what torch computes: loss, every gradient, logits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import nn
 from edgefuse_devices.errors import InternalError
 from edgefuse_export.module import INPUTS, Loss
 from edgefuse_export.trace import TRACED_SHAPE, example
-from edgefuse_runtime.bundle import Certificate, zeros_of
+from edgefuse_runtime.bundle import Bundle, Certificate, zeros_of
+from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import open_session
 
 CHECKED_SHAPE = (4, 23)
@@ -20,37 +22,33 @@ GRADIENT_TOLERANCE = 1e-2
 """Of the gradient's own largest entry: float32 sums in another order stay far below."""
 
 
-def certify(
-    model: nn.Module,
-    *,
-    training: Path,
-    inference: Path,
-    inference_tensors: Mapping[str, np.ndarray],
-    trainable: Sequence[str],
-    vocabulary: int,
-    labels: int,
-) -> Certificate:
+def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate:
     """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
 
     Args:
         model: A sequence classifier in evaluation mode; its gradients are overwritten.
-        training: train.onnx.
-        inference: inference.onnx.
-        inference_tensors: The initializers of the latter.
-        trainable: Names of trained parameters.
+        bundle: Its graphs and tensors.
         vocabulary: Token ids are below it.
-        labels: Count of classes.
 
     Raises:
         InternalError: They differ.
     """
-    inputs = example(CHECKED_SHAPE, vocabulary=vocabulary, labels=labels, seed=1)
-    model.zero_grad()
-    loss, expected_logits = Loss(model)(*inputs)
-    loss.backward()
-    expected = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    feeds = dict(zip((*INPUTS, "labels"), map(_numpy, inputs), strict=True))
-    actual = _run(training, {**feeds, **_parameters(model, trainable)})
+    manifest = bundle.manifest
+    trainable = [parameter.name for parameter in manifest.parameters]
+    inputs = example(CHECKED_SHAPE, vocabulary=vocabulary, labels=len(manifest.labels), seed=1)
+    with _without_zeros([model.get_parameter(name) for name in trainable]):
+        model.zero_grad()
+        loss, expected_logits = Loss(model)(*inputs)
+        loss.backward()
+        gradients = {name: model.get_parameter(name).grad for name in trainable}
+        expected = {name: _numpy(grad) for name, grad in gradients.items() if grad is not None}
+        feeds = dict(zip((*INPUTS, "labels"), map(_numpy, inputs), strict=True))
+        values = {name: _numpy(model.get_parameter(name)) for name in trainable}
+        zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
+        actual = _run(bundle.path / "train.onnx", {**feeds, **values, **zeros})
+        tensors = inference_tensors(bundle, values)
+        session = open_session(bundle.path / "inference.onnx", threads=1, initializers=tensors)
+        (logits,) = session.run(["logits"], {n: feeds[n] for n in INPUTS})
 
     # A gradient that is zero but for rounding (a key's bias, say) is held against all the others.
     floor = 1e-4 * max(float(np.abs(expected[name]).max()) for name in trainable)
@@ -62,8 +60,6 @@ def certify(
         for name in trainable
     }
     worst = max(errors, key=errors.__getitem__)
-    session = open_session(inference, threads=1, initializers=inference_tensors)
-    (logits,) = session.run(["logits"], {n: feeds[n] for n in INPUTS})
     certificate = Certificate(
         traced_shape=TRACED_SHAPE,
         checked_shape=CHECKED_SHAPE,
@@ -102,10 +98,23 @@ def _run(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, fed), strict=True))
 
 
-def _parameters(model: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
-    parameters = {name: _numpy(model.get_parameter(name)) for name in names}
-    zeros = {zeros_of(name): np.zeros_like(value) for name, value in parameters.items()}
-    return {**parameters, **zeros}
+@contextmanager
+def _without_zeros(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Give parameters that are all zero small values for a while.
+
+    A factor that starts at zero, as LoRA's B does, would hide a wrong gradient of its partner.
+    """
+    generator = torch.Generator().manual_seed(2)
+    zero = [parameter for parameter in parameters if not parameter.any()]
+    with torch.no_grad():
+        for parameter in zero:
+            parameter.normal_(std=0.1, generator=generator)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter in zero:
+                parameter.zero_()
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

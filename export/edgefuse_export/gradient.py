@@ -19,6 +19,8 @@ OPSET = 21
 IR_VERSION = 10
 """What ONNX Runtime 1.19 (the last with on-device training) and newer can read."""
 
+_OUTPUTS = ("loss", "logits")
+
 
 def gradient_graph(forward: ExportedProgram) -> ir.Model:
     """Differentiate a traced `Loss` with respect to every parameter that requires a gradient.
@@ -27,22 +29,32 @@ def gradient_graph(forward: ExportedProgram) -> ir.Model:
         A model whose outputs are `loss`, `logits` and a `gradient.NAME` for every parameter.
         Parameters and buffers are initializers under the names that they have in the model.
     """
-    with quiet("torch.onnx"):
-        registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
-        kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
-        joint = _decompose_exported_program(
-            forward,
-            cia_to_decomp={},
-            python_decomp_table=_decomp.create_onnx_friendly_decomposition_table(kept),  # type: ignore[arg-type]
-            joint_loss_index=0,
-            decompose_custom_triton_ops=False,
-        )
-    names = ["loss", "logits"]
+    joint = _decompose(forward, joint_loss_index=0)
+    names = list(_OUTPUTS)
     for spec in joint.graph_signature.output_specs:
         if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
             names.append(f"gradient.{_in_model(str(spec.target))}")
         spec.kind, spec.target = OutputKind.USER_OUTPUT, None
     return _to_onnx(joint, names)
+
+
+def forward_graph(forward: ExportedProgram) -> ir.Model:
+    """Translate a traced `Loss` as it is: a `gradient_graph` without gradients."""
+    return _to_onnx(_decompose(forward, joint_loss_index=None), list(_OUTPUTS))
+
+
+def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
+    with quiet("torch.onnx"):
+        registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+        kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
+        program: ExportedProgram = _decompose_exported_program(
+            forward,
+            cia_to_decomp={},
+            python_decomp_table=_decomp.create_onnx_friendly_decomposition_table(kept),  # type: ignore[arg-type]
+            joint_loss_index=joint_loss_index,
+            decompose_custom_triton_ops=False,
+        )
+    return program
 
 
 def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:

@@ -8,21 +8,22 @@ from onnx_ir.passes import common
 from edgefuse_export.module import INPUTS, FusedMLP
 
 
-def inference_graph(training: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model:
-    """Cut the logits out of a training graph, and P out of them.
+def inference_graph(forward: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model:
+    """Cut the logits out of a graph, and P out of them.
 
     Before → after, P being folded into the weight that the runtime supplies:
 
         Gemm(Mul(activation, multiplicity), weight)  →  Gemm(activation, weight)
 
     Args:
-        training: What `gradient_graph` returned, simplified, its tensors inputs. Not changed.
+        forward: What `gradient_graph` or `forward_graph` returned, simplified, its tensors
+            inputs. Not changed.
         fused: The fused blocks.
 
     Returns:
         A model whose inputs are the batch's and every tensor but the multiplicities.
     """
-    model = training.clone()
+    model = forward.clone()
     graph = model.graph
     for value in list(graph.outputs):
         if value.name != "logits":

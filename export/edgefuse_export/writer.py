@@ -9,13 +9,14 @@ import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import save_file
 from torch import nn
+from torch.export import ExportedProgram
 
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
 from edgefuse_export.external_data import as_external_initializers, as_inputs
-from edgefuse_export.gradient import gradient_graph
+from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.inference_graph import inference_graph
 from edgefuse_export.memory import activation_bytes
 from edgefuse_export.module import INPUTS, FusedMLP, Loss
@@ -31,6 +32,7 @@ from edgefuse_runtime.bundle import (
     EngineName,
     Fold,
     Manifest,
+    Merge,
     ModelInfo,
     Parameter,
     PredictedMemory,
@@ -58,6 +60,8 @@ class Request:
         fused: Its fused blocks.
         labels: Names of its classes.
         tuning: Name of the way of tuning.
+        inference: The model as it infers, where `merges` make that another one.
+        merges: How the board makes the weights that `inference` has and `model` has in parts.
         optimizer: Its settings.
         padding_id: Token id that pads.
         vocabulary: Count of token ids.
@@ -72,6 +76,8 @@ class Request:
     fused: Sequence[FusedMLP]
     labels: Sequence[str]
     tuning: str
+    inference: nn.Module | None
+    merges: Sequence[Merge]
     optimizer: AdamW
     padding_id: int
     vocabulary: int
@@ -98,14 +104,14 @@ def write_bundle(
     model = request.model
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     on_stage(STAGES[0])
-    forward = trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
+    forward = _trace(request, model)
 
     on_stage(STAGES[1])
     training = gradient_graph(forward)
     trainable = _trainable(model, training)
     as_inputs(training, tensors.keys())
     simplify(training)
-    inference = inference_graph(training, fused=request.fused)
+    inference = _inference(request, training)
     finish_training_graph(
         training, trainable=trainable, fused=request.fused, multiplicities=tensors
     )
@@ -142,6 +148,7 @@ def write_bundle(
             Fold(weight=block.down_weight, multiplicity=block.multiplicity, axis=1)
             for block in request.fused
         ],
+        merges=list(request.merges),
         device=request.device,
         predicted_memory=memory,
         certificate=None,
@@ -154,15 +161,7 @@ def write_bundle(
 
     on_stage(STAGES[3])
     if request.engine == "onnxruntime":
-        certificate = certify(
-            model,
-            training=directory / "train.onnx",
-            inference=directory / "inference.onnx",
-            inference_tensors=inference_tensors(bundle, bundle.trainable()),
-            trainable=trainable,
-            vocabulary=request.vocabulary,
-            labels=len(request.labels),
-        )
+        certificate = certify(model, bundle, vocabulary=request.vocabulary)
         manifest = msgspec.structs.replace(manifest, certificate=certificate)
     return write_manifest(
         directory, msgspec.structs.replace(manifest, files=describe_files(directory))
@@ -175,6 +174,20 @@ STAGES = (
     "Writing the bundle",
     "Checking loss and gradients against torch",
 )
+
+
+def _trace(request: Request, model: nn.Module) -> ExportedProgram:
+    return trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
+
+
+def _inference(request: Request, training: ir.Model) -> ir.Model:
+    """The training graph's own forward part, or that of the model that the merges make."""
+    if request.inference is None:
+        return inference_graph(training, fused=request.fused)
+    forward = forward_graph(_trace(request, request.inference))
+    as_inputs(forward, request.inference.state_dict().keys())
+    simplify(forward)
+    return inference_graph(forward, fused=request.fused)
 
 
 def _trainable(model: nn.Module, training: ir.Model) -> list[str]:

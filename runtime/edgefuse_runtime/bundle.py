@@ -5,7 +5,7 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
     manifest.json            the structs below
     train.onnx               batch and trained parameters → loss, gradient norm, every gradient
     optimizer.onnx           one AdamW step over a run of blocks of elements
-    inference.onnx           batch → logits; every weight an external initializer, P folded
+    inference.onnx           batch → logits; every weight an external initializer, merged, P folded
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
     tokenizer.json           of the Hugging Face tokenizers library
@@ -25,9 +25,9 @@ from safetensors.numpy import load_file
 from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
-many blocks at a time."""
+many blocks at a time. 3: merges, and a learning rate for each parameter."""
 
 MANIFEST = "manifest.json"
 
@@ -73,6 +73,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         free_rows: It is an embedding of `input_ids` and the graph takes any number of its rows:
             a row whose token does not occur has a zero gradient and may be left out. The graph's
             input `zeros` is then what the gradient is summed into; it may share its memory.
+        rate: What the learning rate is multiplied by.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gradient: str
     decay: bool
     free_rows: bool = False
+    rate: float = 1.0
 
     @property
     def zeros(self) -> str:
@@ -99,6 +101,35 @@ class Fold(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     weight: str
     multiplicity: str
     axis: int
+
+
+class LowRankUpdate(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="low-rank-update"
+):
+    """A weight of the plain model is W + scale · B A: LoRA, with W frozen.
+
+    Attributes:
+        weight: W, of shape (rows, columns); what is made takes its name.
+        a: A, of shape (rank, columns).
+        b: B, of shape (rows, rank).
+        scale: α / rank.
+        transposed: W is kept as (columns, rows).
+    """
+
+    weight: str
+    a: str
+    b: str
+    scale: float
+    transposed: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tensors that the plain model does not have."""
+        return self.a, self.b
+
+
+Merge = LowRankUpdate
+"""How the board makes a weight of the plain model from tensors that train: a tagged union."""
 
 
 class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -201,6 +232,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         padding_id: Token id that pads `input_ids`.
         sequence_length: Longest sequence in tokens; longer texts are cut.
         batch_size: Rows in a batch.
+        folds: What to multiply by P for inference, after the merges.
+        merges: What makes the plain model's weights for inference.
         device: The board it was exported for.
         certificate: Absent where the engine does not expose its gradients.
         files: Every file but the manifest, by its path with forward slashes.
@@ -221,6 +254,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     batch_size: Annotated[int, Meta(gt=0)]
     parameters: list[Parameter]
     folds: list[Fold]
+    merges: list[Merge] = []
     device: DeviceProfile
     predicted_memory: PredictedMemory
     certificate: Certificate | None
@@ -351,7 +385,9 @@ __all__ = [
     "EngineName",
     "FileEntry",
     "Fold",
+    "LowRankUpdate",
     "Manifest",
+    "Merge",
     "ModelInfo",
     "Parameter",
     "PredictedMemory",

@@ -7,6 +7,7 @@ import numpy as np
 from edgefuse_runtime.batching import collate, evaluation_batches
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch
+from edgefuse_runtime.merge import merged
 from edgefuse_runtime.metrics import Logits
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
@@ -14,13 +15,15 @@ from edgefuse_runtime.tokenization import TokenIds
 
 
 def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every weight of inference.onnx by name: trained and frozen ones, P folded in.
+    """Every weight of inference.onnx by name: trained and frozen ones, merged, P folded in.
 
     Args:
         bundle: An opened bundle.
         trained: Trained parameters, of a checkpoint or an engine.
     """
-    tensors = {**map_tensors(bundle.path / "frozen.safetensors"), **trained}
+    tensors = merged(
+        bundle.manifest.merges, {**map_tensors(bundle.path / "frozen.safetensors"), **trained}
+    )
     folds = bundle.manifest.folds
     multiplicities = {fold.multiplicity: tensors.pop(fold.multiplicity) for fold in folds}
     for fold in folds:

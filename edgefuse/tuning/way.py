@@ -1,0 +1,62 @@
+"""What a way of tuning is: options, and what it makes of a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from edgefuse_runtime.bundle import Merge
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a way made of a model beside choosing what trains.
+
+    Attributes:
+        inference: The model as it will infer, where that is not the one that trains: with the
+            weights that `merges` make, and without the tensors that they are made of. It shares
+            all other tensors.
+        merges: How those weights are made.
+    """
+
+    inference: nn.Module | None = None
+    merges: Sequence[Merge] = ()
+
+
+class Way(Protocol):
+    """A choice of `--tune` with its options, which are the fields of a frozen dataclass.
+
+    Attributes:
+        family: What its options begin with on the command line: `rank` of `lora` is `--lora-rank`.
+        title: What `--tune` calls it, for the help; N stands for a number.
+        summary: What trains, for the help.
+    """
+
+    family: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """What `--tune` and the manifest call it."""
+        ...
+
+    def prepare(self, model: PreTrainedModel) -> Prepared:
+        """Add what the way adds, and set every parameter's `requires_grad`, in place.
+
+        Parameters that the plain model has keep their names.
+
+        Raises:
+            ModelError: The model cannot be tuned this way.
+            InputError: An option does not fit the model.
+        """
+        ...
+
+
+def train_only(model: nn.Module, names: Sequence[str]) -> None:
+    """Set `requires_grad` of every parameter: of these true, of all others false."""
+    trained = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
