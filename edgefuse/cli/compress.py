@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._compress_mpo import compress_mpo, refuse_options
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
@@ -22,8 +23,8 @@ def compress(
     method: Annotated[
         str,
         typer.Option(
-            help="How to compress: mlp-fusion, or to compare published, clustering, sketch, mmd, "
-            "svd, prune, prune-activation, random."
+            help="How to compress: mlp-fusion, mpo (any matrix as a chain of small tensors), or to "
+            "compare published, clustering, sketch, mmd, svd, prune, prune-activation, random."
         ),
     ] = "mlp-fusion",
     ratio: Annotated[
@@ -65,6 +66,22 @@ def compress(
             "parameters in all; needs text."
         ),
     ] = "even",
+    matrices: Annotated[
+        str | None,
+        typer.Option(
+            help="mpo: which matrices, of mlp, attention and embeddings.  [default: mlp,attention]",
+            show_default=False,
+        ),
+    ] = None,
+    bond: Annotated[int | None, typer.Option(help="mpo: no bond above it.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="mpo: part of the matrices' parameters to keep, at the least error."),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="mpo: relative error of each matrix at most; 0 loses nothing."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
@@ -84,6 +101,9 @@ def compress(
     taught by the wide one, in seconds a layer and without labels. Some thousand texts do, and
     one file can serve both. Without text, neurons are clustered by their weights.
 
+    With --method mpo, matrices of a plain or a fused model become matrix product operators (ACL
+    2021): chains of five tensors, of which `edgefuse export --tune mpo` trains the small ones.
+
         edgefuse compress sentence-transformers/all-MiniLM-L6-v2 fused --tune-text train.jsonl
     """
     # Before torch: its threads would spin for one another, on a busy machine longer than they work.
@@ -92,6 +112,32 @@ def compress(
     from edgefuse.compression.allocation import check_allocation
     from edgefuse.compression.methods import find_method
 
+    of_fusion = {
+        "ratio": ratio,
+        "width": width,
+        "layers": layers,
+        "calibration": calibration,
+        "refit": refit,
+        "tune-text": tune_text,
+        "plot": plot,
+        "allocation": None if allocation == "even" else allocation,
+    }
+    of_mpo = {"matrices": matrices, "bond": bond, "budget": budget, "max-error": max_error}
+    refuse_options(method, of_fusion if method == "mpo" else of_mpo)
+    if method == "mpo":
+        compress_mpo(
+            model,
+            output,
+            matrices=matrices or "mlp,attention",
+            bond=bond,
+            budget=budget,
+            max_error=max_error,
+            revision=revision,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        return
     chosen = find_method(method)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:

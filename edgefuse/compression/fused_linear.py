@@ -128,11 +128,12 @@ def multiplicities(model: nn.Module) -> dict[str, Tensor]:
     """
     found = {}
     for name, module in model.named_modules():
-        if isinstance(module, FusedLinear):
-            found[name] = module.multiplicity
-        for attribute, p in _parametrizations(module):
+        p = getattr(module, "multiplicity", None)  # a FusedLinear's, or a chain's in its place
+        if isinstance(p, Tensor) and not isinstance(module, Multiplied):
+            found[name] = p
+        for attribute, multiplied in _parametrizations(module):
             path = name if attribute == "weight" else ".".join(filter(None, (name, attribute)))
-            found[path] = p.multiplicity
+            found[path] = multiplied.multiplicity
     return found
 
 

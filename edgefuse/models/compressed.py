@@ -32,6 +32,7 @@ from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse.models.widths import even_widths
+from edgefuse.mpo.stored import load_chains
 from edgefuse_devices.errors import ModelError
 
 WEIGHTS = "model.safetensors"
@@ -124,6 +125,8 @@ def from_pretrained(
         config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
         kwargs.setdefault("dtype", torch.float32)  # the configuration has absorbed it
         kind = _concrete(auto_class, config)
+        if record.matrices:
+            return _whole(load_chains(kind, directory, record, config=config, **kwargs))
         loads = kind if record.even else _narrowed(kind, record)
         model = _whole(
             loads.from_pretrained(directory, config=config, output_loading_info=True, **kwargs)

@@ -11,7 +11,8 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import ModelError
 
 RECORD = "edgefuse.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Raised with every change of what the record says. 3: matrices."""
 
 
 class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +50,38 @@ class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ntk_error: float | None = None
 
 
+class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What became of one matrix: a chain of five tensors.
+
+    Attributes:
+        name: Of the module that holds it.
+        kind: `mlp`, `attention` or `embeddings`.
+        shape: Rows and columns.
+        row_dimensions: i_1 … i_5; for a padded table their product is above its rows.
+        column_dimensions: j_1 … j_5.
+        full_bonds: d_1 … d_4 at which nothing would be lost.
+        bonds: Those that it has.
+        parameters_before: Rows times columns.
+        parameters_after: Elements of its five tensors.
+        auxiliary_parameters: Elements of the four that are not the central one.
+        error: ‖W − MPO‖ / ‖W‖.
+        error_bound: What it could have been by the spectra that were cut: √Σ ε_m² / ‖W‖.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, int]
+    row_dimensions: list[int]
+    column_dimensions: list[int]
+    full_bonds: list[int]
+    bonds: list[int]
+    parameters_before: int
+    parameters_after: int
+    auxiliary_parameters: int
+    error: float
+    error_bound: float
+
+
 class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of edgefuse.json.
 
@@ -70,6 +103,7 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         calibration_texts: Count of texts that the method saw.
         held_out_texts: Count of other texts, behind the errors.
         layers: The fused ones, bottom first.
+        matrices: Those that became chains of tensors, in the order of the model's modules.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -89,6 +123,7 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     calibration_texts: int = 0
     held_out_texts: int = 0
     layers: list[LayerRecord]
+    matrices: list[MatrixRecord] = []
 
 
 class _Version(Struct):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.compression.fused_linear import FusedLinear
+from edgefuse.compression.fused_linear import multiply
 from edgefuse.mpo.contraction import TOKENS, Order, cheapest, rebuilding
 from edgefuse.mpo.decomposition import CENTRAL, bonds_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
@@ -99,21 +99,11 @@ class MPOLinear(Chain):
         """The layer in whose place it is, with its matrix as it is now and P standalone."""
         weight = self.weight.detach()
         bias = None if self.bias is None else self.bias.detach()
+        plain = _conv1d(weight, bias) if self.transposed else _linear(weight, bias)
+        holder = nn.Sequential(plain)
         if self.multiplicity is not None:
-            return FusedLinear(weight, bias, self.multiplicity)
-        if self.transposed:
-            assert bias is not None, "a Conv1D has one"
-            conv: Conv1D = Conv1D(0, 0)  # type: ignore[no-untyped-call]
-            conv.nx, conv.nf = self.in_features, self.out_features
-            conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), nn.Parameter(bias)
-            return conv
-        linear = nn.Linear(
-            self.in_features, self.out_features, bias=bias is not None, device="meta"
-        )
-        linear.weight = nn.Parameter(weight)
-        if bias is not None:
-            linear.bias = nn.Parameter(bias)
-        return linear
+            multiply(holder, "0.weight", self.multiplicity, transposed=self.transposed)
+        return holder[0]
 
 
 class MPOEmbedding(Chain):
@@ -167,6 +157,22 @@ class MPOEmbedding(Chain):
         )
         table.weight = nn.Parameter(self.weight.detach())
         return table
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
+
+
+def _conv1d(weight: Tensor, bias: Tensor | None) -> Conv1D:
+    assert bias is not None, "a Conv1D has one"
+    conv: Conv1D = Conv1D(0, 0)  # type: ignore[no-untyped-call]
+    conv.nf, conv.nx = weight.shape
+    conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), nn.Parameter(bias)
+    return conv
 
 
 def _multiplications_of_a_row(dimensions: Dimensions, bonds: Sequence[int]) -> int:

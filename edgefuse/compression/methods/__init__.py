@@ -75,5 +75,5 @@ def find_method(name: str) -> Method:
     for method in METHODS:
         if method.name == name:
             return method
-    known = ", ".join(method.name for method in METHODS)
+    known = ", ".join([*(method.name for method in METHODS), "mpo"])
     raise InputError(f"There is no method {name!r}", f"Choose one of: {known}")

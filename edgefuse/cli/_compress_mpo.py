@@ -1,0 +1,97 @@
+"""`edgefuse compress --method mpo`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+from edgefuse_devices.errors import InputError
+
+if TYPE_CHECKING:
+    from edgefuse.models.record import CompressionRecord
+
+
+def refuse_options(method: str, options: Mapping[str, object]) -> None:
+    """Refuse options that were given and belong to other methods.
+
+    Raises:
+        InputError: There are some.
+    """
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        others = "a method that fuses MLPs" if method == "mpo" else "--method mpo"
+        raise InputError(
+            f"--method {method} has no {' and no '.join(given)}",
+            f"Leave it out, or choose {others}",
+        )
+
+
+def compress_mpo(
+    model: str,
+    output: Path,
+    *,
+    matrices: str,
+    bond: int | None,
+    budget: float | None,
+    max_error: float | None,
+    revision: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Decompose, write, show; the arguments are the command's."""
+    from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
+    from edgefuse.mpo.limit import Limit
+    from edgefuse.mpo.matrices import parse_kinds
+
+    limit = Limit(bond=bond, budget=budget, max_error=max_error)
+    plan = plan_mpo(model, kinds=parse_kinds(matrices), limit=limit, revision=revision)
+    with progress_bar("Decomposing matrices", len(plan.matrices)) as advance:
+        if dry_run:
+            record = decompose_model(plan, on_matrix=advance).record
+        else:
+            record = compress(plan, output, overwrite=overwrite, on_matrix=advance)
+    _show(record, output, dry_run=dry_run, as_json=as_json)
+
+
+def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {"dry_run": True, "compression": record}
+            if dry_run
+            else {"output": str(output), "compression": record}
+        )
+        return
+    print_table(
+        ("matrix", "bonds", "of", "parameters", "→", "error", "bound"),
+        [
+            (
+                matrix.name,
+                "·".join(map(str, matrix.bonds)),
+                "·".join(map(str, matrix.full_bonds)),
+                f"{matrix.parameters_before:,}",
+                f"{matrix.parameters_after:,}",
+                f"{matrix.error:.3f}",
+                f"{matrix.error_bound:.3f}",
+            )
+            for matrix in record.matrices
+        ],
+        title=f"{record.source} by {record.method}" + (", a dry run" if dry_run else ""),
+    )
+    before, after = record.parameters_before, record.parameters_after
+    chains = sum(matrix.parameters_after for matrix in record.matrices)
+    auxiliary = sum(matrix.auxiliary_parameters for matrix in record.matrices)
+    print_text(
+        f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%})",
+        f"In auxiliary tensors: {auxiliary:,}, {auxiliary / chains:.0%} of the chains' {chains:,}",
+    )
+    if dry_run:
+        print_text("Nothing was written.")
+        return
+    print_text(
+        "Plain transformers cannot load it: use edgefuse.from_pretrained.",
+        f"Wrote {output}. Next:",
+        f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
+        "--device rpi5 --labels train.jsonl --tune mpo",
+    )

@@ -1,0 +1,231 @@
+"""`edgefuse compress --method mpo` as plain functions: plan, then do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.load import (
+    ModelSource,
+    empty_model,
+    find_source,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_class,
+)
+from edgefuse.models.record import RECORD, CompressionRecord, MatrixRecord, read_record
+from edgefuse.mpo.decomposition import MPO, bonds_of, canonical, decompose, parameter_count
+from edgefuse.mpo.dimensions import Dimensions, dimensions_of
+from edgefuse.mpo.limit import Limit
+from edgefuse.mpo.matrices import Kind, Matrix, find_matrices, place_chain, read_matrix
+from edgefuse.mpo.stored import give_widths, save_chains
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_runtime.output import new_directory
+
+METHOD = "mpo"
+PAPER = (
+    "Liu et al., Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based "
+    "on Matrix Product Operators, ACL 2021, arXiv 2106.02205"
+)
+_BYTES_BESIDE_WEIGHTS = 20_000_000
+_GROWTH = 1.15  # of parameters, at full bonds
+
+
+@dataclass(frozen=True)
+class MPOPlan:
+    """What will be decomposed, known from the configuration alone.
+
+    Attributes:
+        source: The model.
+        config: Its configuration.
+        fused: Its record, where it was fused before.
+        matrices: Which become chains.
+        limit: How far bonds are cut.
+        parameters: Elements of all parameters of the model.
+    """
+
+    source: ModelSource
+    config: PretrainedConfig
+    fused: CompressionRecord | None
+    matrices: tuple[Matrix, ...]
+    limit: Limit
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A model with chains in its matrices' places.
+
+    Attributes:
+        model: It.
+        record: What was done.
+        spectra: λ_1 … λ_4 of every matrix, before they were cut, by its name.
+    """
+
+    model: PreTrainedModel
+    record: CompressionRecord
+    spectra: Mapping[str, Sequence[Tensor]]
+
+
+def plan_mpo(
+    model: str, *, kinds: Sequence[Kind], limit: Limit, revision: str | None = None
+) -> MPOPlan:
+    """Plan a decomposition. Reads the configuration, not the weights.
+
+    Args:
+        model: A directory or a hub name; it may be fused.
+        kinds: Of matrices.
+        limit: How far bonds are cut.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InputError: The model, its matrices or the limit do not hold; the message says why.
+    """
+    source = find_source(model, revision)
+    fused = read_record(Path(source.name))
+    if fused is not None and fused.matrices:
+        raise ModelError(
+            f"{model} is decomposed already",
+            "Start from the model that it was made from, or cut this one with `edgefuse squeeze`",
+        )
+    if fused is not None and any(layer.kind != "fused" for layer in fused.layers):
+        raise ModelError(
+            f"{model} was compressed by {fused.method}, and its matrices are products already",
+            "Start from the model that it was made from",
+        )
+    config = load_config(source)
+    empty = empty_model(config)
+    if fused is not None:
+        give_widths(empty, fused)
+    matrices = find_matrices(empty, kinds)
+    largest = max(max(_dimensions(matrix).full_bonds) for matrix in matrices)
+    if limit.bond is not None and limit.bond > largest:
+        raise InputError(
+            f"A bond of {limit.bond} is above the largest of these matrices, {largest}, at which "
+            "nothing is lost",
+            f"Give a --bond of 1 to {largest}",
+        )
+    return MPOPlan(source, config, fused, matrices, limit, empty.num_parameters())
+
+
+@torch.no_grad()
+def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: None) -> Decomposed:
+    """Load a model and put chains in its matrices' places.
+
+    Args:
+        plan: From `plan_mpo`.
+        on_matrix: Called after each matrix.
+
+    Raises:
+        InputError: The model's weights or the budget do not hold.
+    """
+    model = _load(plan)
+    before = model.num_parameters()
+    mpos = []
+    for matrix in plan.matrices:
+        mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
+        on_matrix()
+    records = []
+    for matrix, mpo, bonds in zip(plan.matrices, mpos, plan.limit.bonds(mpos), strict=True):
+        cut = mpo.truncate(bonds)
+        # What one bond lost another may carry for nothing: canonical again, it is dropped.
+        tensors = canonical(cut.tensors).tensors
+        records.append(_record(matrix, mpo, cut, tensors))
+        place_chain(model, matrix.name, [tensor.float().contiguous() for tensor in tensors])
+    record = CompressionRecord(
+        method=METHOD,
+        paper=PAPER,
+        source=plan.source.label,
+        revision=plan.source.revision,
+        architecture=type(model).__name__,
+        seed=0,
+        even=True,
+        parameters_before=before,
+        parameters_after=model.num_parameters(),
+        layers=[],
+        matrices=records,
+    )
+    if plan.fused is not None:
+        record = _on_top(plan.fused, record)
+    spectra = {matrix.name: mpo.spectra for matrix, mpo in zip(plan.matrices, mpos, strict=True)}
+    return Decomposed(model, record, spectra)
+
+
+def compress(
+    plan: MPOPlan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_matrix: Callable[[], None] = lambda: None,
+) -> CompressionRecord:
+    """Decompose a model and write it as a compressed model directory, whole or not at all.
+
+    Args:
+        plan: From `plan_mpo`.
+        output: The directory to make.
+        overwrite: Replace a compressed model that is there.
+        on_matrix: Called after each matrix.
+
+    Returns:
+        What edgefuse.json holds.
+
+    Raises:
+        InputError: The model's weights, the budget or the output folder do not hold.
+    """
+    needed = int(plan.parameters * 4 * _GROWTH) + _BYTES_BESIDE_WEIGHTS
+    with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
+        tokenizer = load_tokenizer(plan.source)
+        decomposed = decompose_model(plan, on_matrix=on_matrix)
+        save_chains(folder, decomposed.model, tokenizer, decomposed.record, decomposed.spectra)
+    return decomposed.record
+
+
+def _load(plan: MPOPlan) -> PreTrainedModel:
+    torch.manual_seed(0)  # a pooler that the source lacks is made up the same each time
+    if plan.fused is None:
+        return load_model(plan.source, plan.config)
+    return from_pretrained(plan.source.name, model_class(plan.config))
+
+
+def _dimensions(matrix: Matrix) -> Dimensions:
+    return dimensions_of(matrix.rows, matrix.columns, pads=matrix.kind == "embeddings")
+
+
+def _record(matrix: Matrix, whole: MPO, cut: MPO, tensors: Sequence[Tensor]) -> MatrixRecord:
+    """What is kept of `whole`: `tensors`, of the same matrix as `cut`."""
+    norm = whole.norm or 1
+    bonds = bonds_of(tensors)
+    parameters, auxiliary = parameter_count(whole.dimensions, bonds)
+    return MatrixRecord(
+        name=matrix.name,
+        kind=matrix.kind,
+        shape=(matrix.rows, matrix.columns),
+        row_dimensions=list(whole.dimensions.rows),
+        column_dimensions=list(whole.dimensions.columns),
+        full_bonds=list(whole.dimensions.full_bonds[1:-1]),
+        bonds=list(bonds),
+        parameters_before=matrix.rows * matrix.columns,
+        parameters_after=parameters,
+        auxiliary_parameters=auxiliary,
+        error=float((whole.matrix() - cut.matrix()).norm()) / norm,
+        error_bound=cut.error_bound() / norm,
+    )
+
+
+def _on_top(fused: CompressionRecord, record: CompressionRecord) -> CompressionRecord:
+    """A record of both compressions, one after the other."""
+    return msgspec.structs.replace(
+        fused,
+        schema_version=record.schema_version,
+        edgefuse_version=record.edgefuse_version,
+        method=f"{fused.method}+{record.method}",
+        paper=f"{fused.paper}; {record.paper}",
+        parameters_after=record.parameters_after,
+        matrices=record.matrices,
+    )

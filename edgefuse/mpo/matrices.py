@@ -1,0 +1,186 @@
+"""Which matrices of a model can become chains, and chains in their place."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from edgefuse.compression.fused_linear import multiplicities
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.mpo.layers import MPOEmbedding, MPOLinear
+from edgefuse_devices.errors import InputError, ModelError
+
+Kind = Literal["mlp", "attention", "embeddings"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix (rows, columns) of a model.
+
+    Attributes:
+        name: Of the module that holds it, such as `bert.encoder.layer.0.intermediate.dense`.
+        kind: What it is part of.
+        rows: Outputs of a layer, or tokens of an embedding.
+        columns: Inputs of a layer, or the size of an embedding.
+    """
+
+    name: str
+    kind: Kind
+    rows: int
+    columns: int
+
+
+def parse_kinds(text: str) -> tuple[Kind, ...]:
+    """The kinds of matrices that `mlp,attention` and the like name.
+
+    Raises:
+        InputError: One of them is none.
+    """
+    named = [part.strip() for part in text.split(",")]
+    for part in named:
+        if part not in KINDS:
+            raise InputError(
+                f"There are no matrices called {part!r}",
+                f"Write --matrices with some of {', '.join(KINDS)}, such as mlp,attention",
+            )
+    return tuple(kind for kind in KINDS if kind in named)
+
+
+def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix, ...]:
+    """Every matrix of some kinds, in the order of the model's modules, shared ones once.
+
+    Args:
+        model: Plain, or with P standalone; its weights may be on the meta device.
+        kinds: Of matrices.
+
+    Raises:
+        ModelError: It has none of a kind, or one that cannot become a chain.
+    """
+    finders: dict[Kind, Callable[[PreTrainedModel], Iterator[str]]] = {
+        "mlp": _of_mlps,
+        "attention": _of_attention,
+        "embeddings": _of_embeddings,
+    }
+    of_kind: dict[str, Kind] = {}
+    for kind in kinds:
+        found = dict.fromkeys(finders[kind](model), kind)
+        if not found:
+            raise ModelError(
+                f"The architecture {type(model).__name__} has no matrices of the kind {kind} that "
+                "EdgeFuse knows",
+                f"Leave {kind} out of --matrices",
+            )
+        of_kind |= found
+    return tuple(
+        Matrix(name, of_kind[name], *_shape(module))
+        for name, module in model.named_modules()
+        if name in of_kind
+    )
+
+
+def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
+    """It (rows, columns), detached; of a fused down-projection W2 as it trains, without P.
+
+    Raises:
+        ModelError: It has numbers that are NaN or infinite.
+    """
+    module = model.get_submodule(matrix.name)
+    weight = _trained(module).detach()
+    if not weight.isfinite().all():
+        raise ModelError(
+            f"{matrix.name} has weights that are NaN or infinite",
+            "Download the model again, or train it again from a checkpoint that is whole",
+        )
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def place_chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> None:
+    """Put a chain in the place of the matrix of a module, with the bias and P that this has."""
+    module = model.get_submodule(name)
+    tensors = [tensor.to(_trained(module)) for tensor in tensors]
+    chain: nn.Module
+    if isinstance(module, nn.Embedding):
+        chain = MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
+    else:
+        assert isinstance(module, nn.Linear | Conv1D)
+        chain = MPOLinear(
+            tensors,
+            None if module.bias is None else module.bias.detach(),
+            multiplicity=multiplicities(module).get(""),
+            transposed=isinstance(module, Conv1D),
+        )
+    _replace(model, module, chain)
+
+
+@torch.no_grad()
+def merge_chains(model: nn.Module) -> None:
+    """Rebuild every matrix of a model, in place: the model before, P standalone where it was."""
+    for module in list(model.modules()):
+        if isinstance(module, MPOLinear | MPOEmbedding):
+            _replace(model, module, module.plain())
+
+
+def _trained(module: nn.Module) -> Tensor:
+    """The weight as it trains, P not in it."""
+    if parametrize.is_parametrized(module, "weight"):
+        original: Tensor = module.parametrizations["weight"].original  # type: ignore[index, union-attr]
+        return original
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """A layer that is shared has several places."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            model.set_submodule(name, new)
+
+
+def _of_mlps(model: PreTrainedModel) -> Iterator[str]:
+    for mlp in find_mlps(model):
+        for slot in (mlp.layout.gate, mlp.layout.up, mlp.layout.down):
+            if slot is None:
+                continue
+            if slot.expert is not None:
+                raise ModelError(
+                    f"The experts of {mlp.name.partition('[')[0]} lie in one stack, which cannot "
+                    "become chains",
+                    "Leave mlp out of --matrices",
+                )
+            yield slot.name.removesuffix(".weight")
+
+
+def _of_attention(model: PreTrainedModel) -> Iterator[str]:
+    for name, module in model.named_modules():
+        if "attention" in type(module).__name__.lower():
+            for inner, child in module.named_modules():
+                if isinstance(child, nn.Linear | Conv1D):
+                    yield f"{name}.{inner}"
+
+
+def _of_embeddings(model: PreTrainedModel) -> Iterator[str]:
+    table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding):
+        return
+    holders = [n for n, m in model.named_modules() if getattr(m, "weight", None) is table.weight]
+    if len(holders) > 1:
+        raise ModelError(
+            f"The embeddings of {type(model).__name__} are tied: {holders[1]} has them too",
+            "Leave embeddings out of --matrices",
+        )
+    yield holders[0]
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    if isinstance(module, nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    assert isinstance(module, nn.Linear)
+    return module.out_features, module.in_features

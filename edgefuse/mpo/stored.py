@@ -1,0 +1,139 @@
+"""A model with chains as a directory: its tensors as they train, P standalone too.
+
+    config.json, tokenizer files    as transformers writes them
+    model.mpo.safetensors           every tensor of the model, chains as `central`, `auxiliary.0` …
+    spectra.safetensors             λ of every bond before it was cut: NAME.0 … NAME.3
+    edgefuse.json                   the record
+
+The weights' name has transformers' own form for a variant. Plain transformers looks for
+model.safetensors and says that it is not there, where it would otherwise make up the matrices.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+from edgefuse.compression.fused_linear import multiply
+from edgefuse.compression.install import resize
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.models.load import quiet
+from edgefuse.models.record import CompressionRecord, MatrixRecord, write_record
+from edgefuse.mpo.matrices import place_chain
+
+VARIANT = "mpo"
+WEIGHTS = f"model.{VARIANT}.safetensors"
+SPECTRA = "spectra.safetensors"
+
+_READABLE = 0o644
+
+
+def save_chains(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: CompressionRecord,
+    spectra: Mapping[str, Sequence[Tensor]],
+) -> None:
+    """Write a model with chains.
+
+    Args:
+        directory: Exists and is empty.
+        model: With chains in their places; its configuration says its even widths already.
+        tokenizer: Its.
+        record: What was done.
+        spectra: λ_1 … λ_4 of every matrix by its name.
+    """
+    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    bonds = {
+        f"{name}.{m}": spectrum.float().contiguous()
+        for name, own in spectra.items()
+        for m, spectrum in enumerate(own)
+    }
+    for file, content in ((WEIGHTS, tensors), (SPECTRA, bonds)):
+        save_file(content, directory / file, {"format": "pt"})
+        (directory / file).chmod(_READABLE)  # safetensors makes it private
+    model.config.dtype = "float32"
+    model.config.architectures = [type(model).__name__]
+    with quiet():
+        model.config.save_pretrained(directory)
+        if model.can_generate():
+            model.generation_config.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    write_record(directory, record)
+
+
+def load_chains(
+    kind: type[PreTrainedModel],
+    directory: Path,
+    record: CompressionRecord,
+    *,
+    config: PretrainedConfig,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load what `save_chains` wrote, with whatever head the class has.
+
+    Args:
+        kind: The architecture's class.
+        directory: With the weights.
+        record: Its record.
+        config: Its configuration.
+        **kwargs: As for `from_pretrained`.
+
+    Returns:
+        The model in evaluation mode, and transformers' account of what its file lacked.
+    """
+
+    def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, *args, **kwargs)
+        give_widths(self, record)
+        for matrix in record.matrices:
+            _place_empty_chain(self, matrix)
+
+    chained = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
+    model, info = chained.from_pretrained(  # type: ignore[attr-defined]
+        directory, config=config, variant=VARIANT, output_loading_info=True, **kwargs
+    )
+    model.__class__ = kind
+    return model, info
+
+
+def give_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
+    """Give the fused MLPs of an empty model their widths and P, in place; values are for later."""
+    if not record.layers:
+        return
+    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
+    fused = [(mlps[layer.layer, layer.expert], layer) for layer in record.layers]
+    resize([mlp for mlp, _ in fused], [layer.width_after for _, layer in fused])
+    for name, group in groupby(fused, key=lambda pair: pair[0].layout.down.name):
+        members = list(group)
+        slot = members[0][0].layout.down
+        p = [torch.tensor(layer.multiplicities) for _, layer in members]
+        multiplicity = p[0] if slot.expert is None else torch.stack(p)
+        multiply(model, name, multiplicity, transposed=slot.transposed)
+
+
+def _place_empty_chain(model: PreTrainedModel, matrix: MatrixRecord) -> None:
+    name = _name_in(model, matrix.name)
+    shapes = zip(
+        pairwise((1, *matrix.bonds, 1)),
+        matrix.row_dimensions,
+        matrix.column_dimensions,
+        strict=True,
+    )
+    device = next(model.get_submodule(name).parameters()).device
+    place_chain(model, name, [torch.empty(a, i, j, b, device=device) for (a, b), i, j in shapes])
+
+
+def _name_in(model: PreTrainedModel, name: str) -> str:
+    """The name that a module has under another head, or under none."""
+    prefix = f"{model.base_model_prefix}."
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    return next(n for n in (name, prefix + name, name.removeprefix(prefix)) if n in modules)
