@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -49,14 +50,14 @@ class TorchTrainer:
         settings = bundle.manifest.optimizer
         self.limit = settings.max_gradient_norm
         self.trained = {p.name: model.get_parameter(p.name) for p in bundle.manifest.parameters}
-        decay = {p.name: p.decay for p in bundle.manifest.parameters}
         self.optimizer = torch.optim.AdamW(
             [
                 {
-                    "params": [p for n, p in self.trained.items() if decay[n] is decayed],
-                    "weight_decay": settings.weight_decay if decayed else 0.0,
+                    "params": [self.trained[parameter.name]],
+                    "weight_decay": settings.weight_decay if parameter.decay else 0.0,
+                    "rate": parameter.rate,
                 }
-                for decayed in (True, False)
+                for parameter in bundle.manifest.parameters
             ],
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
@@ -83,7 +84,7 @@ class TorchTrainer:
         for parameter in self.trained.values():
             parameter.grad *= min(1.0, self.limit / (norm.item() + 1e-6))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self.optimizer.step()
         return loss.item(), norm.item()
 
@@ -140,6 +141,32 @@ def test_every_loss_norm_and_final_weight_is_torchs(
         if not name.endswith("key.bias"):
             difference = np.abs(value - trainer.trained[name].detach().numpy())
             assert np.median(difference) < 1e-5, name
+
+
+def test_parameters_may_have_learning_rates_of_their_own(
+    bundles: dict[str, tuple[str, Bundle]],
+) -> None:
+    model, bundle = bundles["unfused"]
+    rates = {"query": 4.0, "value": 0.25, "LayerNorm": 2.0}
+    parameters = [
+        msgspec.structs.replace(p, rate=next((r for n, r in rates.items() if n in p.name), 1.0))
+        for p in bundle.manifest.parameters
+    ]
+    manifest = msgspec.structs.replace(bundle.manifest, parameters=parameters)
+    rated = Bundle(bundle.path, manifest, bundle.id)
+    trainer, engine = reference(model, rated), open_engine(rated, threads=1)
+    for batch in random_batches(10, tokens=np.arange(5, VOCABULARY), labels=3):
+        loss, _ = trainer.step(batch, 3e-4)
+        assert engine.step(batch, 3e-4).loss == pytest.approx(loss, abs=1e-4)
+    moved: dict[str, float] = {}
+    for name, value in engine.parameters().items():
+        if not name.endswith("key.bias"):
+            difference = np.abs(value - trainer.trained[name].detach().numpy())
+            assert np.median(difference) < 1e-5, name
+        moved[name] = float(np.abs(value - bundle.trainable()[name]).mean())
+    layer = "bert.encoder.layer.1.attention.self"
+    assert moved[f"{layer}.query.weight"] > 3 * moved[f"{layer}.key.weight"]
+    assert moved[f"{layer}.value.weight"] < moved[f"{layer}.key.weight"] / 3
 
 
 def test_leaving_out_tokens_that_never_occur_changes_nothing(

@@ -1,16 +1,16 @@
 """The first engine: gradient and optimizer graphs on the stock onnxruntime."""
 
 import math
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.bundle import Bundle, Parameter
 from edgefuse_runtime.engine import Batch, Step, Tensors
-from edgefuse_runtime.optimizer import BlockwiseAdamW
+from edgefuse_runtime.optimizer import BlockwiseAdamW, Stretch
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
 from edgefuse_runtime.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ class OnnxRuntimeEngine:
         """
         self._file = bundle.path / "trainable.safetensors"
         initial = map_tensors(self._file)  # kept no longer than this: pages read stay resident
-        self._parameters = sorted(bundle.manifest.parameters, key=lambda p: not p.decay)
+        self._parameters = sorted(bundle.manifest.parameters, key=lambda p: (not p.decay, p.rate))
         self._vocabulary = Vocabulary.of(bundle, token_ids)
         self._session = open_session(bundle.path / "train.onnx", threads=threads)
         self._binding = self._session.io_binding()
@@ -71,7 +71,7 @@ class OnnxRuntimeEngine:
             bundle.manifest.optimizer,
             self._values,
             self._gradients,
-            decayed=ends[sum(p.decay for p in self._parameters)],
+            stretches=_stretches(self._parameters, ends),
             threads=threads,
         )
 
@@ -133,3 +133,13 @@ class OnnxRuntimeEngine:
 
     def _progress(self) -> NDArray[np.float64]:
         return np.array([self._optimizer.steps, self._optimizer.shrinkage])
+
+
+def _stretches(parameters: Sequence[Parameter], ends: Sequence[int]) -> list[Stretch]:
+    """Neighbours with the same decay and rate, of parameters that end at `ends[1:]`."""
+    found = []
+    placed = zip(parameters, pairwise(ends), strict=True)
+    for (decay, rate), group in groupby(placed, key=lambda pair: (pair[0].decay, pair[0].rate)):
+        places = [place for _, place in group]
+        found.append(Stretch(places[0][0], places[-1][1], decay, rate))
+    return found

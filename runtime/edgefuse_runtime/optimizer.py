@@ -1,9 +1,10 @@
 """AdamW in blocks that stay in a core's cache, updated in place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,22 @@ _BLOCKS_A_RUN = 16
 """Enough that calling onnxruntime costs nothing next to its work."""
 
 
+class Stretch(NamedTuple):
+    """Elements that follow one another and are treated alike.
+
+    Attributes:
+        start: Of the first.
+        stop: Behind the last.
+        decay: They get weight decay.
+        rate: What the learning rate is multiplied by.
+    """
+
+    start: int
+    stop: int
+    decay: bool
+    rate: float
+
+
 class BlockwiseAdamW:
     """Runs optimizer.onnx over flat buffers, its outputs bound to its inputs' memory.
 
@@ -26,7 +43,7 @@ class BlockwiseAdamW:
         first_moments: Of the shape of the values; m / (1 − β1), as the graph keeps it.
         second_moments: Likewise; v / (1 − β2).
         steps: Done so far.
-        shrinkage: Product of (1 − learning rate · weight decay) over the steps.
+        shrinkage: Product of (1 − learning rate · weight decay) over the steps, for a rate of 1.
     """
 
     def __init__(
@@ -36,7 +53,7 @@ class BlockwiseAdamW:
         values: NDArray[np.float32],
         gradients: NDArray[np.float32],
         *,
-        decayed: int,
+        stretches: Sequence[Stretch],
         threads: int,
     ) -> None:
         """Bind the blocks.
@@ -46,7 +63,7 @@ class BlockwiseAdamW:
             settings: Of AdamW.
             values: Every trained element, flat.
             gradients: Of the same shape.
-            decayed: The first so many get weight decay.
+            stretches: Of the values, all of them.
             threads: Blocks worked on at a time.
         """
         self._settings = settings
@@ -54,10 +71,11 @@ class BlockwiseAdamW:
         self.second_moments = np.zeros_like(values)
         self.steps = 0
         self.shrinkage = 1.0
-        self._scalars = {
-            name: np.ones((), np.float32)
-            for name in ("gradient_scale", "step_size", "eps", "shrinkage", "no_shrinkage")
-        }
+        self._scalars = {name: np.ones((), np.float32) for name in ("gradient_scale", "eps")}
+        self._stretches = [
+            (stretch, {name: np.ones((), np.float32) for name in ("step_size", "shrinkage")})
+            for stretch in stretches
+        ]
         session = open_session(graph, threads=1)
         tensors = {
             "parameter": values,
@@ -66,13 +84,9 @@ class BlockwiseAdamW:
             "second_moment": self.second_moments,
         }
         self._blocks: list[Callable[[], None]] = []
-        for start, stop, shrinkage in (
-            (0, decayed, "shrinkage"),
-            (decayed, len(values), "no_shrinkage"),
-        ):
-            scalars = {**self._scalars, "shrinkage": self._scalars[shrinkage]}
-            del scalars["no_shrinkage"]
-            for part, shape in _runs(start, stop):
+        for stretch, own in self._stretches:
+            scalars = self._scalars | own
+            for part, shape in _runs(stretch.start, stretch.stop):
                 binding = session.io_binding()
                 blocks = {name: tensor[part].reshape(shape) for name, tensor in tensors.items()}
                 for name, array in {**blocks, **scalars}.items():
@@ -94,16 +108,16 @@ class BlockwiseAdamW:
         self.steps += 1
         correction = np.sqrt((1 - settings.beta2) / (1 - settings.beta2**self.steps))
         average = (1 - settings.beta1) / (1 - settings.beta1**self.steps)
-        shrinkage = 1 - learning_rate * settings.weight_decay
         limit = settings.max_gradient_norm
-        for name, value in {
-            "gradient_scale": min(1.0, limit / (gradient_norm + 1e-6)) if limit else 1.0,
-            "step_size": learning_rate * average / correction,
-            "eps": settings.eps / correction,
-            "shrinkage": shrinkage,
-        }.items():
-            self._scalars[name][...] = value
-        self.shrinkage *= float(np.float32(shrinkage))  # what the graph multiplies by
+        scale = min(1.0, limit / (gradient_norm + 1e-6)) if limit else 1.0
+        self._scalars["gradient_scale"][...] = scale
+        self._scalars["eps"][...] = settings.eps / correction
+        for stretch, own in self._stretches:
+            rate = learning_rate * stretch.rate
+            own["step_size"][...] = rate * average / correction
+            own["shrinkage"][...] = 1 - rate * settings.weight_decay if stretch.decay else 1
+        # What the graph multiplies by.
+        self.shrinkage *= float(np.float32(1 - learning_rate * settings.weight_decay))
         if self._pool is None:
             for run in self._blocks:
                 run()
