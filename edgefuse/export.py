@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 from optimum.exporters.tasks import TasksManager
+from peft import PeftConfig, PeftType
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.compression.methods.low_rank import LowRankLinear
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
+from edgefuse.models.adapter import Adapter, find_adapter
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.load import (
+    ModelSource,
     empty_model,
     find_source,
     load_config,
@@ -21,12 +24,13 @@ from edgefuse.models.load import (
     quiet,
 )
 from edgefuse.models.record import read_record
+from edgefuse.tuning.lora import Lora, merge_adapter
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.writer import Request, write_bundle
-from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, EngineName, ModelInfo
+from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, AdamW, Bundle, EngineName, ModelInfo
 from edgefuse_runtime.output import new_directory
 
 TASK = "text-classification"
@@ -66,7 +70,8 @@ def export(
     """Export a text classifier as a bundle, whole or not at all.
 
     Args:
-        model: A compressed model's directory, a plain model's, or a hub name.
+        model: A compressed model's directory, a plain model's, a LoRA adapter's that peft saved,
+            or a hub name.
         output: The directory to make.
         device: The board.
         labels: Names of the classes, in the order of the logits.
@@ -85,7 +90,8 @@ def export(
         InternalError: A graph does not compute what torch computes.
     """
     way = find_way(tune) if isinstance(tune, str) else tune
-    source = find_source(model, revision)
+    adapter = find_adapter(model)
+    source = adapter.base if adapter else find_source(model, revision)
     config = load_config(source)
     _check_head(config, labels, model)
     tokenizer = load_tokenizer(source)
@@ -99,6 +105,8 @@ def export(
     _check_token_ids(classifier, tokenizer, model)
     fused = fused_mlps(classifier)
     widths = _widths(classifier)
+    if adapter:
+        classifier, way = _begin_from(adapter, classifier, way)
     prepared = way.prepare(classifier)
     longest = _longest_sequence(classifier)
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
@@ -109,7 +117,7 @@ def export(
     record = read_record(Path(source.name))
     parameters = sum(p.numel() for p in (prepared.inference or classifier).parameters())
     info = ModelInfo(
-        source=source.label,
+        source=adapter.path.resolve().name if adapter else source.label,
         architecture=config.model_type,
         parameters=parameters,
         intermediate_sizes=widths,
@@ -141,8 +149,34 @@ def export(
         with quiet():
             classifier.config.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
+            if prepared.peft:
+                _save_peft_config(prepared.peft, source, folder / PEFT_CONFIG)
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[PreTrainedModel, Way]:
+    """Go on with the adapter where the way is of its kind; else it is merged into the model."""
+    if adapter.kind != PeftType.LORA:
+        raise ModelError(
+            f"{adapter.path} is an adapter of kind {adapter.kind}, and export begins from LORA",
+            "Merge it into its model with peft's `merge_and_unload`, and export that",
+        )
+    if not isinstance(way, Lora):
+        return merge_adapter(model, adapter.path), way
+    if way != Lora():
+        raise InputError(
+            f"{adapter.path} says its own rank, α and targets",
+            "Leave the --lora-… options out, or begin from the model without the adapter",
+        )
+    return model, Lora(adapter=adapter.path)
+
+
+def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None:
+    config.base_model_name_or_path = base.label
+    config.revision = base.revision
+    config.inference_mode = True
+    config.save_pretrained(str(file.parent))
 
 
 def _widths(model: PreTrainedModel) -> list[int]:

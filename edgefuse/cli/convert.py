@@ -11,15 +11,18 @@ from edgefuse.cli._output import print_json, print_text
 def convert(
     model: RunOrBundle,
     output: OutputDirectory,
-    to: Annotated[Literal["onnx", "transformers"], typer.Option(help="What will run it.")] = "onnx",
+    to: Annotated[
+        Literal["onnx", "transformers", "peft"], typer.Option(help="What will run it.")
+    ] = "onnx",
     bundle: BundleOfRun = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Turn a run into an inference model that needs no EdgeFuse.
 
-    `onnx` runs in a bare onnxruntime.InferenceSession, `transformers` loads with from_pretrained.
-    The cluster sizes of a fused model are folded into its weights.
+    `onnx` runs in a bare onnxruntime.InferenceSession, `transformers` loads with from_pretrained,
+    `peft` is what --tune lora trained alone, for PeftModel.from_pretrained. In the first two,
+    updates are merged and a fused model's cluster sizes folded into the weights.
 
         edgefuse convert run model --to onnx
     """
@@ -34,6 +37,11 @@ def convert(
         print_text(
             f"{output} runs in ONNX Runtime:",
             f"  session = onnxruntime.InferenceSession({str(output / 'model.onnx')!r})",
+        )
+    elif to == "peft":
+        print_text(
+            f"{output} loads onto {opened.manifest.model.source}:",
+            f"  peft.PeftModel.from_pretrained(model, {str(output)!r})",
         )
     else:
         print_text(

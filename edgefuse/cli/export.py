@@ -18,7 +18,10 @@ _MIB = 2**20
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A compressed model's directory, any model's, or a hub name.")
+        str,
+        typer.Argument(
+            help="A compressed model's directory, any model's, a peft adapter's, or a hub name."
+        ),
     ],
     output: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The directory to make.")],
     device: Annotated[
@@ -35,8 +38,28 @@ def export(
     ] = None,
     task: Annotated[str, typer.Option(help="The task, or its synonym.")] = "text-classification",
     tune: Annotated[
-        str, typer.Option(help="What trains: full, full-without-embeddings or head.")
+        str,
+        typer.Option(
+            help="What trains: full, full-without-embeddings, last-N, head, lora or bitfit."
+        ),
     ] = "full",
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Of lora's updates.  [default: 8]", show_default=False)
+    ] = None,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Updates are multiplied by alpha / rank.  [default: 2 × rank]", show_default=False
+        ),
+    ] = None,
+    lora_targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Ends of the names of layers to update, with commas between.  "
+            "[default: all linear layers]",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[
         str, typer.Option(help="Rows in a batch, or auto: what the board's memory takes, up to 16.")
     ] = "auto",
@@ -79,17 +102,26 @@ def export(
 
     from edgefuse.export import check_task
     from edgefuse.export import export as core
+    from edgefuse.tuning.ways import find_way
     from edgefuse_export.writer import STAGES
     from edgefuse_runtime.bundle import AdamW
 
     check_task(task)
+    way = find_way(
+        tune,
+        {
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": _names(lora_targets),
+        },
+    )
     with stage_bar(len(STAGES)) as on_stage:
         bundle = core(
             model,
             output,
             device=board,
             labels=names,
-            tune=tune,
+            tune=way,
             batch_size=rows,
             sequence_length=sequence_length,
             optimizer=AdamW(weight_decay=weight_decay, max_gradient_norm=max_gradient_norm),
@@ -111,6 +143,10 @@ def _batch_size(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"--batch-size {text} is neither a count of rows nor auto")
     return int(text)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _labels(file: Path | None, count: int | None) -> list[str]:

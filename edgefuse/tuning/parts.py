@@ -20,3 +20,12 @@ def is_head(model: PreTrainedModel, name: str) -> bool:
 def head_names(model: PreTrainedModel) -> list[str]:
     """Parameters of the head."""
     return [name for name, _ in model.named_parameters() if is_head(model, name)]
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Names of the modules that hold the head: `classifier` and `bert.pooler`, say."""
+    found = []
+    for name in head_names(model):
+        encoder, pooler, _ = name.partition(".pooler.")
+        found.append(f"{encoder}.pooler" if pooler else name.partition(".")[0])
+    return list(dict.fromkeys(found))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -19,10 +20,12 @@ class Prepared:
             weights that `merges` make, and without the tensors that they are made of. It shares
             all other tensors.
         merges: How those weights are made.
+        peft: The configuration under which peft loads what trains, where it can.
     """
 
-    inference: nn.Module | None = None
+    inference: PreTrainedModel | None = None
     merges: Sequence[Merge] = ()
+    peft: PeftConfig | None = None
 
 
 class Way(Protocol):

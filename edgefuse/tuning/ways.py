@@ -1,15 +1,20 @@
 """All ways of tuning, and the choice of one by its name and options."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
+from difflib import get_close_matches
 from typing import Any
 
+from edgefuse.tuning.bitfit import BitFit
 from edgefuse.tuning.full import Full, FullWithoutEmbeddings
 from edgefuse.tuning.head import Head
+from edgefuse.tuning.last import Last
+from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
 
-WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Head)
+WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Last, Head, Lora, BitFit)
 
 
 def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
@@ -22,18 +27,25 @@ def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
     Raises:
         InputError: There is no such way, or an option belongs to another one.
     """
+    if last := re.fullmatch(r"last-(\d+)", name):
+        name, options = Last.title, {**(options or {}), "last_layers": int(last[1])}
     kind = next((way for way in WAYS if way.title == name), None)
     if kind is None:
+        near = get_close_matches(name, [way.title for way in WAYS], n=1)
         raise InputError(
             f"There is no way of tuning called {name!r}",
-            f"Use one of {', '.join(way.title for way in WAYS)}",
+            (f"Did you mean {near[0]}? There are " if near else "Use one of ")
+            + ", ".join(way.title for way in WAYS),
         )
     given = {option: value for option, value in (options or {}).items() if value is not None}
-    own = {f"{kind.family}_{field.name}": field.name for field in fields(_as_dataclass(kind))}
+    own = {f"{kind.family}_{field.name}": field.name for field in _options(kind)}
     for option in given.keys() - own.keys():
-        raise InputError(f"--{option.replace('_', '-')} is no option of --tune {name}")
+        raise InputError(
+            f"--{option.replace('_', '-')} is no option of --tune {name}",
+            "Leave it out, or choose the way that it belongs to",
+        )
     return kind(**{own[option]: value for option, value in given.items()})
 
 
-def _as_dataclass(kind: type[Way]) -> Any:
-    return kind
+def _options(kind: Any) -> list[Field[Any]]:
+    return [field for field in fields(kind) if field.metadata.get("option", True)]

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.module import FusedMLP
-from edgefuse_runtime.bundle import AdamW, Parameter
+from edgefuse_runtime.bundle import AdamW, Merge, Parameter
 from edgefuse_runtime.session import onnxruntime
 
 _OPSET = 18  # the lowest that torch's exporter writes, and one that onnxruntime 1.19 knows well
@@ -47,6 +47,7 @@ def write_training_artifacts(
     directory: Path,
     *,
     fused: Sequence[FusedMLP] = (),
+    merges: Sequence[Merge] = (),
 ) -> None:
     """Write the artifacts that `OnnxRuntimeTrainingEngine` trains from.
 
@@ -63,6 +64,7 @@ def write_training_artifacts(
         optimizer: Its constants; a `max_gradient_norm` of 0 turns clipping off.
         directory: Exists.
         fused: The model's fused blocks: their rows weigh 1/√n in the global norm.
+        merges: What of them trains in parts.
 
     Raises:
         EdgeFuseError: onnxruntime is not installed.
@@ -103,7 +105,7 @@ def write_training_artifacts(
                 "Export it with --engine onnxruntime",
             ) from error
 
-    weights = _norm_weights(model, fused)
+    weights = _norm_weights(model, fused, merges)
     training = onnx.load(directory / "training_model.onnx")
     _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, weights)
     _save(training, directory / "training_model.onnx")
@@ -138,7 +140,9 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     return forward
 
 
-def _norm_weights(model: nn.Module, fused: Sequence[FusedMLP]) -> dict[str, Tensor]:
+def _norm_weights(
+    model: nn.Module, fused: Sequence[FusedMLP], merges: Sequence[Merge]
+) -> dict[str, Tensor]:
     """What a gradient is multiplied by in the norm, broadcast: 1/√n for W1's and W2's neuron n."""
     weights = {}
     for block in fused:
@@ -147,6 +151,10 @@ def _norm_weights(model: nn.Module, fused: Sequence[FusedMLP]) -> dict[str, Tens
         weights[block.down_weight] = weight[None, :]
         if block.up_bias is not None:
             weights[block.up_bias] = weight
+    for merge in merges:  # B has W1's rows, A has W2's columns
+        if merge.weight in weights:
+            weight = weights[merge.weight]
+            weights[merge.b if weight.shape[0] > 1 else merge.a] = weight
     return weights
 
 

@@ -9,6 +9,7 @@ from onnx_ir import tape
 
 from edgefuse_export.module import FusedMLP
 from edgefuse_export.vocabulary import table_of_zeros
+from edgefuse_runtime.bundle import Merge
 
 _ONE_SUM = 1 << 20
 """Elements up to which float32 sums all squares at once to 1e-5."""
@@ -19,6 +20,7 @@ def finish_training_graph(
     *,
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
+    merges: Sequence[Merge],
     multiplicities: Mapping[str, np.ndarray],
 ) -> None:
     """Take the logits out and add the gradient's norm, in place.
@@ -27,17 +29,19 @@ def finish_training_graph(
         model: What `gradient_graph` returned, simplified, its tensors inputs.
         trainable: Names of trained parameters.
         fused: The fused blocks.
+        merges: What of them trains in parts.
         multiplicities: P, of shape (k,), by the name of its tensor.
     """
     logits = next(value for value in model.graph.outputs if value.name == "logits")
     model.graph.outputs.remove(logits)
-    _add_gradient_norm(model.graph, trainable, fused, multiplicities)
+    _add_gradient_norm(model.graph, trainable, fused, merges, multiplicities)
 
 
 def _add_gradient_norm(
     graph: ir.Graph,
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
+    merges: Sequence[Merge],
     multiplicities: Mapping[str, np.ndarray],
 ) -> None:
     """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
@@ -45,13 +49,7 @@ def _add_gradient_norm(
     An embedding's rows are summed before they are added up: one float32 sum over millions of
     elements loses digits. Rows of tokens that do not occur are zero, and left out.
     """
-    weights, columns = {}, {}
-    for block in fused:
-        reciprocal = 1 / _or_one(multiplicities[block.multiplicity])
-        weights[block.up_weight] = reciprocal
-        columns[block.down_weight] = np.sqrt(reciprocal)
-        if block.up_bias is not None:
-            weights[block.up_bias] = reciprocal
+    weights, columns = _norm_weights(fused, merges, multiplicities)
     gradients = {value.name: value for value in graph.outputs}
     recorder = tape.Tape(graph)
     last_axis = recorder.initializer(ir.tensor(np.array([-1]), name="gradient_norm.last_axis"))
@@ -86,6 +84,27 @@ def _add_gradient_norm(
     norm.name = "gradient_norm"
     norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
     graph.outputs.insert(1, norm)
+
+
+def _norm_weights(
+    fused: Sequence[FusedMLP],
+    merges: Sequence[Merge],
+    multiplicities: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """1/n for the squares of a parameter's rows, and 1/√n for another's columns, by name."""
+    weights, columns = {}, {}
+    for block in fused:
+        reciprocal = 1 / _or_one(multiplicities[block.multiplicity])
+        weights[block.up_weight] = reciprocal
+        columns[block.down_weight] = np.sqrt(reciprocal)
+        if block.up_bias is not None:
+            weights[block.up_bias] = reciprocal
+    for merge in merges:  # B has W1's rows, A has W2's columns
+        if merge.weight in weights:
+            weights[merge.b] = weights[merge.weight]
+        if merge.weight in columns:
+            columns[merge.a] = columns[merge.weight]
+    return weights, columns
 
 
 def _or_one(multiplicity: np.ndarray) -> np.ndarray:

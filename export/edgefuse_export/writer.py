@@ -113,7 +113,11 @@ def write_bundle(
     simplify(training)
     inference = _inference(request, training)
     finish_training_graph(
-        training, trainable=trainable, fused=request.fused, multiplicities=tensors
+        training,
+        trainable=trainable,
+        fused=request.fused,
+        merges=request.merges,
+        multiplicities=tensors,
     )
     parameters = [
         Parameter(
@@ -270,6 +274,7 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
             manifest.optimizer,
             folder,
             fused=request.fused,
+            merges=request.merges,
         )
         return
     given = {*INPUTS, "labels", *(p.name for p in manifest.parameters)}

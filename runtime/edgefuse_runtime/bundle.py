@@ -10,6 +10,7 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
     tokenizer.json           of the Hugging Face tokenizers library
     model/                   configuration and tokenizer files, for `convert --to transformers`
+    peft/                    configuration of the adapter that trains, for `convert --to peft`
     training/                the artifacts of onnxruntime-training, where that is the engine
 """
 
@@ -30,6 +31,7 @@ SCHEMA_VERSION = 3
 many blocks at a time. 3: merges, and a learning rate for each parameter."""
 
 MANIFEST = "manifest.json"
+PEFT_CONFIG = "peft/adapter_config.json"
 
 EngineName = Literal["onnxruntime", "onnxruntime-training"]
 
@@ -73,7 +75,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         free_rows: It is an embedding of `input_ids` and the graph takes any number of its rows:
             a row whose token does not occur has a zero gradient and may be left out. The graph's
             input `zeros` is then what the gradient is summed into; it may share its memory.
-        rate: What the learning rate is multiplied by.
+        rate: What the learning rate is multiplied by; 1 where rows are free.
     """
 
     name: str
@@ -128,7 +130,30 @@ class LowRankUpdate(
         return self.a, self.b
 
 
-Merge = LowRankUpdate
+class MatrixProduct(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="matrix-product"
+):
+    """A weight of the plain model is a matrix product operator: a chain of tensors.
+
+    Attributes:
+        weight: What is made, of shape (rows, columns).
+        tensors: T_1 … T_n in order, each of shape (d_{m−1}, i_m, j_m, d_m).
+        rows: The chain may have more, which are padding.
+        transposed: The weight is kept as (columns, rows).
+    """
+
+    weight: str
+    tensors: list[str]
+    rows: int
+    transposed: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tensors that the plain model does not have."""
+        return tuple(self.tensors)
+
+
+Merge = LowRankUpdate | MatrixProduct
 """How the board makes a weight of the plain model from tensors that train: a tagged union."""
 
 
@@ -378,6 +403,8 @@ def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
 
 
 __all__ = [
+    "MANIFEST",
+    "PEFT_CONFIG",
     "SCHEMA_VERSION",
     "AdamW",
     "Bundle",
@@ -387,6 +414,7 @@ __all__ = [
     "Fold",
     "LowRankUpdate",
     "Manifest",
+    "MatrixProduct",
     "Merge",
     "ModelInfo",
     "Parameter",

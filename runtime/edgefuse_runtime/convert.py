@@ -1,4 +1,4 @@
-"""From trained weights to a model that others run: plain ONNX, or plain transformers."""
+"""From trained weights to what others run: plain ONNX, plain transformers, or a peft adapter."""
 
 import shutil
 from pathlib import Path
@@ -14,11 +14,13 @@ from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.inference import InferenceModel, inference_tensors
 from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.peft_adapter import check_adapter, write_adapter
 from edgefuse_runtime.run import write_json
 from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.tensor_file import map_tensors
 from edgefuse_runtime.tokenization import open_tokenizer, tokenize
 
-Format = Literal["onnx", "transformers"]
+Format = Literal["onnx", "transformers", "peft"]
 
 MARKER = "conversion.json"
 WEIGHTS = "model.safetensors"
@@ -52,10 +54,11 @@ class Conversion(Struct, frozen=True, kw_only=True):
 def convert(
     bundle: Bundle, trained: Tensors, output: Path, *, to: Format, overwrite: bool = False
 ) -> Conversion:
-    """Write trained weights as a model for others, P folded in.
+    """Write trained weights as a model for others, updates merged and P folded in.
 
     `onnx` gives model.onnx with its weights beside it in model.safetensors, which a bare
-    `onnxruntime.InferenceSession` opens; `transformers` gives what `from_pretrained` opens.
+    `onnxruntime.InferenceSession` opens; `transformers` gives what `from_pretrained` opens; `peft`
+    gives the adapter alone, which `PeftModel.from_pretrained` puts onto the model it was made for.
 
     Args:
         bundle: That was trained.
@@ -66,7 +69,7 @@ def convert(
 
     Raises:
         OutputError: The directory is not empty, or the disk is too small.
-        RunError: Plain transformers has no way to say what the model is.
+        RunError: Plain transformers has no way to say what the model is, or peft what was trained.
     """
     manifest = bundle.manifest
     conversion = Conversion(
@@ -79,32 +82,50 @@ def convert(
         padding_id=manifest.padding_id,
         sequence_length=manifest.sequence_length,
     )
-    tensors = inference_tensors(bundle, trained)
-    if to == "transformers":
-        _check_plain(bundle, tensors)
+    if to == "peft":
+        check_adapter(bundle)
+        tensors = trained
+    else:
+        tensors = inference_tensors(bundle, trained)
+    if to != "onnx":
+        _check_plain(bundle, trained)
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_directory(
         output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
     ) as directory:
-        if to == "transformers":
-            shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(bundle.path / "inference.onnx", directory / "model.onnx")
-            shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
-        save_file(tensors, directory / WEIGHTS, {"format": "pt"} if to == "transformers" else None)
         write_json(directory / MARKER, conversion)
-        shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
-        if to == "onnx":
-            _check_same_logits(bundle, trained, directory / "model.onnx")
+        match to:
+            case "peft":
+                write_adapter(bundle, trained, directory)
+            case "transformers":
+                shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
+                _write_weights(tensors, directory, {"format": "pt"})
+            case "onnx":
+                shutil.copyfile(bundle.path / "inference.onnx", directory / "model.onnx")
+                shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
+                _write_weights(tensors, directory, None)
+                _check_same_logits(bundle, trained, directory / "model.onnx")
     return conversion
 
 
-def _check_plain(bundle: Bundle, tensors: Tensors) -> None:
-    if any(name.endswith(".right.weight") for name in tensors):
-        raise RunError(
-            "plain transformers has no matrices in two factors, and this model's MLPs do",
-            "Convert it with --to onnx",
-        )
+def _write_weights(tensors: Tensors, directory: Path, metadata: dict[str, str] | None) -> None:
+    save_file(tensors, directory / WEIGHTS, metadata)
+    shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
+
+
+_NOT_PLAIN = {".right.weight": "matrices in two factors"}
+"""What transformers' own classes lack, by how the names of its tensors end."""
+
+
+def _check_plain(bundle: Bundle, trained: Tensors) -> None:
+    merged = {part for merge in bundle.manifest.merges for part in merge.parts}
+    names = {*map_tensors(bundle.path / "frozen.safetensors"), *trained} - merged
+    for ending, what in _NOT_PLAIN.items():
+        if any(name.endswith(ending) for name in names):
+            raise RunError(
+                f"plain transformers has no {what}, and this model does",
+                "Convert it with --to onnx",
+            )
     widths = bundle.manifest.model.intermediate_sizes
     if len(set(widths)) > 1:
         raise RunError(

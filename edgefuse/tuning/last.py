@@ -1,0 +1,55 @@
+"""The layers nearest the head train."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from edgefuse.tuning.parts import head_names
+from edgefuse.tuning.way import Prepared, train_only
+from edgefuse_devices.errors import InputError
+
+
+@dataclass(frozen=True)
+class Last:
+    """The N top layers and the head train; backward stops below them.
+
+    Attributes:
+        layers: N.
+    """
+
+    family: ClassVar[str] = "last"
+    title: ClassVar[str] = "last-N"
+    summary: ClassVar[str] = "the N top layers, and the head"
+
+    layers: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+        return f"last-{self.layers}"
+
+    def prepare(self, model: PreTrainedModel) -> Prepared:
+        """Let the top layers and the head train.
+
+        Raises:
+            InputError: The model has fewer layers.
+        """
+        layers = _layers(model)
+        if not 1 <= self.layers <= len(layers):
+            raise InputError(
+                f"--tune {self.name} is outside last-1 to last-{len(layers)}: the model has "
+                f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} of its own weights",
+                "Give a lower N, or train all with --tune full-without-embeddings",
+            )
+        top = {id(p) for layer in layers[-self.layers :] for p in layer.parameters()}
+        names = [name for name, p in model.named_parameters() if id(p) in top]
+        train_only(model, [*names, *head_names(model)])
+        return Prepared()
+
+
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Bottom first: the first list of modules there is, for experts and heads lie deeper."""
+    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
+    return list(next(lists, nn.ModuleList()))

@@ -1,0 +1,200 @@
+"""LoRA, made by peft: W + (α/r)·B A with W frozen.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
+
+peft wraps every layer, which renames its tensors, and knows nothing of P. So its factors are taken
+into the model's own layers: y = W x + b + (α/r)·B A x, and in a fused down-projection, which
+computes W (P ⊙ f), A too reads P ⊙ f. There a column of A, as one of W, stands for n neurons.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from edgefuse.compression.fused_linear import FusedLinear, unfold
+from edgefuse.models.load import one_sentence, quiet
+from edgefuse.tuning.extend import extend, share
+from edgefuse.tuning.parts import head_modules
+from edgefuse.tuning.targets import choose_targets
+from edgefuse.tuning.way import Prepared, train_only
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.quiet import quiet as without_warnings
+from edgefuse_runtime.bundle import LowRankUpdate
+
+_ADAPTER = "default"
+
+
+class LowRank(nn.Module):
+    """What adds (α/r)·B A x to a layer's output.
+
+    Attributes:
+        lora_A: x (…, columns) → (…, r).
+        lora_B: (…, r) → (…, rows).
+        scale: α/r.
+    """
+
+    lora_A: nn.Linear  # noqa: N815 - peft's name
+    lora_B: nn.Linear  # noqa: N815
+    scale: float
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+        """Map x (…, columns) to (…, rows)."""
+        if isinstance(self, FusedLinear):
+            input = input * self.multiplicity  # noqa: A001
+            output = F.linear(input, self.weight, self.bias)
+        else:
+            output = super().forward(input)
+        update: Tensor = self.lora_B(self.lora_A(input) * self.scale)
+        return output + update
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of linear layers train, and the head.
+
+    Attributes:
+        rank: r.
+        alpha: α; None for 2 r.
+        targets: Endings of the layers' names; none for all linear layers under the head.
+        adapter: A directory that peft saved, whose updates are where training starts; it says
+            rank, α and targets.
+    """
+
+    family: ClassVar[str] = "lora"
+    title: ClassVar[str] = "lora"
+    summary: ClassVar[str] = "low-rank updates of linear layers, and the head"
+
+    rank: int = 8
+    alpha: float | None = None
+    targets: tuple[str, ...] = ()
+    adapter: Path | None = field(default=None, metadata={"option": False})
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+        return self.title
+
+    def prepare(self, model: PreTrainedModel) -> Prepared:
+        """Put factors into the layers; B is zero at the start, so that nothing changes yet.
+
+        Raises:
+            InputError: A target matches nothing, or the rank is above a matrix's.
+            ModelError: There is nothing to update, or the adapter is of another kind.
+        """
+        plain = share(model)
+        wrapped = self._load(model) if self.adapter else self._make(model)
+        config = wrapped.peft_config[_ADAPTER]
+        trained = [f"{name}." for name in _unwrap_saved_modules(model)]
+        merges = [_take_factors(model, name, layer) for name, layer in _updated_layers(model)]
+        trained += [part for merge in merges for part in merge.parts]
+        train_only(model, [n for n, _ in model.named_parameters() if n.startswith(tuple(trained))])
+        return Prepared(inference=plain, merges=merges, peft=config)
+
+    def _make(self, model: PreTrainedModel) -> PeftModel:
+        targets = choose_targets(model, self.targets)
+        self._check_rank(model, targets)
+        config = LoraConfig(
+            task_type=TaskType.SEQ_CLS,
+            r=self.rank,
+            lora_alpha=2 * self.rank if self.alpha is None else self.alpha,  # type: ignore[arg-type]
+            target_modules=targets,
+            fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
+            modules_to_save=head_modules(model),
+        )
+        with quiet(), without_warnings():
+            return get_peft_model(model, config)
+
+    def _check_rank(self, model: PreTrainedModel, targets: list[str]) -> None:
+        shapes = {name: model.get_parameter(f"{name}.weight").shape for name in targets}
+        smallest = min(shapes, key=lambda name: min(shapes[name]))
+        rows, columns = shapes[smallest]
+        if not 1 <= self.rank <= min(rows, columns):
+            raise InputError(
+                f"--lora-rank {self.rank} is outside 1 to {min(rows, columns)}, the rank of "
+                f"{smallest}, {rows} × {columns}",
+                "Give a lower rank, or leave that layer out with --lora-targets",
+            )
+
+    def _load(self, model: PreTrainedModel) -> PeftModel:
+        with quiet(), without_warnings(), one_sentence(str(self.adapter)):
+            return PeftModel.from_pretrained(model, str(self.adapter), is_trainable=True)
+
+
+@torch.no_grad()
+def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """The plain model that a model with an adapter computes, for another way to start from.
+
+    Args:
+        model: Plain or fused; it is of no use afterwards.
+        adapter: A directory that peft saved.
+
+    Raises:
+        ModelError: The adapter does not fit the model, or is of another kind.
+    """
+    prepared = Lora(adapter=adapter).prepare(model)
+    plain = prepared.inference
+    assert plain is not None
+    for name, parameter in plain.named_parameters():  # a head that came with the adapter
+        parameter.copy_(model.get_parameter(name))
+    for merge in prepared.merges:
+        update = merge.scale * model.get_parameter(merge.b) @ model.get_parameter(merge.a)
+        plain.get_parameter(merge.weight).add_(update.T if merge.transposed else update)
+    return plain
+
+
+def _unwrap_saved_modules(model: PreTrainedModel) -> list[str]:
+    """Put the copies that peft trains in the place of its wrappers, and name them."""
+    names = [name for name, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+    for name in names:
+        wrapper = model.get_submodule(name)
+        assert isinstance(wrapper, ModulesToSaveWrapper)
+        model.set_submodule(name, wrapper.modules_to_save[_ADAPTER])
+    return names
+
+
+def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
+    layers = []
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        if not isinstance(layer, PeftLinear) or layer.lora_variant or layer.lora_bias[_ADAPTER]:
+            raise ModelError(
+                f"The adapter updates {name} otherwise than by two low-rank factors",
+                "Merge it into its model with peft's `merge_and_unload`, and export that",
+            )
+        layers.append((name, layer))
+    return layers
+
+
+def _take_factors(model: PreTrainedModel, name: str, layer: PeftLinear) -> LowRankUpdate:
+    """Put a layer in the place of peft's around it, with its factors."""
+    base = layer.base_layer
+    parts = {"lora_A": layer.lora_A[_ADAPTER], "lora_B": layer.lora_B[_ADAPTER]}
+    if isinstance(base, FusedLinear):  # peft's A reads f, not P ⊙ f
+        a = layer.lora_A[_ADAPTER].get_parameter("weight")
+        if a[:, base.multiplicity == 0].any():
+            raise ModelError(
+                f"The adapter reads neurons of {name} that the fused model leaves out",
+                "Begin from the fused model itself, without the adapter",
+            )
+        a.data = unfold(a.data, base.multiplicity)
+    model.set_submodule(name, base)
+    extend(base, LowRank, **parts)
+    base.scale = layer.scaling[_ADAPTER]
+    return LowRankUpdate(
+        weight=f"{name}.weight",
+        a=f"{name}.lora_A.weight",
+        b=f"{name}.lora_B.weight",
+        scale=layer.scaling[_ADAPTER],
+        transposed=isinstance(base, Conv1D),
+    )

@@ -1,0 +1,52 @@
+"""Which matrices an update goes to: by their names, with near ones for those that match none."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from edgefuse.tuning.parts import is_head
+from edgefuse_devices.errors import InputError, ModelError
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The linear layers under the head, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and not is_head(model, f"{name}.weight")
+    }
+
+
+def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
+    """Names of the linear layers that end in one of these, as peft matches them.
+
+    Args:
+        model: A classifier.
+        endings: Such as `query` or `attention.output.dense`; none for all layers.
+
+    Raises:
+        InputError: One of them matches nothing.
+        ModelError: The model has no linear layers.
+    """
+    layers = list(linear_layers(model))
+    if not layers:
+        raise ModelError(
+            "The model has no linear layers under its head",
+            "Train it by another way, --tune last-2 for one",
+        )
+    for ending in endings:
+        if not any(_matches(name, ending) for name in layers):
+            known = sorted({name.rpartition(".")[2] for name in layers})
+            near = get_close_matches(ending, known, n=3, cutoff=0.4)
+            raise InputError(
+                f"--lora-targets {ending} matches none of the model's linear layers",
+                f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
+            )
+    return [name for name in layers if not endings or any(_matches(name, e) for e in endings)]
+
+
+def _matches(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")

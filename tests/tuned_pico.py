@@ -1,0 +1,78 @@
+"""Pico models exported by a way of tuning, and trained for some steps."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.export import export
+from edgefuse.tuning.ways import find_way
+from edgefuse_devices.catalog import load_device
+from edgefuse_export.trace import example
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.engine import Batch, Tensors, open_engine
+from edgefuse_runtime.inference import InferenceModel
+from tests.pico_models import save_pico_model
+
+LABELS = ["cold", "warm", "hot"]
+VOCABULARY = 50
+_FOLDER = TemporaryDirectory(prefix="edgefuse-tuned-")
+
+
+@cache
+def pico(kind: str) -> Path:
+    """The directory of a model to read: an architecture, or `fused-bert`."""
+    directory = Path(_FOLDER.name) / kind
+    if kind.startswith("fused-"):
+        model = pico(kind.removeprefix("fused-"))
+        compress(plan_compression(str(model), ratio=0.25), directory)
+        return directory
+    return save_pico_model(directory, kind)
+
+
+@cache
+def exported(kind: str, tune: str, **options: object) -> Bundle:
+    """A bundle to read, made once."""
+    output = Path(_FOLDER.name) / "-".join([kind, tune, *map(str, options.values())])
+    way = find_way(tune, options)
+    return export(str(pico(kind)), output, device=load_device("rpi5"), labels=LABELS, tune=way)
+
+
+@cache
+def trained(bundle: Bundle, steps: int = 20) -> Tensors:
+    """What trains, after so many steps on random tokens."""
+    engine = open_engine(bundle, threads=1)
+    for step in range(steps):
+        engine.step(random_batch(step), 1e-2)
+    return {name: value.copy() for name, value in engine.parameters().items()}
+
+
+def random_batch(seed: int) -> Batch:
+    """Four rows of random tokens, the last one with padding."""
+    ids, mask, labels = example((4, 9), vocabulary=VOCABULARY, labels=len(LABELS), seed=seed)
+    inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+    return Batch(inputs=inputs, labels=labels.numpy(), tokens=int(mask.sum()))
+
+
+def logits_on_the_board(bundle: Bundle, values: Tensors) -> np.ndarray:
+    """Of inference.onnx on `random_batch(0)`."""
+    return InferenceModel(bundle, values, threads=1).logits(random_batch(0))
+
+
+@torch.no_grad()
+def logits_in_torch(model: torch.nn.Module) -> np.ndarray:
+    """Of a classifier on `random_batch(0)`."""
+    inputs = {name: torch.tensor(value) for name, value in random_batch(0).inputs.items()}
+    logits: np.ndarray = model.eval()(**inputs).logits.numpy()
+    return logits
+
+
+def classifier(directory: Path) -> PreTrainedModel:
+    """As plain transformers loads it; a head that is missing is random."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        directory, num_labels=len(LABELS), attn_implementation="eager"
+    )
