@@ -25,6 +25,7 @@ from edgefuse.models.load import (
 )
 from edgefuse.models.record import read_record
 from edgefuse.tuning.lora import Lora, merge_adapter
+from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
@@ -108,7 +109,7 @@ def export(
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
     prepared = way.prepare(classifier)
-    longest = _longest_sequence(classifier)
+    longest = _longest_sequence(classifier) - prepared.positions
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
     if not 2 <= length <= longest:
         raise InputError(
@@ -157,19 +158,30 @@ def export(
 
 def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[PreTrainedModel, Way]:
     """Go on with the adapter where the way is of its kind; else it is merged into the model."""
-    if adapter.kind != PeftType.LORA:
+    kinds: dict[PeftType, type[Lora | Prefix]] = {
+        PeftType.LORA: Lora,
+        PeftType.PREFIX_TUNING: Prefix,
+    }
+    kind = kinds.get(adapter.kind)
+    if kind is None:
         raise ModelError(
-            f"{adapter.path} is an adapter of kind {adapter.kind}, and export begins from LORA",
+            f"{adapter.path} is an adapter of kind {adapter.kind.value}, and export begins from "
+            "LORA or PREFIX_TUNING",
             "Merge it into its model with peft's `merge_and_unload`, and export that",
         )
-    if not isinstance(way, Lora):
-        return merge_adapter(model, adapter.path), way
-    if way != Lora():
+    if way == kind():
+        return model, kind(adapter=adapter.path)
+    if isinstance(way, kind):
         raise InputError(
-            f"{adapter.path} says its own rank, α and targets",
-            "Leave the --lora-… options out, or begin from the model without the adapter",
+            f"{adapter.path} says its own --{kind.family}-… options",
+            "Leave them out, or begin from the model without the adapter",
         )
-    return model, Lora(adapter=adapter.path)
+    if kind is Prefix:
+        raise ModelError(
+            f"{adapter.path} holds prefixes, which no weights can take up",
+            "Go on with --tune prefix, or begin from the model without the adapter",
+        )
+    return merge_adapter(model, adapter.path), way
 
 
 def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None:

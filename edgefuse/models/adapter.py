@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft import PeftConfig
+from peft import PeftConfig, PeftType
 from peft.utils import CONFIG_NAME
 
 from edgefuse.models.load import ModelSource, find_source, one_sentence
@@ -16,12 +16,12 @@ class Adapter:
 
     Attributes:
         path: The directory that peft wrote.
-        kind: peft's name for it: LORA, PREFIX_TUNING …
+        kind: What peft calls it.
         base: The model that it goes onto.
     """
 
     path: Path
-    kind: str
+    kind: PeftType
     base: ModelSource
 
 
@@ -50,4 +50,4 @@ def find_adapter(model: str) -> Adapter | None:
             f"Put that model there or beside the adapter, or mend base_model_name_or_path in "
             f"{CONFIG_NAME}",
         ) from error
-    return Adapter(path, str(config.peft_type.value), base)
+    return Adapter(path, PeftType(config.peft_type), base)

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -25,13 +24,12 @@ from edgefuse.compression.fused_linear import FusedLinear, unfold
 from edgefuse.models.load import one_sentence, quiet
 from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
+from edgefuse.tuning.peft_model import ADAPTER, unwrap_saved_modules
 from edgefuse.tuning.targets import choose_targets
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import LowRankUpdate
-
-_ADAPTER = "default"
 
 
 class LowRank(nn.Module):
@@ -93,8 +91,8 @@ class Lora:
         """
         plain = share(model)
         wrapped = self._load(model) if self.adapter else self._make(model)
-        config = wrapped.peft_config[_ADAPTER]
-        trained = [f"{name}." for name in _unwrap_saved_modules(model)]
+        config = wrapped.peft_config[ADAPTER]
+        trained = [f"{name}." for name in unwrap_saved_modules(model)]
         merges = [_take_factors(model, name, layer) for name, layer in _updated_layers(model)]
         trained += [part for merge in merges for part in merge.parts]
         train_only(model, [n for n, _ in model.named_parameters() if n.startswith(tuple(trained))])
@@ -147,19 +145,10 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     for name, parameter in plain.named_parameters():  # a head that came with the adapter
         parameter.copy_(model.get_parameter(name))
     for merge in prepared.merges:
+        assert isinstance(merge, LowRankUpdate)
         update = merge.scale * model.get_parameter(merge.b) @ model.get_parameter(merge.a)
         plain.get_parameter(merge.weight).add_(update.T if merge.transposed else update)
     return plain
-
-
-def _unwrap_saved_modules(model: PreTrainedModel) -> list[str]:
-    """Put the copies that peft trains in the place of its wrappers, and name them."""
-    names = [name for name, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
-    for name in names:
-        wrapper = model.get_submodule(name)
-        assert isinstance(wrapper, ModulesToSaveWrapper)
-        model.set_submodule(name, wrapper.modules_to_save[_ADAPTER])
-    return names
 
 
 def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
@@ -167,7 +156,7 @@ def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
     for name, layer in model.named_modules():
         if not isinstance(layer, BaseTunerLayer):
             continue
-        if not isinstance(layer, PeftLinear) or layer.lora_variant or layer.lora_bias[_ADAPTER]:
+        if not isinstance(layer, PeftLinear) or layer.lora_variant or layer.lora_bias[ADAPTER]:
             raise ModelError(
                 f"The adapter updates {name} otherwise than by two low-rank factors",
                 "Merge it into its model with peft's `merge_and_unload`, and export that",
@@ -179,9 +168,9 @@ def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
 def _take_factors(model: PreTrainedModel, name: str, layer: PeftLinear) -> LowRankUpdate:
     """Put a layer in the place of peft's around it, with its factors."""
     base = layer.base_layer
-    parts = {"lora_A": layer.lora_A[_ADAPTER], "lora_B": layer.lora_B[_ADAPTER]}
+    parts = {"lora_A": layer.lora_A[ADAPTER], "lora_B": layer.lora_B[ADAPTER]}
     if isinstance(base, FusedLinear):  # peft's A reads f, not P ⊙ f
-        a = layer.lora_A[_ADAPTER].get_parameter("weight")
+        a = layer.lora_A[ADAPTER].get_parameter("weight")
         if a[:, base.multiplicity == 0].any():
             raise ModelError(
                 f"The adapter reads neurons of {name} that the fused model leaves out",
@@ -190,11 +179,11 @@ def _take_factors(model: PreTrainedModel, name: str, layer: PeftLinear) -> LowRa
         a.data = unfold(a.data, base.multiplicity)
     model.set_submodule(name, base)
     extend(base, LowRank, **parts)
-    base.scale = layer.scaling[_ADAPTER]
+    base.scale = layer.scaling[ADAPTER]
     return LowRankUpdate(
         weight=f"{name}.weight",
         a=f"{name}.lora_A.weight",
         b=f"{name}.lora_B.weight",
-        scale=layer.scaling[_ADAPTER],
+        scale=layer.scaling[ADAPTER],
         transposed=isinstance(base, Conv1D),
     )

@@ -20,11 +20,13 @@ class Prepared:
             weights that `merges` make, and without the tensors that they are made of. It shares
             all other tensors.
         merges: How those weights are made.
+        positions: How many positions the text loses to what stands before it.
         peft: The configuration under which peft loads what trains, where it can.
     """
 
     inference: PreTrainedModel | None = None
     merges: Sequence[Merge] = ()
+    positions: int = 0
     peft: PeftConfig | None = None
 
 

@@ -11,10 +11,11 @@ from edgefuse.tuning.full import Full, FullWithoutEmbeddings
 from edgefuse.tuning.head import Head
 from edgefuse.tuning.last import Last
 from edgefuse.tuning.lora import Lora
+from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
 
-WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Last, Head, Lora, BitFit)
+WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Last, Head, Lora, Prefix, BitFit)
 
 
 def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:

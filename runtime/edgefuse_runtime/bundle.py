@@ -153,7 +153,33 @@ class MatrixProduct(
         return tuple(self.tensors)
 
 
-Merge = LowRankUpdate | MatrixProduct
+class Perceptron(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="perceptron"):
+    """A weight that a perceptron makes: tanh(X W1ᵀ + b1) W2ᵀ + b2, prefixes of (length, …).
+
+    Attributes:
+        weight: What is made.
+        inputs: X.
+        hidden_weight: W1.
+        hidden_bias: b1.
+        output_weight: W2.
+        output_bias: b2.
+    """
+
+    weight: str
+    inputs: str
+    hidden_weight: str
+    hidden_bias: str
+    output_weight: str
+    output_bias: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tensors that the plain model does not have."""
+        hidden = self.hidden_weight, self.hidden_bias
+        return self.inputs, *hidden, self.output_weight, self.output_bias
+
+
+Merge = LowRankUpdate | MatrixProduct | Perceptron
 """How the board makes a weight of the plain model from tensors that train: a tagged union."""
 
 
@@ -418,6 +444,7 @@ __all__ = [
     "Merge",
     "ModelInfo",
     "Parameter",
+    "Perceptron",
     "PredictedMemory",
     "Tuning",
     "describe_files",

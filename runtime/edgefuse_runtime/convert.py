@@ -88,7 +88,7 @@ def convert(
     else:
         tensors = inference_tensors(bundle, trained)
     if to != "onnx":
-        _check_plain(bundle, trained)
+        _check_plain(bundle, {} if to == "peft" else trained)
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_directory(
         output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
@@ -113,7 +113,7 @@ def _write_weights(tensors: Tensors, directory: Path, metadata: dict[str, str] |
     shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
 
 
-_NOT_PLAIN = {".right.weight": "matrices in two factors"}
+_NOT_PLAIN = {".right.weight": "matrices in two factors", ".prefix.weight": "prefixes"}
 """What transformers' own classes lack, by how the names of its tensors end."""
 
 

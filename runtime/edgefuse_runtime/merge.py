@@ -1,12 +1,13 @@
 """Plain weights from the tensors that train in their place, as the manifest's merges say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle import LowRankUpdate, Merge
+from edgefuse_runtime.bundle import LowRankUpdate, MatrixProduct, Merge, Perceptron
 
 _Tensors = Mapping[str, NDArray[Any]]
 
@@ -27,6 +28,10 @@ def _make(recipe: Merge, tensors: _Tensors) -> NDArray[np.float32]:
     match recipe:
         case LowRankUpdate():
             return _low_rank_update(recipe, tensors)
+        case MatrixProduct():
+            return _matrix_product(recipe, tensors)
+        case Perceptron():
+            return _perceptron(recipe, tensors)
 
 
 def _low_rank_update(recipe: LowRankUpdate, tensors: _Tensors) -> NDArray[np.float32]:
@@ -37,3 +42,24 @@ def _low_rank_update(recipe: LowRankUpdate, tensors: _Tensors) -> NDArray[np.flo
         update.T if recipe.transposed else update
     )
     return weight
+
+
+def _matrix_product(recipe: MatrixProduct, tensors: _Tensors) -> NDArray[np.float32]:
+    """Σ T_1 … T_n, rows before columns (Liu et al., ACL 2021, arXiv 2106.02205, equation 1)."""
+    whole = tensors[recipe.tensors[0]]
+    for name in recipe.tensors[1:]:
+        whole = np.tensordot(whole, tensors[name], 1)
+    axes = range(1, whole.ndim - 1)  # without the bonds at both ends, of one
+    pairs = whole.transpose(0, *axes[::2], *axes[1::2], whole.ndim - 1)
+    rows = math.prod(whole.shape[axis] for axis in axes[::2])
+    matrix = pairs.reshape(rows, -1)[: recipe.rows]
+    return np.ascontiguousarray(matrix.T if recipe.transposed else matrix)
+
+
+def _perceptron(recipe: Perceptron, tensors: _Tensors) -> NDArray[np.float32]:
+    """Prefixes from their reparametrization (Li and Liang, arXiv 2101.00190, section 4.3)."""
+    hidden = np.tanh(
+        tensors[recipe.inputs] @ tensors[recipe.hidden_weight].T + tensors[recipe.hidden_bias]
+    )
+    made: NDArray[np.float32] = hidden @ tensors[recipe.output_weight].T
+    return made + tensors[recipe.output_bias]

@@ -8,12 +8,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle, LowRankUpdate
+from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle, LowRankUpdate, Perceptron
 from edgefuse_runtime.engine import Tensors
+from edgefuse_runtime.merge import merged
+from edgefuse_runtime.tensor_file import map_tensors
 
 _WEIGHTS = "adapter_model.safetensors"
-_PREFIXES = {"LORA": "base_model.model."}
+_PREFIXES = {"LORA": "base_model.model.", "PREFIX_TUNING": "base_model."}
 """What peft puts before a parameter's name, by `peft_type`."""
+_RENAMED = {".prefix.weight": "prompt_embeddings"}
+"""What peft calls a tensor otherwise, by how its name ends."""
 
 
 class _Config(msgspec.Struct):
@@ -45,15 +49,27 @@ def write_adapter(bundle: Bundle, trained: Tensors, directory: Path) -> None:
     source = bundle.path / PEFT_CONFIG
     shutil.copyfile(source, directory / source.name)
     prefix = _PREFIXES[msgspec.json.decode(source.read_bytes(), type=_Config).peft_type]
-    tensors = {f"{prefix}{name}": value for name, value in _on_plain_model(bundle, trained).items()}
+    tensors = {
+        _peft_name(name, prefix): np.ascontiguousarray(tensor)
+        for name, tensor in _on_plain_model(bundle, trained).items()
+    }
     save_file(tensors, directory / _WEIGHTS, {"format": "pt"})
     shutil.copymode(directory / source.name, directory / _WEIGHTS)  # safetensors: private
 
 
 def _on_plain_model(bundle: Bundle, trained: Tensors) -> Tensors:
     """W diag(P) is what the plain model has, and (W + s B A) diag(P) what it is to compute."""
-    updates = {m.weight: m for m in bundle.manifest.merges if isinstance(m, LowRankUpdate)}
+    merges = bundle.manifest.merges
+    made = merged([m for m in merges if isinstance(m, Perceptron)], trained)
+    updates = {m.weight: m for m in merges if isinstance(m, LowRankUpdate)}
     folds = [fold for fold in bundle.manifest.folds if fold.weight in updates]
-    frozen = bundle.frozen() if folds else {}
+    frozen = map_tensors(bundle.path / "frozen.safetensors")
     a = {updates[f.weight].a: frozen[f.multiplicity] for f in folds}
-    return {n: np.ascontiguousarray(t * a[n] if n in a else t) for n, t in trained.items()}
+    return {name: t * a[name] if name in a else t for name, t in made.items()}
+
+
+def _peft_name(name: str, prefix: str) -> str:
+    for ending, other in _RENAMED.items():
+        if name.endswith(ending):
+            return other
+    return f"{prefix}{name}"

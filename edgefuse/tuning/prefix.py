@@ -1,0 +1,205 @@
+"""Prefix tuning, made by peft: keys and values that every layer's attention sees before the text.
+
+Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", ACL 2021, arXiv
+2101.00190. They reach the layers as peft's do, as the cache of tokens that were there before: so
+positions begin behind them.
+"""
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from peft import PeftModel, PrefixTuningConfig, TaskType, get_peft_model
+from peft.tuners.prefix_tuning import PrefixEncoder
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from edgefuse.models.load import one_sentence, quiet
+from edgefuse.tuning.extend import extend, share
+from edgefuse.tuning.parts import head_modules
+from edgefuse.tuning.peft_model import ADAPTER, unwrap_saved_modules
+from edgefuse.tuning.way import Prepared, train_only
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.quiet import quiet as without_warnings
+from edgefuse_runtime.bundle import Merge, Perceptron
+
+
+class Prefixes(nn.Module):
+    """Keys and values of every layer.
+
+    Attributes:
+        weight: (length, layers · 2 · heads · head size).
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self) -> Tensor:
+        """Give them as they are."""
+        return self.weight
+
+
+class ProjectedPrefixes(nn.Module):
+    """Keys and values that a perceptron makes of one vector for each position.
+
+    Attributes:
+        embedding: (length, heads · head size).
+        hidden: To the perceptron's width.
+        output: To all layers' keys and values.
+    """
+
+    def __init__(self, embedding: Tensor, hidden: nn.Module, output: nn.Module) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(embedding)
+        self.hidden = hidden
+        self.output = output
+
+    def forward(self) -> Tensor:
+        """Make them."""
+        made: Tensor = self.output(torch.tanh(self.hidden(self.embedding)))
+        return made
+
+
+class Prefixed(nn.Module):
+    """What lets a transformer's backbone begin from prefixes.
+
+    Attributes:
+        prefix: Gives the keys and values.
+        prefix_heads: Of keys and values.
+        prefix_layers: Of the backbone.
+    """
+
+    prefix: nn.Module
+    prefix_heads: int
+    prefix_layers: int
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Any:
+        """Map token ids and mask, both (batch, sequence), as the backbone does."""
+        rows = input_ids.shape[0]
+        prefix: Tensor = self.prefix()
+        length = prefix.shape[0]
+        tensors = prefix.view(length, 2 * self.prefix_layers, self.prefix_heads, -1)
+        tensors = tensors.permute(1, 2, 0, 3).unsqueeze(1).expand(-1, rows, -1, -1, -1)
+        cache = DynamicCache()
+        for layer in range(self.prefix_layers):
+            cache.update(tensors[2 * layer], tensors[2 * layer + 1], layer)
+        mask = torch.cat([attention_mask.new_ones((rows, length)), attention_mask], dim=1)
+        kwargs["past_key_values"] = cache
+        return super().forward(input_ids, attention_mask=mask, **kwargs)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values before the text train, and the head.
+
+    Attributes:
+        length: Positions that the prefixes take.
+        projection: Width of a perceptron that makes them while they train, which steadies long
+            training; 0 for none.
+        adapter: A directory that peft saved, whose prefixes are where training starts; it says
+            the length.
+    """
+
+    family: ClassVar[str] = "prefix"
+    title: ClassVar[str] = "prefix"
+    summary: ClassVar[str] = "keys and values before the text, in every layer, and the head"
+
+    length: int = 10
+    projection: int = 0
+    adapter: Path | None = field(default=None, metadata={"option": False})
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+        return self.title
+
+    def prepare(self, model: PreTrainedModel) -> Prepared:
+        """Put prefixes before the backbone's attention.
+
+        Raises:
+            InputError: The length is none.
+            ModelError: The model's attention takes no keys and values from outside.
+        """
+        _check_backbone(model)
+        if self.length < 1 or self.projection < 0:
+            raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
+        wrapped = self._load(model) if self.adapter else self._make(model)
+        config = wrapped.peft_config[ADAPTER]
+        assert isinstance(config, PrefixTuningConfig)
+        encoder = wrapped.prompt_encoder[ADAPTER]
+        assert isinstance(encoder, PrefixEncoder)
+        trained = [f"{name}." for name in unwrap_saved_modules(model)]
+        backbone = f"{model.base_model_prefix}.prefix"
+        inference, merges = _install(model, encoder, config)
+        config.prefix_projection = False  # what the board gives back are the prefixes themselves
+        trained.append(f"{backbone}.")
+        train_only(model, [n for n, _ in model.named_parameters() if n.startswith(tuple(trained))])
+        return Prepared(
+            inference=inference,
+            merges=merges,
+            peft=config,
+            positions=config.num_virtual_tokens or 0,
+        )
+
+    def _make(self, model: PreTrainedModel) -> PeftModel:
+        config = PrefixTuningConfig(
+            task_type=TaskType.SEQ_CLS,
+            num_virtual_tokens=self.length,
+            prefix_projection=self.projection > 0,
+            encoder_hidden_size=self.projection or None,  # type: ignore[arg-type]
+            modules_to_save=head_modules(model),
+        )
+        with quiet(), without_warnings():
+            return get_peft_model(model, config)
+
+    def _load(self, model: PreTrainedModel) -> PeftModel:
+        with quiet(), without_warnings(), one_sentence(str(self.adapter)):
+            return PeftModel.from_pretrained(model, str(self.adapter))
+
+
+def _check_backbone(model: PreTrainedModel) -> None:
+    backbone = model.base_model
+    takes = inspect.signature(type(backbone).forward).parameters
+    kind = str(model.config.model_type)
+    if (
+        "past_key_values" not in takes
+        or model.config.is_encoder_decoder
+        or kind in TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
+    ):
+        raise ModelError(
+            f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
+            "and --tune prefix trains such",
+            "Use --tune lora or --tune adapter, which change its matrices",
+        )
+
+
+def _install(
+    model: PreTrainedModel, encoder: PrefixEncoder, config: PrefixTuningConfig
+) -> tuple[PreTrainedModel | None, list[Merge]]:
+    """Put prefixes into the backbone; give the model without a perceptron, where there is one."""
+    backbone = model.base_model
+    extend(backbone, Prefixed, prefix=Prefixes(encoder.embedding.weight.detach()))
+    backbone.prefix_heads = config.num_attention_heads  # type: ignore[assignment]
+    backbone.prefix_layers = config.num_layers  # type: ignore[assignment]
+    if not hasattr(encoder, "transform"):
+        return None, []
+    with torch.no_grad():
+        hidden, _, output = encoder.transform
+        projected = ProjectedPrefixes(encoder.embedding.weight.detach(), hidden, output)
+        backbone.prefix = Prefixes(projected().detach())
+    inference = share(model)
+    backbone.prefix = projected
+    name = f"{model.base_model_prefix}.prefix"
+    merge = Perceptron(
+        weight=f"{name}.weight",
+        inputs=f"{name}.embedding",
+        hidden_weight=f"{name}.hidden.weight",
+        hidden_bias=f"{name}.hidden.bias",
+        output_weight=f"{name}.output.weight",
+        output_bias=f"{name}.output.bias",
+    )
+    return inference, [merge]

@@ -1,0 +1,92 @@
+"""Prefixes go from peft to the board and back, and what cannot take them is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peft import PeftModel
+
+from edgefuse.export import export
+from edgefuse.tuning.prefix import Prefix
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError, ModelError, RunError
+from edgefuse_runtime.convert import convert
+from tests.tuned_pico import (
+    LABELS,
+    classifier,
+    exported,
+    logits_in_torch,
+    logits_on_the_board,
+    pico,
+    trained,
+)
+
+OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
+# peft 0.21 asks transformers 5.23 for it
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.mark.parametrize(
+    ("kind", "projection"), [("bert", 0), ("bert", 6), ("fused-bert", 0), ("llama", 0)]
+)
+def test_peft_loads_prefixes_onto_the_plain_model_with_the_same_logits(
+    kind: str, projection: int, tmp_path: Path
+) -> None:
+    bundle = exported(kind, "prefix", prefix_length=4, prefix_projection=projection)
+    values = trained(bundle)
+    convert(bundle, values, tmp_path / "adapter", to="peft")
+
+    loaded = PeftModel.from_pretrained(classifier(pico(kind)), str(tmp_path / "adapter"))
+
+    expected = logits_on_the_board(bundle, values)
+    np.testing.assert_allclose(logits_in_torch(loaded), expected, atol=1e-5)
+    assert np.abs(expected - logits_on_the_board(bundle, bundle.trainable())).max() > 0.1
+
+
+def test_export_goes_on_with_prefixes_that_a_perceptron_made(tmp_path: Path) -> None:
+    bundle = exported("bert", "prefix", prefix_length=4, prefix_projection=6)
+    values = trained(bundle)
+    convert(bundle, values, tmp_path / "adapter", to="peft")
+    (tmp_path / "bert").symlink_to(pico("bert"))
+
+    further = export(str(tmp_path / "adapter"), tmp_path / "further", tune="prefix", **OPTIONS)
+
+    start = further.trainable()
+    assert start["bert.prefix.weight"].shape == (4, 3 * 2 * 16)
+    np.testing.assert_allclose(
+        logits_on_the_board(further, start), logits_on_the_board(bundle, values), atol=1e-5
+    )
+    with pytest.raises(ModelError, match="prefixes, which no weights can take up"):
+        export(str(tmp_path / "adapter"), tmp_path / "merged", tune="full", **OPTIONS)
+    with pytest.raises(InputError, match=r"says its own --prefix-… options"):
+        export(str(tmp_path / "adapter"), tmp_path / "more", tune=Prefix(length=5), **OPTIONS)
+
+
+def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="64 is outside 2 to 60"):
+        export(
+            str(pico("bert")),
+            tmp_path / "bundle",
+            tune=Prefix(length=4),
+            sequence_length=64,
+            **OPTIONS,
+        )
+
+
+@pytest.mark.parametrize("architecture", ["albert", "distilbert", "modernbert"])
+def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str) -> None:
+    with pytest.raises(ModelError, match=r"takes no keys and values.*Use --tune lora"):
+        Prefix().prepare(classifier(pico(architecture)))
+
+
+def test_a_prefix_of_no_length_is_refused() -> None:
+    with pytest.raises(InputError, match="--prefix-length 0 leaves nothing to train"):
+        Prefix(length=0).prepare(classifier(pico("bert")))
+
+
+def test_plain_transformers_cannot_say_prefixes(tmp_path: Path) -> None:
+    bundle = exported("bert", "prefix", prefix_length=4, prefix_projection=0)
+    values = bundle.trainable()
+    convert(bundle, values, tmp_path / "onnx", to="onnx")
+    with pytest.raises(RunError, match=r"no prefixes.*--to onnx"):
+        convert(bundle, values, tmp_path / "plain", to="transformers")
