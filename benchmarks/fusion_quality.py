@@ -14,7 +14,7 @@ trained afterwards; `perplexity` on held-out text, its first 256 tokens a row.
 
 `default` is `--method mlp-fusion --tune-text`, `published` the method as in the paper, `random`
 what every method has to beat. Stages: `+refit` fits the output in closed form, `+tuning` teaches
-layer by layer.
+each narrow MLP, then all together.
 """
 
 import json

@@ -473,11 +473,11 @@ def test_an_interrupted_compression_leaves_what_was_there(
         compress(plan, output)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
-    def interrupt() -> None:
+    def interrupt(_stage: str, _done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compress(plan, output, seed=1, overwrite=True, on_layer=interrupt)
+        compress(plan, output, seed=1, overwrite=True, on_progress=interrupt)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert output.exists() == there_before
     assert len(list(tmp_path.iterdir())) == there_before

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -49,18 +50,21 @@ def print_table(
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on stderr while the block runs; silent when stderr is no terminal.
-
-    Args:
-        description: What is being done.
-        total: Count of steps.
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar a stage on stderr while the block runs; silent when stderr is no terminal.
 
     Yields:
-        A function to call after each step.
+        A function to call with a stage's name, the steps that are done and their count.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -71,8 +75,31 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show one bar on stderr while the block runs; silent when stderr is no terminal.
+
+    Args:
+        description: What is being done.
+        total: Count of steps.
+
+    Yields:
+        A function to call after each step.
+    """
+    with progress_bars() as show:
+        steps = count(1)
+        show(description, 0, total)
+        yield lambda: show(description, next(steps), total)
 
 
 @contextmanager

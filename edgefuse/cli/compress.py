@@ -9,7 +9,7 @@ import typer
 
 from edgefuse.cli._compress_mpo import compress_mpo, refuse_options
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 
 if TYPE_CHECKING:
     from edgefuse.compression.compress import CompressionPlan
@@ -53,7 +53,7 @@ def compress(
     ] = None,
     tune_text: Annotated[
         Path | None,
-        typer.Option(help="Text to teach each narrow MLP on, layer by layer; needs no labels."),
+        typer.Option(help="Text to teach the narrow MLPs on; needs no labels."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -97,9 +97,9 @@ def compress(
     experts (Mixtral, OLMoE …), found by their structure.
 
     With --calibration, neurons are chosen by what they do on text like the task's, the rest is
-    fitted to it, and errors on held-out text are shown. With --tune-text, each narrow MLP is then
-    taught by the wide one, in seconds a layer and without labels. Some thousand texts do, and
-    one file can serve both. Without text, neurons are clustered by their weights.
+    fitted to it, and errors on held-out text are shown. With --tune-text, the narrow MLPs are then
+    taught by the wide ones, each by itself and all together, without labels. Some thousand texts
+    do, and one file can serve both. Without text, neurons are clustered by their weights.
 
     With --method mpo, matrices of a plain or a fused model become matrix product operators (ACL
     2021): chains of five tensors, of which `edgefuse export --tune mpo` trains the small ones.
@@ -146,7 +146,7 @@ def compress(
         return
     if plot is not None:
         _check_plot(plot, has_text=bool(calibration or tune_text))
-    with progress_bar("Fusing layers", len(plan.layers)) as advance:
+    with progress_bars() as show:
         record = core.compress(
             plan,
             output,
@@ -157,7 +157,7 @@ def compress(
             tune_text=tune_text,
             allocation=allocation,
             overwrite=overwrite,
-            on_layer=advance,
+            on_progress=show,
         )
     if plot is not None:
         from edgefuse.report.fidelity_plot import plot_fidelity

@@ -142,6 +142,18 @@ def batches_of(
         yield {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
+def batches_within(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+) -> Iterator[dict[str, Tensor]]:
+    """The first of `batches_of`, until there are 65,536 tokens."""
+    tokens = 0
+    for batch in batches_of(model, tokenizer, texts):
+        yield batch
+        tokens += int(batch["attention_mask"].sum())
+        if tokens >= _TOKENS:
+            return
+
+
 def _of_like_length(texts: Sequence[str]) -> Iterator[list[str]]:
     """Batches in the order of texts, roughly: less padding, and any part of them is a sample."""
     step = _BATCH_SIZE * _SHUFFLED_BATCHES

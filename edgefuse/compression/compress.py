@@ -1,6 +1,6 @@
 """`edgefuse compress` as plain functions: plan, then do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import LayerPlan, plan_layers
+from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
 from edgefuse.compression.verify import verify
@@ -107,7 +108,7 @@ def compress(
     tune_text: Path | None = None,
     allocation: str = "even",
     overwrite: bool = False,
-    on_layer: Callable[[], None] = lambda: None,
+    on_progress: Progress = silent,
 ) -> CompressionRecord:
     """Fuse a model and write it as a compressed model directory, whole or not at all.
 
@@ -123,7 +124,7 @@ def compress(
         allocation: One of `ALLOCATIONS`: the plan's widths, or others that make as many parameters,
             by what the text shows of each layer.
         overwrite: Replace a compressed model that is there.
-        on_layer: Called after each fused layer.
+        on_progress: Called after each step of a stage.
 
     Returns:
         What edgefuse.json holds.
@@ -152,7 +153,7 @@ def compress(
         stored = open_stored(plan.source, plan.config) if texts is None else None
         if stored is not None:
             model, weights = stored.model, folder / WEIGHTS
-            layers = fuse_stored(stored, plan.layers, recipe, weights, on_layer=on_layer)
+            layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
             model = load_model(plan.source, plan.config)
@@ -164,7 +165,7 @@ def compress(
                 tokenizer=tokenizer,
                 texts=texts,
                 tune_texts=tune_texts,
-                on_layer=on_layer,
+                on_progress=on_progress,
             )
         record = CompressionRecord(
             method=method.name,

@@ -1,12 +1,13 @@
 """Fuse the MLPs of a model that is in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import Texts, batches_of, check_enough, collect_inputs
+from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
@@ -14,6 +15,7 @@ from edgefuse.compression.methods.low_rank import LowRank, install_all
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
+from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.models.record import LayerRecord
 
@@ -32,7 +34,7 @@ def fuse_model(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     texts: Texts | None = None,
     tune_texts: Sequence[str] = (),
-    on_layer: Callable[[], None] = lambda: None,
+    on_progress: Progress = silent,
 ) -> tuple[LayerRecord, ...]:
     """Fuse MLPs in place, P standalone.
 
@@ -44,7 +46,7 @@ def fuse_model(
         tokenizer: The model's; needed with texts.
         texts: For the stages that look at text, and for the errors.
         tune_texts: For the tuning stage, if not `texts.seen`.
-        on_layer: Called after each MLP.
+        on_progress: Called after each step of a stage.
 
     Returns:
         A record for every fused MLP.
@@ -67,23 +69,28 @@ def fuse_model(
             few = list(islice(batches_of(model, tokenizer, texts.seen), _BATCHES))
             effects = measure_effects(model, mlps, seen, layers, few)
             layers = allocate(mlps, seen, layers, effects)
+    views = [mlp.layer_view() for mlp in mlps]
+    if texts is not None:
+        views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
     reduced = []
-    records = []
-    for index, (mlp, plan) in enumerate(zip(mlps, layers, strict=True)):
-        layer = mlp.layer_view()
-        if texts is not None:
-            if recipe.refits:
-                check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
-            layer = replace(layer, inputs=seen[index])
-        one = recipe.reduce(
-            layer,
-            plan.width_after,
-            tune_inputs=taught[index] if taught else None,
+    for index, (mlp, view, plan) in enumerate(zip(mlps, views, layers, strict=True)):
+        if texts is not None and recipe.refits:
+            check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
+        tune_inputs = taught[index] if taught else None
+        reduced.append(recipe.reduce(view, plan.width_after, tune_inputs=tune_inputs))
+        on_progress(FUSING, index + 1, len(mlps))
+    if recipe.tunes:
+        assert tokenizer is not None
+        assert texts is not None
+        lessons = tune_texts or texts.seen
+        reduced = distill(
+            model, tokenizer, mlps, reduced, lessons, seed=recipe.seed, on_progress=on_progress
         )
-        fidelity = measure_fidelity(layer, one, held_out[index]) if held_out else None
-        reduced.append(one)
-        records.append(layer_record(plan, layer.bias, one, fidelity))
-        on_layer()
+    reduced = [recipe.match(view, one) for view, one in zip(views, reduced, strict=True)]
+    records = []
+    for index, (view, plan, one) in enumerate(zip(views, layers, reduced, strict=True)):
+        fidelity = measure_fidelity(view, one, held_out[index]) if held_out else None
+        records.append(layer_record(plan, view.bias, one, fidelity))
     _install(mlps, reduced)
     return tuple(records)
 

@@ -24,7 +24,7 @@ def install(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
         fused: What takes each one's place, of any width; all of a stack have the same. An
             `output_bias` takes b2's place where there is one.
     """
-    _place(mlps, fused)
+    place(mlps, fused)
     for down, group in _by_down(mlps, fused).items():
         p = [one.multiplicity for _, one in group]
         mlp = group[0][0]
@@ -40,7 +40,25 @@ def resize(mlps: Sequence[MLP], widths: Sequence[int]) -> None:
         mlps: Of a plain model on the meta device. Of a stack of experts all or none.
         widths: Each one's new I; the same for all of a stack.
     """
-    _place(mlps, [_empty(mlp, width) for mlp, width in zip(mlps, widths, strict=True)])
+    place(mlps, [_empty(mlp, width) for mlp, width in zip(mlps, widths, strict=True)])
+
+
+def place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
+    """Give MLPs other tensors, of any width, in place, and P none.
+
+    Args:
+        mlps: Of a plain model. Of a stack of experts all or none.
+        fused: Whose tensors to take; all of a stack have the same width.
+    """
+    for name, tensor in write_neurons([m.layout for m in mlps], fused, folded=False).items():
+        module, attribute = _home(mlps[0].model, name)
+        old = getattr(module, attribute)
+        assert len(old) == len(tensor) or old.ndim < 3, "a stack's experts go together"
+        setattr(module, attribute, nn.Parameter(tensor.to(old)))
+        if attribute == "weight" and isinstance(module, nn.Linear):
+            module.out_features, module.in_features = tensor.shape
+        elif attribute == "weight" and isinstance(module, Conv1D):
+            module.nx, module.nf = tensor.shape
 
 
 def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
@@ -55,19 +73,6 @@ def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
                 parameter = getattr(module, attribute)
             found.setdefault(id(parameter), parameter)
     return list(found.values())
-
-
-def _place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
-    """Replace the parameters, and the sizes that modules note."""
-    for name, tensor in write_neurons([m.layout for m in mlps], fused, folded=False).items():
-        module, attribute = _home(mlps[0].model, name)
-        old = getattr(module, attribute)
-        assert len(old) == len(tensor) or old.ndim < 3, "a stack's experts go together"
-        setattr(module, attribute, nn.Parameter(tensor.to(old)))
-        if attribute == "weight" and isinstance(module, nn.Linear):
-            module.out_features, module.in_features = tensor.shape
-        elif attribute == "weight" and isinstance(module, Conv1D):
-            module.nx, module.nf = tensor.shape
 
 
 def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:

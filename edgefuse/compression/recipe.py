@@ -35,7 +35,7 @@ class Recipe:
     def reduce(
         self, layer: Layer, width: int, *, tune_inputs: Tensor | None = None
     ) -> FusedNeurons | LowRank:
-        """Make what takes an MLP's place.
+        """Make what takes an MLP's place; `match` goes last.
 
         Args:
             layer: The MLP; with inputs where a stage needs them.
@@ -48,7 +48,12 @@ class Recipe:
         if self.tunes:
             inputs = layer.inputs if tune_inputs is None else tune_inputs
             reduced = tune(replace(layer, inputs=inputs), reduced, self.seed)
-        if self.method.matches and layer.inputs is not None:
-            assert isinstance(reduced, FusedNeurons)
-            reduced = match_kernel(layer, reduced)
         return reduced
+
+    @torch.no_grad()
+    def match(self, layer: Layer, reduced: FusedNeurons | LowRank) -> FusedNeurons | LowRank:
+        """Choose P, when the rest is done: what is computed stays as it is."""
+        if not self.method.matches or layer.inputs is None:
+            return reduced
+        assert isinstance(reduced, FusedNeurons)
+        return match_kernel(layer, reduced)

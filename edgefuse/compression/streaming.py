@@ -1,6 +1,6 @@
 """Compress a model from its files, an MLP at a time: also one that is larger than memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from edgefuse.compression.layout import write_neurons
 from edgefuse.compression.methods.low_rank import LowRank
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.plan import LayerPlan
+from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.stored import stored_layouts
 from edgefuse.models.load import ModelSource, empty_model, quiet
@@ -72,7 +73,7 @@ def fuse_stored(
     recipe: Recipe,
     output: Path,
     *,
-    on_layer: Callable[[], None] = lambda: None,
+    on_progress: Progress = silent,
 ) -> tuple[LayerRecord, ...]:
     """Fuse MLPs and write the model's tensors, P folded: as `fuse_model` and saving would.
 
@@ -83,7 +84,7 @@ def fuse_stored(
         layers: What `plan_layers` made for this model.
         recipe: What is done to each MLP, without text.
         output: The safetensors file to write.
-        on_layer: Called after each MLP.
+        on_progress: Called after each MLP.
 
     Returns:
         A record for every fused MLP.
@@ -106,7 +107,7 @@ def fuse_stored(
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
                 fused.append(one.product() if isinstance(one, LowRank) else one)
-                on_layer()
+                on_progress(FUSING, len(records), len(layers))
             group_layouts = [mlp.layout for mlp, _ in group]
             for name, tensor in write_neurons(group_layouts, fused, folded=True).items():
                 file.write(name, tensor)

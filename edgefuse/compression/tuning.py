@@ -1,6 +1,6 @@
-"""The third stage: each narrow MLP taught by the wide one, layer by layer, without labels."""
+"""The third stage: each narrow MLP taught by the wide one, by itself, without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from edgefuse.compression.neurons import FusedNeurons, Layer
 
 _EPOCHS = 10
 _BATCH = 512  # tokens
-_RATE = 0.03  # of Adam, times a tensor's root mean square: the same for every scale of weights
+_RATE = 0.03
 _WARMUP = 20  # steps
 _TOKENS_AT_ONCE = 4096
 
@@ -18,9 +18,9 @@ _TOKENS_AT_ONCE = 4096
 def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedNeurons | LowRank:
     """Train what takes an MLP's place to say what the MLP says on its inputs.
 
-    The layer-wise stage of MLP Fusion (Wei et al., ICML 2023, arXiv 2307.08941), on the inputs that
-    the unfused model has: so every layer is on its own, and the whole takes seconds a layer. The
-    loss is ‖y_fused − y‖² over tokens that are not padding; P is constant.
+    On the inputs that the unfused model has, so that it takes seconds a layer; what the layers make
+    of one another is for `edgefuse.compression.distillation`. The loss is ‖y_fused − y‖² over
+    tokens that are not padding; P is constant.
 
     Args:
         layer: The MLP, with the inputs to tune on. Without any nothing changes.
@@ -35,14 +35,9 @@ def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedN
         return replacement
     before = replacement.parameters(layer.bias)
     parameters = {name: tensor.clone().requires_grad_() for name, tensor in before.items()}
-    optimizer = torch.optim.Adam(_groups(before, parameters), betas=(0.9, 0.99))
+    steps = _EPOCHS * -(-len(layer.inputs) // _BATCH)
+    optimizer, schedule = adam([before], [parameters], _RATE, steps)
     generator = torch.Generator().manual_seed(seed)
-    batches = -(-len(layer.inputs) // _BATCH)
-    steps = _EPOCHS * batches
-    warmup = min(_WARMUP, steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / warmup) * (1 - step / steps)
-    )
     candidate = replacement.with_parameters(parameters)
     targets = _targets(layer)
     scale = targets.square().mean().clamp(min=1e-12)
@@ -60,16 +55,32 @@ def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedN
     return min((replacement, tuned), key=lambda one: _error(layer, one, targets))
 
 
-def _groups(
-    before: dict[str, Tensor], parameters: dict[str, Tensor]
-) -> Sequence[dict[str, object]]:
-    root = {name: float(tensor.square().mean().sqrt()) for name, tensor in before.items()}
-    # A bias that starts at zero has to move; large biases must not hurry small matrices.
-    least = 0.1 * min(root[name] for name, tensor in before.items() if tensor.ndim == 2)
-    return [
-        {"params": [parameter], "lr": _RATE * max(root[name], least)}
-        for name, parameter in parameters.items()
-    ]
+def adam(
+    before: Sequence[Mapping[str, Tensor]],
+    trained: Sequence[Mapping[str, Tensor]],
+    rate: float,
+    steps: int,
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
+    """Adam for MLPs' tensors, its rate warmed up and then falling to nothing.
+
+    Args:
+        before: Tensors as they are, a mapping an MLP.
+        trained: Those of the same names that train.
+        rate: In root mean squares of a tensor: the same for every scale of weights.
+        steps: That there will be.
+    """
+    groups: list[dict[str, object]] = []
+    for old, new in zip(before, trained, strict=True):
+        root = {name: float(tensor.square().mean().sqrt()) for name, tensor in old.items()}
+        # A bias that starts at zero has to move; large biases must not hurry small matrices.
+        least = 0.1 * min(root[name] for name, tensor in old.items() if tensor.ndim == 2)
+        groups += [{"params": [new[name]], "lr": rate * max(root[name], least)} for name in new]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    warmup = min(_WARMUP, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / warmup) * (1 - step / steps)
+    )
+    return optimizer, schedule
 
 
 @torch.no_grad()

@@ -1,0 +1,157 @@
+"""The last stage: all narrow MLPs taught together, each in its place, by the model as it was."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edgefuse.compression.calibration import batches_within
+from edgefuse.compression.inputs import watch_inputs
+from edgefuse.compression.install import place
+from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.progress import TEACHING, Progress, silent
+from edgefuse.compression.tuning import adam
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_EPOCHS = 2
+_RATE = 0.02  # of Adam, in root mean squares of a tensor
+_OWN = 1.0  # weight of each MLP's own error against that of the hidden states
+_JUDGED = 8  # batches by which the taught ones have to be nearer
+
+
+def distill(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    mlps: Sequence[MLP],
+    replacements: Sequence[FusedNeurons | LowRank],
+    texts: Sequence[str],
+    *,
+    seed: int,
+    on_progress: Progress = silent,
+) -> list[FusedNeurons | LowRank]:
+    """Train what takes the MLPs' places so that the model's hidden states stay what they were.
+
+    The tuning stage of MLP Fusion (Wei et al., ICML 2023, arXiv 2307.08941): teacher is the model
+    unfused, student the same with the narrow MLPs, and the loss the mean over layers of
+    ‖h_student − h_teacher‖² / ‖h_teacher‖², over tokens that are not padding. Narrow MLPs so make
+    up for what those below got wrong. Beside it stands each MLP's own error on the teacher's
+    inputs, or they would give up what they are for in favour of it. P is constant, and nothing
+    else of the model trains.
+
+    Args:
+        model: Unfused, in evaluation mode; it stays as it is.
+        tokenizer: The model's.
+        mlps: Of that model.
+        replacements: What takes each one's place.
+        texts: Of the task, without labels; 65,536 tokens of them are read.
+        seed: Of the batches' order.
+        on_progress: Called after each step.
+
+    Returns:
+        The taught ones; those given where teaching did not bring them nearer.
+    """
+    batches = list(batches_within(model, tokenizer, texts))
+    layers = [mlp.layer_view() for mlp in mlps]
+    before = [one.parameters(layer.bias) for one, layer in zip(replacements, layers, strict=True)]
+    trained = [{name: t.clone().requires_grad_() for name, t in own.items()} for own in before]
+    lesson = _Lesson(model, mlps, layers, _with(replacements, trained))
+    judged = batches[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
+    at_first = _mean_loss(lesson, judged)
+    steps = _EPOCHS * len(batches)
+    optimizer, schedule = adam(before, trained, _RATE, steps)
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(_EPOCHS):
+        for index, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
+            with torch.enable_grad():
+                loss = lesson.loss(batches[batch])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            on_progress(TEACHING, epoch * len(batches) + index + 1, steps)
+    if not _mean_loss(lesson, judged) < at_first:
+        return list(replacements)
+    return _with(replacements, [{name: t.detach() for name, t in own.items()} for own in trained])
+
+
+class _Lesson:
+    """A model, its student, and how far the student is from it."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        mlps: Sequence[MLP],
+        layers: Sequence[Layer],
+        narrow: Sequence[FusedNeurons | LowRank],
+    ) -> None:
+        """Put narrow MLPs, whose tensors may want gradients, in MLPs' place in a student."""
+        self.teacher = model.base_model  # whatever head there is would be computed for nothing
+        self.mlps = _those_in(self.teacher, mlps)
+        self.layers = layers
+        self.narrow = narrow
+        # All that stays is shared with the teacher.
+        shared = {id(parameter): parameter for parameter in model.parameters()}
+        self.student = copy.deepcopy(self.teacher, memo=shared)
+        place(_those_in(self.student, mlps), [_neurons(one) for one in narrow])
+
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """How far the student is from the model on a batch, relative, for a backward pass."""
+        given: dict[str, Tensor] = {}
+        with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
+            exact = _hidden_states(self.teacher(**batch, output_hidden_states=True), batch)
+        tensors = write_neurons(
+            [mlp.layout for mlp in self.mlps], [_neurons(one) for one in self.narrow], folded=True
+        )
+        arguments = {**batch, "output_hidden_states": True}
+        said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
+        states = [_relative(one, other) for one, other in zip(said, exact, strict=True)]
+        own = [
+            _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
+            for one, layer, mlp in zip(self.narrow, self.layers, self.mlps, strict=True)
+            if (x := given.get(mlp.name)) is not None and len(x)
+        ]
+        return torch.stack(states).mean() + _OWN * torch.stack(own).mean()
+
+
+@torch.no_grad()
+def _mean_loss(lesson: _Lesson, batches: Sequence[Mapping[str, Tensor]]) -> float:
+    return float(torch.stack([lesson.loss(batch) for batch in batches]).mean())
+
+
+def _with(
+    replacements: Sequence[FusedNeurons | LowRank], tensors: Sequence[dict[str, Tensor]]
+) -> list[FusedNeurons | LowRank]:
+    return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
+
+
+def _those_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
+    """The same MLPs as they are found in a model's part, or its copy."""
+    found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(part)}
+    return [found[mlp.layer, mlp.expert] for mlp in mlps]
+
+
+def _neurons(one: FusedNeurons | LowRank) -> FusedNeurons:
+    return one.product() if isinstance(one, LowRank) else one
+
+
+def _hidden_states(output: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Every layer's (tokens, p), without padding; the embeddings, which stay, left out."""
+    if "decoder_attention_mask" not in batch:
+        mask = batch["attention_mask"].bool()
+        return [state[mask] for state in output.hidden_states[1:]]
+    encoder, decoder = batch["attention_mask"].bool(), batch["decoder_attention_mask"].bool()
+    states = [state[encoder] for state in output.encoder_hidden_states[1:]]
+    return states + [state[decoder] for state in output.decoder_hidden_states[1:]]
+
+
+def _relative(said: Tensor, exact: Tensor) -> Tensor:
+    """‖said − exact‖² / ‖exact‖²."""
+    return (said - exact).square().sum() / exact.square().sum().clamp(min=1e-12)
