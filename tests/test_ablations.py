@@ -109,8 +109,7 @@ def _kept(fused: FusedNeurons, neurons: Neurons) -> set[int]:
 
 
 def test_pruning_by_activation_is_the_root_mean_square_times_the_norm(monkeypatch) -> None:
-    module = import_module("edgefuse.compression.methods.prune")  # its function has its name
-    monkeypatch.setattr(module, "_TOKENS_AT_ONCE", 16)  # of 50
+    monkeypatch.setattr(import_module("edgefuse.compression.neurons"), "_TOKENS_AT_ONCE", 16)
     layer = make("gated", F.silu)
     assert layer.inputs is not None
     hidden = layer.neurons.hidden(layer.inputs, F.silu)

@@ -113,7 +113,7 @@ def test_text_is_read_in_parts_without_a_difference(monkeypatch: pytest.MonkeyPa
     layer = make("gated with biases")
     before = published(layer, 7, 0)
     whole = refit(layer, before)
-    monkeypatch.setattr(import_module("edgefuse.compression.refit"), "_TOKENS_AT_ONCE", 16)
+    monkeypatch.setattr(import_module("edgefuse.compression.neurons"), "_TOKENS_AT_ONCE", 16)
     torch.testing.assert_close(refit(layer, before).readout, whole.readout, rtol=1e-3, atol=1e-4)
 
 

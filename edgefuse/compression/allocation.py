@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgefuse.compression.methods.select import residual_curve
 from edgefuse.compression.mlp import MLP
+from edgefuse.compression.neurons import in_parts
 from edgefuse.compression.plan import LayerPlan, parameter_count, plan_layer
 from edgefuse_devices.errors import InputError
 
@@ -18,7 +19,6 @@ ALLOCATIONS = ("even", "sensitivity")
 
 _LEAST = 16  # a sixteenth of its width is left to every MLP
 _STEP = 8
-_TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,7 @@ def _curve(mlp: MLP, inputs: Tensor, plan: LayerPlan) -> _Curve:
     if len(inputs) == 0:
         return _Curve(widths, np.zeros(len(widths)), 0.0)
     view = replace(mlp.layer_view(), inputs=inputs)
-    power = sum(
-        float(view.output(some).double().square().sum())
-        for some in torch.split(inputs, _TOKENS_AT_ONCE)
-    )
+    power = sum(float(view.output(some).double().square().sum()) for some in in_parts(inputs))
     known, errors = residual_curve(view, int(widths[0]))
     return _Curve(widths, np.interp(widths, known, errors), power)
 

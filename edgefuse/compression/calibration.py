@@ -84,12 +84,12 @@ def collect_inputs(
         For each MLP its inputs (n, p), without padding; an expert's are those that the router
         sends it, perhaps none.
     """
-    kept: dict[tuple[int, int | None, str], list[Tensor]] = {_key(mlp): [] for mlp in mlps}
+    kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in mlps}
     size = 0
 
     def keep(mlp: MLP, inputs: Tensor) -> None:
         nonlocal size
-        kept[_key(mlp)].append(inputs.float())
+        kept[mlp.name].append(inputs.float())
         size += inputs.numel() * 4
 
     tokens = 0
@@ -99,7 +99,7 @@ def collect_inputs(
             tokens += int(batch["attention_mask"].sum())
             if tokens >= (_HELD_OUT_TOKENS if held_out else _TOKENS) or size >= _BYTES:
                 break
-    return [torch.cat(kept.pop(_key(mlp)) or [torch.zeros(0, mlp.hidden_size)]) for mlp in mlps]
+    return [torch.cat(kept.pop(mlp.name) or [torch.zeros(0, mlp.hidden_size)]) for mlp in mlps]
 
 
 def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:
@@ -116,10 +116,6 @@ def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:
             f"of {mlp.name}",
             f"Give at least {rows + max(1, rows // 5)} rows of such text, better some thousands",
         )
-
-
-def _key(mlp: MLP) -> tuple[int, int | None, str]:
-    return mlp.layer, mlp.expert, mlp.name
 
 
 def batches_of(

@@ -194,16 +194,16 @@ def compress(
 
 def _is_even(empty: PreTrainedModel, layers: Sequence[LayerPlan | LayerRecord]) -> bool:
     """Whether the configuration can say all widths."""
-    after = {(layer.layer, layer.expert): layer.width_after for layer in layers}
+    after = {layer.name: layer.width_after for layer in layers}
     mlps = find_mlps(empty)
-    widths = [after.get((mlp.layer, mlp.expert), mlp.width) for mlp in mlps]
+    widths = [after.get(mlp.name, mlp.width) for mlp in mlps]
     return even_widths(empty, widths) is not None
 
 
 def _check_fit(method: Method, empty: PreTrainedModel, layers: Sequence[LayerPlan]) -> None:
-    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(empty)}
+    mlps = {mlp.name: mlp for mlp in find_mlps(empty)}
     for layer in layers:
-        reason = method.misfit(mlps[layer.layer, layer.expert])
+        reason = method.misfit(mlps[layer.name])
         if reason is not None:
             raise InputError(
                 f"The method {method.name} does not suit {layer.name}: {reason}",

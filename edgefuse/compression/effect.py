@@ -57,8 +57,8 @@ def measure_effects(
             difference += its_difference
             power += its_power
         trial = copy.deepcopy(model)
-        found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(trial)}
-        install([found[layer, mlps[index].expert] for index in indices], fused)
+        found = {mlp.name: mlp for mlp in find_mlps(trial)}
+        install([found[mlps[index].name] for index in indices], fused)
         change = (_final(trial, batches) - exact).double().square().sum()
         error = difference / power if power else 0.0
         effects[layer] = float(change / exact.double().square().sum()) / error if error else 0.0

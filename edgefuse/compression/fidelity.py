@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _DIRECTIONS = 8
 _NTK_TOKENS = 256  # kernels have a row and a column a token
-_TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def squared_error(
 ) -> tuple[float, float]:
     """‖y_fused − y‖² and ‖y‖² of the output on inputs (n, p), summed over tokens."""
     difference = power = 0.0
-    for some in torch.split(inputs, _TOKENS_AT_ONCE):
+    for some in in_parts(inputs):
         y = layer.output(some)
         other = replacement.output(some, layer.activation, layer.bias)
         difference += float((other - y).double().square().sum())

@@ -54,8 +54,8 @@ def fuse_model(
     Raises:
         InputError: The method does not suit an MLP, or the text does not suffice.
     """
-    found = {(mlp.layer, mlp.expert, mlp.name): mlp for mlp in find_mlps(model)}
-    mlps = [found[plan.layer, plan.expert, plan.name] for plan in layers]
+    found = {mlp.name: mlp for mlp in find_mlps(model)}
+    mlps = [found[plan.name] for plan in layers]
     seen: list[Tensor] = []
     held_out: list[Tensor] = []
     taught: list[Tensor] = []

@@ -5,12 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _LEAST = 0.25  # down is divided by P: a neuron must not vanish from the gradient
 _RIDGE = 1e-2  # of the mean diagonal; keeps few neurons from standing for all
 _STEPS = 1000
-_TOKENS_AT_ONCE = 4096
 
 
 def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
@@ -34,7 +33,7 @@ def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
     width, full = fused.neurons.width, layer.neurons.width
     zz, zh = layer.inputs.new_zeros(width, width), layer.inputs.new_zeros(width, full)
     ss, sh = zz.clone(), zh.clone()
-    for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE):
+    for inputs in in_parts(layer.inputs):
         z = fused.neurons.hidden(inputs, layer.activation)
         h = layer.neurons.hidden(inputs, layer.activation)
         zz += z.T @ z

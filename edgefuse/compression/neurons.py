@@ -10,6 +10,14 @@ from torch import Tensor
 Activation = Callable[[Tensor], Tensor]
 
 
+_TOKENS_AT_ONCE = 4096  # hidden values of all calibration tokens would not fit
+
+
+def in_parts(inputs: Tensor) -> tuple[Tensor, ...]:
+    """Inputs (n, p), some thousand tokens at a time."""
+    return torch.split(inputs, _TOKENS_AT_ONCE)
+
+
 @dataclass(frozen=True)
 class Neurons:
     """The sub-MLPs of an MLP: neuron i is row i of `up` (and of `gate`) and column i of `down`.

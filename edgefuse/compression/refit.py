@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _RIDGE = 1e-4  # of the features' mean variance
-_TOKENS_AT_ONCE = 4096
 
 
 def refit(layer: Layer, fused: FusedNeurons | LowRank) -> FusedNeurons | LowRank:
@@ -30,7 +29,7 @@ def refit(layer: Layer, fused: FusedNeurons | LowRank) -> FusedNeurons | LowRank
     gram = down.new_zeros(width, width)
     cross = down.new_zeros(width, hidden_size)
     sum_z, sum_y = down.new_zeros(width), down.new_zeros(hidden_size)
-    for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE):
+    for inputs in in_parts(layer.inputs):
         z = fused.features(inputs, layer.activation)
         y = neurons.hidden(inputs, layer.activation) @ neurons.down.T
         gram += z.T @ z

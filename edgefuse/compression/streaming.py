@@ -95,8 +95,8 @@ def fuse_stored(
     """
     mlps = find_mlps(stored.model)
     layouts = stored_layouts(mlps, stored.names)
-    found = {(m.layer, m.expert): replace(m, layout=s) for m, s in zip(mlps, layouts, strict=True)}
-    chosen = [found[plan.layer, plan.expert] for plan in layers]
+    found = {mlp.name: replace(mlp, layout=s) for mlp, s in zip(mlps, layouts, strict=True)}
+    chosen = [found[plan.name] for plan in layers]
     records: list[LayerRecord] = []
     with TensorFile(output, stored.names) as file:
         written: set[str] = set()
@@ -115,8 +115,8 @@ def fuse_stored(
         for name in stored.names:
             if name not in written:
                 file.write(name, stored.files.read(name))
-    own = {(mlp.layer, mlp.expert): mlp for mlp in mlps}
-    resize([own[r.layer, r.expert] for r in records], [r.width_after for r in records])
+    own = {mlp.name: mlp for mlp in mlps}
+    resize([own[record.name] for record in records], [r.width_after for r in records])
     return tuple(records)
 
 

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _EPOCHS = 10
 _BATCH = 512  # tokens
 _RATE = 0.03
 _WARMUP = 20  # steps
-_TOKENS_AT_ONCE = 4096
 
 
 def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedNeurons | LowRank:
@@ -86,16 +85,16 @@ def adam(
 @torch.no_grad()
 def _targets(layer: Layer) -> Tensor:
     assert layer.inputs is not None
-    parts = torch.split(layer.inputs, _TOKENS_AT_ONCE)
+    parts = in_parts(layer.inputs)
     return torch.cat([layer.output(inputs) for inputs in parts])
 
 
 @torch.no_grad()
 def _error(layer: Layer, replacement: FusedNeurons | LowRank, targets: Tensor) -> float:
     assert layer.inputs is not None
-    parts = torch.split(layer.inputs, _TOKENS_AT_ONCE)
+    parts = in_parts(layer.inputs)
     error = 0.0
-    for inputs, y in zip(parts, torch.split(targets, _TOKENS_AT_ONCE), strict=True):
+    for inputs, y in zip(parts, in_parts(targets), strict=True):
         output = replacement.output(inputs, layer.activation, layer.bias)
         error += float((output - y).double().square().sum())
     return error

@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
+from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons, in_parts
 from edgefuse_devices.errors import InputError
-
-_TOKENS_AT_ONCE = 4096  # hidden values of all calibration tokens would not fit
 
 
 def prune(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 - nothing is drawn
@@ -40,7 +38,7 @@ def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:  # no
         )
     neurons = layer.neurons
     squares = neurons.up.new_zeros(neurons.width, dtype=torch.float64)
-    for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE):
+    for inputs in in_parts(layer.inputs):
         squares += neurons.hidden(inputs, layer.activation).double().square().sum(dim=0)
     activity = (squares / len(layer.inputs)).sqrt()
     return _keep(neurons, activity * neurons.down.norm(dim=0), width)

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _AT_ONCE = 0.05  # of the neurons left: 28 inversions from I to I/4, not one a neuron
 _RIDGE = 1e-4  # of the mean variance
-_TOKENS_AT_ONCE = 4096  # hidden values of all calibration tokens would not fit
 
 
 def select(layer: Layer, width: int) -> FusedNeurons:
@@ -55,7 +54,7 @@ def _gram(layer: Layer) -> Tensor:
     width = layer.neurons.width
     gram = layer.inputs.new_zeros(width, width, dtype=torch.float64)
     total = gram.new_zeros(width)
-    for inputs in torch.split(layer.inputs, _TOKENS_AT_ONCE):
+    for inputs in in_parts(layer.inputs):
         hidden = layer.neurons.hidden(inputs, layer.activation)
         gram += hidden.T @ hidden
         total += hidden.sum(dim=0, dtype=torch.float64)
