@@ -24,9 +24,10 @@ from edgefuse.models.load import (
     quiet,
 )
 from edgefuse.models.record import read_record
+from edgefuse.tuning.child import ChildD
 from edgefuse.tuning.lora import Lora, merge_adapter
 from edgefuse.tuning.prefix import Prefix
-from edgefuse.tuning.way import Way
+from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
@@ -106,10 +107,14 @@ def export(
     _check_token_ids(classifier, tokenizer, model)
     fused = fused_mlps(classifier)
     widths = _widths(classifier)
+    longest = _longest_sequence(classifier)
+    if isinstance(way, ChildD):
+        way = way.reading(tokenizer, labels, length=min(_SEQUENCE_LENGTH, longest))
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
     prepared = way.prepare(classifier)
-    longest = _longest_sequence(classifier) - prepared.positions
+    _check_mask(prepared, engine)
+    longest -= prepared.positions
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
     if not 2 <= length <= longest:
         raise InputError(
@@ -132,6 +137,8 @@ def export(
         tuning=way.name,
         inference=prepared.inference,
         merges=prepared.merges,
+        mask=prepared.mask,
+        kept=prepared.kept,
         optimizer=optimizer or AdamW(),
         padding_id=tokenizer.pad_token_id,
         vocabulary=config.vocab_size,
@@ -189,6 +196,14 @@ def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None
     config.revision = base.revision
     config.inference_mode = True
     config.save_pretrained(str(file.parent))
+
+
+def _check_mask(prepared: Prepared, engine: EngineName) -> None:
+    if engine == "onnxruntime-training" and prepared.mask:
+        raise InputError(
+            "onnxruntime-training does not give its gradients out, and --tune child masks them",
+            "Export with --engine onnxruntime",
+        )
 
 
 def _widths(model: PreTrainedModel) -> list[int]:

@@ -105,7 +105,12 @@ class FakeEngine:
     """Softmax regression with Adam, deterministic, in float32."""
 
     def __init__(
-        self, bundle: Bundle, *, threads: int, token_ids: NDArray[np.int64] | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        token_ids: NDArray[np.int64] | None = None,
+        seed: int = 0,
     ) -> None:
         self._parameters = bundle.trainable()
         self._bias = bundle.frozen()["classifier.bias"]

@@ -40,7 +40,8 @@ def export(
     tune: Annotated[
         str,
         typer.Option(
-            help="What trains: full, full-without-embeddings, last-N, head, lora or bitfit."
+            help="What trains: full, full-without-embeddings, last-N (last-2, say), head, lora, "
+            "adapter, prefix, child-f, child-d or bitfit."
         ),
     ] = "full",
     lora_rank: Annotated[
@@ -58,6 +59,36 @@ def export(
             help="Ends of the names of layers to update, with commas between.  "
             "[default: all linear layers]",
             show_default=False,
+        ),
+    ] = None,
+    adapter_size: Annotated[
+        int | None,
+        typer.Option(help="Width of adapter's bottlenecks.  [default: 64]", show_default=False),
+    ] = None,
+    prefix_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Positions of prefix before the text.  [default: 10]", show_default=False
+        ),
+    ] = None,
+    prefix_projection: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of a perceptron that makes prefixes while they train.  [default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    child_keep: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the layers' weights that child-f and child-d train.  [default: 0.3]",
+            show_default=False,
+        ),
+    ] = None,
+    child_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled rows by which child-d chooses what trains.", show_default=False
         ),
     ] = None,
     batch_size: Annotated[
@@ -113,6 +144,11 @@ def export(
             "lora_rank": lora_rank,
             "lora_alpha": lora_alpha,
             "lora_targets": _names(lora_targets),
+            "adapter_size": adapter_size,
+            "prefix_length": prefix_length,
+            "prefix_projection": prefix_projection,
+            "child_keep": child_keep,
+            "child_data": child_data,
         },
     )
     with stage_bar(len(STAGES)) as on_stage:

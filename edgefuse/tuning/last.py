@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
 from transformers import PreTrainedModel
 
-from edgefuse.tuning.parts import head_names
+from edgefuse.tuning.parts import head_names, transformer_layers
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError
 
@@ -36,7 +35,7 @@ class Last:
         Raises:
             InputError: The model has fewer layers.
         """
-        layers = _layers(model)
+        layers = transformer_layers(model)
         if not 1 <= self.layers <= len(layers):
             raise InputError(
                 f"--tune {self.name} is outside last-1 to last-{len(layers)}: the model has "
@@ -47,9 +46,3 @@ class Last:
         names = [name for name, p in model.named_parameters() if id(p) in top]
         train_only(model, [*names, *head_names(model)])
         return Prepared()
-
-
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
-    """Bottom first: the first list of modules there is, for experts and heads lie deeper."""
-    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
-    return list(next(lists, nn.ModuleList()))

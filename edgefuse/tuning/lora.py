@@ -93,7 +93,11 @@ class Lora:
         wrapped = self._load(model) if self.adapter else self._make(model)
         config = wrapped.peft_config[ADAPTER]
         trained = [f"{name}." for name in unwrap_saved_modules(model)]
-        merges = [_take_factors(model, name, layer) for name, layer in _updated_layers(model)]
+        merges = []
+        for name, layer in _updated_layers(model):
+            if self.adapter:
+                _unfold_factors(name, layer)
+            merges.append(_take_factors(model, name, layer))
         trained += [part for merge in merges for part in merge.parts]
         train_only(model, [n for n, _ in model.named_parameters() if n.startswith(tuple(trained))])
         return Prepared(inference=plain, merges=merges, peft=config)
@@ -165,20 +169,25 @@ def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
     return layers
 
 
+def _unfold_factors(name: str, layer: PeftLinear) -> None:
+    """Divide P out of what peft's A was trained to read: f, where ours reads P ⊙ f."""
+    base = layer.base_layer
+    if not isinstance(base, FusedLinear):
+        return
+    a = layer.lora_A[ADAPTER].get_parameter("weight")
+    if a[:, base.multiplicity == 0].any():
+        raise ModelError(
+            f"The adapter reads neurons of {name} that the fused model leaves out",
+            "Begin from the fused model itself, without the adapter",
+        )
+    a.data = unfold(a.data, base.multiplicity)
+
+
 def _take_factors(model: PreTrainedModel, name: str, layer: PeftLinear) -> LowRankUpdate:
     """Put a layer in the place of peft's around it, with its factors."""
     base = layer.base_layer
-    parts = {"lora_A": layer.lora_A[ADAPTER], "lora_B": layer.lora_B[ADAPTER]}
-    if isinstance(base, FusedLinear):  # peft's A reads f, not P ⊙ f
-        a = layer.lora_A[ADAPTER].get_parameter("weight")
-        if a[:, base.multiplicity == 0].any():
-            raise ModelError(
-                f"The adapter reads neurons of {name} that the fused model leaves out",
-                "Begin from the fused model itself, without the adapter",
-            )
-        a.data = unfold(a.data, base.multiplicity)
     model.set_submodule(name, base)
-    extend(base, LowRank, **parts)
+    extend(base, LowRank, lora_A=layer.lora_A[ADAPTER], lora_B=layer.lora_B[ADAPTER])
     base.scale = layer.scaling[ADAPTER]
     return LowRankUpdate(
         weight=f"{name}.weight",

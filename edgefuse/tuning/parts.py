@@ -29,3 +29,12 @@ def head_modules(model: PreTrainedModel) -> list[str]:
         encoder, pooler, _ = name.partition(".pooler.")
         found.append(f"{encoder}.pooler" if pooler else name.partition(".")[0])
     return list(dict.fromkeys(found))
+
+
+def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers with weights of their own, bottom first.
+
+    They are the first list of modules there is, for lists of experts and the like lie deeper.
+    """
+    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
+    return list(next(lists, nn.ModuleList()))

@@ -173,7 +173,7 @@ def _check_backbone(model: PreTrainedModel) -> None:
         raise ModelError(
             f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
             "and --tune prefix trains such",
-            "Use --tune lora or --tune adapter, which change its matrices",
+            "Use --tune lora or --tune adapter instead",
         )
 
 

@@ -1,14 +1,15 @@
 """What a way of tuning is: options, and what it makes of a model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import numpy as np
 from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgefuse_runtime.bundle import Merge
+from edgefuse_runtime.bundle import FixedMask, Merge, RandomMask
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,16 @@ class Prepared:
             weights that `merges` make, and without the tensors that they are made of. It shares
             all other tensors.
         merges: How those weights are made.
+        mask: What part of the gradients counts.
+        kept: Which entries those are, where that is chosen: truth values by parameter.
         positions: How many positions the text loses to what stands before it.
         peft: The configuration under which peft loads what trains, where it can.
     """
 
     inference: PreTrainedModel | None = None
     merges: Sequence[Merge] = ()
+    mask: RandomMask | FixedMask | None = None
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
     positions: int = 0
     peft: PeftConfig | None = None
 

@@ -6,7 +6,9 @@ from dataclasses import Field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from edgefuse.tuning.adapter import Adapter
 from edgefuse.tuning.bitfit import BitFit
+from edgefuse.tuning.child import ChildD, ChildF
 from edgefuse.tuning.full import Full, FullWithoutEmbeddings
 from edgefuse.tuning.head import Head
 from edgefuse.tuning.last import Last
@@ -15,7 +17,18 @@ from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
 
-WAYS: tuple[type[Way], ...] = (Full, FullWithoutEmbeddings, Last, Head, Lora, Prefix, BitFit)
+WAYS: tuple[type[Way], ...] = (
+    Full,
+    FullWithoutEmbeddings,
+    Last,
+    Head,
+    Lora,
+    Adapter,
+    Prefix,
+    ChildF,
+    ChildD,
+    BitFit,
+)
 
 
 def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:

@@ -1,6 +1,6 @@
 """Model in, bundle out: trace → differentiate → simplify → write → check."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +30,19 @@ from edgefuse_runtime.bundle import (
     AdamW,
     Bundle,
     EngineName,
+    FixedMask,
     Fold,
     Manifest,
     Merge,
     ModelInfo,
     Parameter,
     PredictedMemory,
+    RandomMask,
     Tuning,
     describe_files,
     write_manifest,
 )
+from edgefuse_runtime.gradient_mask import MASKS
 from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import onnxruntime
 
@@ -62,6 +65,8 @@ class Request:
         tuning: Name of the way of tuning.
         inference: The model as it infers, where `merges` make that another one.
         merges: How the board makes the weights that `inference` has and `model` has in parts.
+        mask: What part of the gradients counts.
+        kept: Which entries those are, where that is chosen: truth values by parameter.
         optimizer: Its settings.
         padding_id: Token id that pads.
         vocabulary: Count of token ids.
@@ -78,6 +83,8 @@ class Request:
     tuning: str
     inference: nn.Module | None
     merges: Sequence[Merge]
+    mask: RandomMask | FixedMask | None
+    kept: Mapping[str, np.ndarray]
     optimizer: AdamW
     padding_id: int
     vocabulary: int
@@ -124,7 +131,8 @@ def write_bundle(
             name=name,
             shape=list(tensors[name].shape),
             gradient=f"gradient.{name}",
-            decay=tensors[name].ndim > 1,
+            # Decay would move the entries that a fixed mask holds in place.
+            decay=tensors[name].ndim > 1 and name not in request.kept,
             free_rows=free_rows(training.graph, name, padding_id=request.padding_id),
         )
         for name in trainable
@@ -153,6 +161,7 @@ def write_bundle(
             for block in request.fused
         ],
         merges=list(request.merges),
+        gradient_mask=request.mask,
         device=request.device,
         predicted_memory=memory,
         certificate=None,
@@ -160,6 +169,7 @@ def write_bundle(
     )
     bundle = Bundle(directory, manifest, "")
     _write_tensors(bundle, tensors)
+    _write_masks(bundle, request.kept)
     _write_inference(bundle, inference)
     _write_training(bundle, request, training)
 
@@ -249,6 +259,13 @@ def _write_tensors(bundle: Bundle, tensors: dict[str, np.ndarray]) -> None:
         file = bundle.path / f"{name}.safetensors"
         save_file(part, file)
         file.chmod(_READABLE)  # safetensors makes it private
+
+
+def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:
+    if kept:
+        file = bundle.path / MASKS
+        save_file({name: np.packbits(entries) for name, entries in kept.items()}, file)
+        file.chmod(_READABLE)
 
 
 def _write_inference(bundle: Bundle, inference: ir.Model) -> None:

@@ -8,6 +8,7 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
     inference.onnx           batch → logits; every weight an external initializer, merged, P folded
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
+    masks.safetensors        what part of the gradients counts, where that is chosen
     tokenizer.json           of the Hugging Face tokenizers library
     model/                   configuration and tokenizer files, for `convert --to transformers`
     peft/                    configuration of the adapter that trains, for `convert --to peft`
@@ -183,6 +184,29 @@ Merge = LowRankUpdate | MatrixProduct | Perceptron
 """How the board makes a weight of the plain model from tensors that train: a tagged union."""
 
 
+class RandomMask(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="random"):
+    """Gradients of which every step keeps a random part: child-F.
+
+    Attributes:
+        parameters: Whose.
+        keep: Probability q of an entry; what is kept is divided by q.
+    """
+
+    parameters: list[str]
+    keep: Annotated[float, Meta(gt=0, le=1)]
+
+
+class FixedMask(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="fixed"):
+    """Gradients of which the same part is kept at every step: child-D.
+
+    Attributes:
+        parameters: Whose: names of bits in masks.safetensors, eight a byte, in the order of the
+            parameter's elements.
+    """
+
+    parameters: list[str]
+
+
 class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the model came from.
 
@@ -285,6 +309,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         batch_size: Rows in a batch.
         folds: What to multiply by P for inference, after the merges.
         merges: What makes the plain model's weights for inference.
+        gradient_mask: What part of the gradients counts; None for all of them.
         device: The board it was exported for.
         certificate: Absent where the engine does not expose its gradients.
         files: Every file but the manifest, by its path with forward slashes.
@@ -306,6 +331,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parameters: list[Parameter]
     folds: list[Fold]
     merges: list[Merge] = []
+    gradient_mask: RandomMask | FixedMask | None = None
     device: DeviceProfile
     predicted_memory: PredictedMemory
     certificate: Certificate | None
@@ -437,6 +463,7 @@ __all__ = [
     "Certificate",
     "EngineName",
     "FileEntry",
+    "FixedMask",
     "Fold",
     "LowRankUpdate",
     "Manifest",
@@ -446,6 +473,7 @@ __all__ = [
     "Parameter",
     "Perceptron",
     "PredictedMemory",
+    "RandomMask",
     "Tuning",
     "describe_files",
     "digest",

@@ -113,7 +113,11 @@ def _write_weights(tensors: Tensors, directory: Path, metadata: dict[str, str] |
     shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
 
 
-_NOT_PLAIN = {".right.weight": "matrices in two factors", ".prefix.weight": "prefixes"}
+_NOT_PLAIN = {
+    ".right.weight": "matrices in two factors",
+    ".adapter.up.weight": "adapters",
+    ".prefix.weight": "prefixes",
+}
 """What transformers' own classes lack, by how the names of its tensors end."""
 
 

@@ -64,7 +64,11 @@ class Engine(Protocol):
 
 
 def open_engine(
-    bundle: "Bundle", *, threads: int, token_ids: NDArray[np.int64] | None = None
+    bundle: "Bundle",
+    *,
+    threads: int,
+    token_ids: NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> Engine:
     """Make the engine that the bundle was exported for, with its parameters at their start.
 
@@ -73,6 +77,7 @@ def open_engine(
         threads: Threads to compute with.
         token_ids: Every token id that training will see, in any order: an engine may then leave
             out what the others would cost, with the same result. None means all of them.
+        seed: Of what a way of tuning draws at every step.
 
     Raises:
         BundleError: The engine's package is not installed here.
@@ -80,7 +85,7 @@ def open_engine(
     if bundle.manifest.engine == "onnxruntime":
         from edgefuse_runtime.onnxruntime_engine import OnnxRuntimeEngine  # noqa: PLC0415
 
-        return OnnxRuntimeEngine(bundle, threads=threads, token_ids=token_ids)
+        return OnnxRuntimeEngine(bundle, threads=threads, token_ids=token_ids, seed=seed)
     from edgefuse_runtime.onnxruntime_training_engine import (  # noqa: PLC0415
         OnnxRuntimeTrainingEngine,
     )

@@ -89,7 +89,12 @@ def finetune(
         if (run / REPORT).exists():
             return read_json(run / REPORT, Report)
     check_space(run, 4 * bundle.manifest.tuning.trained_parameters * _COPIES + _SLACK)
-    engine = open_engine(bundle, threads=plan.threads, token_ids=plan.train.token_ids)
+    engine = open_engine(
+        bundle,
+        threads=plan.threads,
+        token_ids=plan.train.token_ids,
+        seed=plan.settings.seed,
+    )
     progress = Progress()
     if not stored:
         begin_run(run, record)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgefuse_devices.errors import RunError
 from edgefuse_runtime.bundle import Bundle, Parameter
 from edgefuse_runtime.engine import Batch, Step, Tensors
+from edgefuse_runtime.gradient_mask import open_gradient_mask
 from edgefuse_runtime.optimizer import BlockwiseAdamW, Stretch
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
@@ -25,7 +26,12 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int, token_ids: NDArray[np.int64] | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        token_ids: NDArray[np.int64] | None = None,
+        seed: int = 0,
     ) -> None:
         """Open train.onnx and optimizer.onnx, parameters at their start.
 
@@ -33,6 +39,7 @@ class OnnxRuntimeEngine:
             bundle: Exported for this engine.
             threads: Threads to compute with.
             token_ids: Token ids that training will see; None for all.
+            seed: Of a gradient mask that is drawn.
         """
         self._file = bundle.path / "trainable.safetensors"
         initial = map_tensors(self._file)  # kept no longer than this: pages read stay resident
@@ -48,6 +55,7 @@ class OnnxRuntimeEngine:
         self._values = np.empty(ends[-1], np.float32)
         self._gradients = np.zeros_like(self._values)
         self._views = {}
+        gradients = {}
         self._summed: list[NDArray[np.float32]] = []
         self._summed_rows = np.empty(0, np.int64)
         for parameter, shape, (begin, end) in zip(
@@ -57,6 +65,7 @@ class OnnxRuntimeEngine:
             value[...] = self._vocabulary.take(parameter, initial[parameter.name])
             self._views[parameter.name] = value
             gradient = self._gradients[begin:end].reshape(shape)
+            gradients[parameter.name] = gradient
             bindings = [
                 (self._binding.bind_input, parameter.name, value),
                 (self._binding.bind_output, parameter.gradient, gradient),
@@ -66,6 +75,7 @@ class OnnxRuntimeEngine:
                 self._summed.append(gradient)
             for bind, name, array in bindings:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
+        self._mask = open_gradient_mask(bundle, gradients, seed=seed)
         self._optimizer = BlockwiseAdamW(
             bundle.path / "optimizer.onnx",
             bundle.manifest.optimizer,
@@ -86,6 +96,8 @@ class OnnxRuntimeEngine:
         self._session.run_with_iobinding(self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
         if math.isfinite(loss) and math.isfinite(norm):
+            if self._mask:
+                self._mask.apply(self._optimizer.steps)
             self._optimizer.step(learning_rate, norm)
         return Step(loss=loss, gradient_norm=norm)
 
