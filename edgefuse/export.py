@@ -7,20 +7,19 @@ import torch
 from optimum.exporters.tasks import TasksManager
 from peft import PeftConfig, PeftType
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.compression.methods.low_rank import LowRankLinear
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
 from edgefuse.models.adapter import Adapter, find_adapter
-from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.classifier import TASK, check_head, load_classifier, longest_sequence
 from edgefuse.models.load import (
     ModelSource,
     empty_model,
     find_source,
     load_config,
     load_tokenizer,
-    one_sentence,
     quiet,
 )
 from edgefuse.models.record import read_record
@@ -35,7 +34,6 @@ from edgefuse_export.writer import Request, write_bundle
 from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, AdamW, Bundle, EngineName, ModelInfo
 from edgefuse_runtime.output import new_directory
 
-TASK = "text-classification"
 _SEQUENCE_LENGTH = 128
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -95,7 +93,7 @@ def export(
     adapter = find_adapter(model)
     source = adapter.base if adapter else find_source(model, revision)
     config = load_config(source)
-    _check_head(config, labels, model)
+    check_head(config, labels, model)
     tokenizer = load_tokenizer(source)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ModelError(
@@ -103,11 +101,11 @@ def export(
             "Save the model with a fast tokenizer (`AutoTokenizer`, `save_pretrained`)",
         )
     torch.manual_seed(seed)
-    classifier = _load_classifier(source.name, labels, revision=source.revision)
+    classifier = load_classifier(source, labels)
     _check_token_ids(classifier, tokenizer, model)
     fused = fused_mlps(classifier)
     widths = _widths(classifier)
-    longest = _longest_sequence(classifier)
+    longest = longest_sequence(classifier)
     if isinstance(way, ChildD):
         way = way.reading(tokenizer, labels, length=min(_SEQUENCE_LENGTH, longest))
     if adapter:
@@ -213,18 +211,6 @@ def _widths(model: PreTrainedModel) -> list[int]:
     return [mlp.width for mlp in find_mlps(model)]
 
 
-def _check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:
-    """A head that the model brings is kept; transformers does not say which one does not fit."""
-    brings_one = any(kind.endswith("Classification") for kind in config.architectures or ())
-    if brings_one and config.num_labels != len(labels):
-        raise ModelError(
-            f"{name} was saved with a head for {config.num_labels} classes, and {len(labels)} are "
-            "given",
-            "Name that many, or save its encoder alone, which gets a new head: "
-            "`model.base_model.save_pretrained(…)`",
-        )
-
-
 def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """On the board an id without an embedding would end the run, or read another row."""
     embeddings = model.get_input_embeddings()
@@ -235,28 +221,4 @@ def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         raise ModelError(
             f"The tokenizer of {name} has token ids up to {highest}, and the model embeds {rows}",
             "Save it with its own tokenizer, or after `model.resize_token_embeddings(len(…))`",
-        )
-
-
-def _longest_sequence(model: PreTrainedModel) -> int:
-    """Tokens that the position embeddings reach; RoBERTa's begin behind its padding's."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - skipped
-    longest: int = getattr(model.config, "max_position_embeddings", _SEQUENCE_LENGTH)
-    return longest
-
-
-def _load_classifier(name: str, labels: Sequence[str], *, revision: str | None) -> PreTrainedModel:
-    with quiet(), one_sentence(name):
-        kwargs = {} if revision is None else {"revision": revision}
-        return from_pretrained(
-            name,
-            TasksManager.get_model_class_for_task(TASK),
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            attn_implementation="eager",
-            **kwargs,
         )

@@ -16,6 +16,7 @@ from edgefuse.cli.demo import demo
 from edgefuse.cli.evaluate import evaluate
 from edgefuse.cli.export import export
 from edgefuse.cli.finetune import finetune
+from edgefuse.cli.plan import plan
 from edgefuse.cli.predict import predict
 from edgefuse.cli.report import report
 from edgefuse_devices import __version__
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(compress)
+app.command()(plan)
 app.command()(export)
 app.command()(finetune)
 app.command()(evaluate)

@@ -1,0 +1,82 @@
+"""`edgefuse plan`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefuse.cli._options import Json, Revision
+from edgefuse.cli._output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from edgefuse.tuning.plan import Plan
+
+_MIB = 2**20
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A compressed model's directory, any model's, or a hub name.")
+    ],
+    device: Annotated[
+        str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")
+    ],
+    num_labels: Annotated[
+        int, typer.Option(min=2, help="Count of classes, where the model brings no head.")
+    ] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a row.  [default: 128]", show_default=False),
+    ] = None,
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Say what every way of tuning would cost a model.
+
+    For each choice of `export --tune`, with its own options: what trains, the memory of gradients
+    and of the optimizer, and the multiplications and additions of a step. Where a model cannot be
+    tuned so, the reason.
+
+        edgefuse plan fused --device rpi5
+    """
+    from edgefuse_devices.catalog import load_device
+
+    board = load_device(device)
+
+    from edgefuse.tuning.plan import plan as core
+
+    found = core(
+        model,
+        device=board,
+        classes=num_labels,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        revision=revision,
+    )
+    if as_json:
+        print_json(found)
+    else:
+        _show(found, board.title)
+
+
+def _show(found: "Plan", board: str) -> None:
+    possible = [way for way in found.ways if way.possible]
+    print_table(
+        ("--tune", "trained", "of all", "gradients MiB", "optimizer MiB", "GFLOP a step"),
+        [
+            (
+                way.way,
+                f"{way.trained_parameters:,}",
+                f"{way.trained_parameters / found.parameters:.1%}",
+                f"{way.gradient_bytes / _MIB:,.1f}",
+                f"{way.optimizer_bytes / _MIB:,.1f}",
+                f"{way.flops / 1e9:,.1f}",
+            )
+            for way in possible
+        ],
+        title=f"{found.model} ({found.parameters:,} parameters) on {board}: "
+        f"{found.batch_size} rows of {found.sequence_length} tokens",
+    )
+    for way in found.ways:
+        if not way.possible:
+            print_text(f"--tune {way.way}: {way.reason}")

@@ -1,0 +1,66 @@
+"""Load a model as a text classifier."""
+
+from collections.abc import Sequence
+
+from optimum.exporters.tasks import TasksManager
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.load import ModelSource, one_sentence, quiet
+from edgefuse_devices.errors import ModelError
+
+TASK = "text-classification"
+_USUAL_LENGTH = 128
+
+
+def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedModel:
+    """Load a model with a classification head, which is new where the model brings none.
+
+    Args:
+        source: A plain model, or a compressed one, which gets its P standalone.
+        labels: Names of the classes, in the order of the logits.
+
+    Returns:
+        Float32, in evaluation mode, with eager attention.
+
+    Raises:
+        ModelError: The model is broken, or cannot classify.
+    """
+    with quiet(), one_sentence(source.name):
+        kwargs = {} if source.revision is None else {"revision": source.revision}
+        return from_pretrained(
+            source.name,
+            TasksManager.get_model_class_for_task(TASK),
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            attn_implementation="eager",
+            **kwargs,
+        )
+
+
+def check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:
+    """A head that the model brings is kept; transformers does not say which one does not fit.
+
+    Raises:
+        ModelError: It is one for another count of classes.
+    """
+    brings_one = any(kind.endswith("Classification") for kind in config.architectures or ())
+    if brings_one and config.num_labels != len(labels):
+        raise ModelError(
+            f"{name} was saved with a head for {config.num_labels} classes, and {len(labels)} are "
+            "given",
+            "Name that many, or save its encoder alone, which gets a new head: "
+            "`model.base_model.save_pretrained(…)`",
+        )
+
+
+def longest_sequence(model: PreTrainedModel) -> int:
+    """Tokens that the position embeddings reach; RoBERTa's begin behind its padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped
+    longest: int = getattr(model.config, "max_position_embeddings", _USUAL_LENGTH)
+    return longest

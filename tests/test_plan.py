@@ -1,0 +1,71 @@
+"""The plan of ways of tuning counts what they would train and compute, and says why not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgefuse.tuning.plan import plan, plan_ways
+from edgefuse.tuning.ways import WAYS
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError
+from edgefuse_export.module import Loss
+from tests.tuned_pico import classifier, exported, pico
+
+SHAPE = {"batch_size": 4, "sequence_length": 16}
+
+
+@pytest.mark.parametrize(("kind", "tune"), [("bert", "head"), ("bert", "full")])
+def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
+    (row,) = (r for r in plan_ways(classifier(pico(kind)), **SHAPE) if r.way == tune)
+    trained = exported(kind, tune).manifest.tuning.trained_parameters
+    assert row.trained_parameters == trained
+    assert row.gradient_bytes == 4 * trained
+    assert row.optimizer_bytes == 8 * trained
+
+
+@pytest.mark.parametrize("kind", ["bert", "fused-bert", "llama", "albert"])
+def test_operations_are_those_of_a_real_step(kind: str) -> None:
+    model = classifier(pico(kind))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+
+    inputs = torch.ones((4, 16), dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = Loss(model)(inputs, inputs, torch.zeros(4, dtype=torch.int64))
+        loss.backward()
+    assert rows["full"].flops == counter.get_total_flops()
+    assert rows["head"].flops < rows["last-1"].flops <= rows["full"].flops
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert torch.equal(parameter, before[name])
+
+
+def test_a_way_that_the_model_cannot_take_says_why() -> None:
+    rows = {row.way: row for row in plan_ways(classifier(pico("llama")), **SHAPE)}
+    assert len(rows) == len(WAYS)
+    assert not rows["bitfit"].possible
+    assert "no biases" in rows["bitfit"].reason
+    assert rows["bitfit"].flops == 0
+    experts = {row.way: row for row in plan_ways(classifier(pico("mixtral")), **SHAPE)}
+    assert "cannot be counted without computing it" in experts["full"].reason
+
+
+def test_sizes_that_the_model_does_not_take_are_refused() -> None:
+    with pytest.raises(InputError, match="65 is outside 2 to 64"):
+        plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=65)
+
+
+def test_the_command_prints_a_table_or_one_object() -> None:
+    command = [sys.executable, "-m", "edgefuse", "plan", str(pico("llama")), "--device", "rpi5"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
+    assert "--tune bitfit: LlamaForSequenceClassification has no biases" in table
+    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(printed.stdout)
+    assert found["device"] == "rpi5"
+    assert [row["way"] for row in found["ways"] if not row["possible"]] == ["mpo", "bitfit"]
+    assert all(row["flops"] > 0 for row in found["ways"] if row["possible"])
