@@ -23,6 +23,8 @@ from edgefuse.models.load import (
     quiet,
 )
 from edgefuse.models.record import read_record
+from edgefuse.mpo.layers import MPOEmbedding
+from edgefuse.mpo.merging import merge_chains_too, plain_form
 from edgefuse.tuning.child import ChildD
 from edgefuse.tuning.lora import Lora, merge_adapter
 from edgefuse.tuning.prefix import Prefix
@@ -103,14 +105,17 @@ def export(
     torch.manual_seed(seed)
     classifier = load_classifier(source, labels)
     _check_token_ids(classifier, tokenizer, model)
-    fused = fused_mlps(classifier)
-    widths = _widths(classifier)
+    plain = plain_form(classifier)
+    fused = fused_mlps(plain)
+    widths = _widths(plain)
+    parameters = classifier.num_parameters()
     longest = longest_sequence(classifier)
     if isinstance(way, ChildD):
         way = way.reading(tokenizer, labels, length=min(_SEQUENCE_LENGTH, longest))
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
-    prepared = way.prepare(classifier)
+    prepared = merge_chains_too(classifier, way.prepare(classifier))
+    _check_rates(prepared, engine)
     _check_mask(prepared, engine)
     longest -= prepared.positions
     length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
@@ -119,7 +124,6 @@ def export(
             f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
         )
     record = read_record(Path(source.name))
-    parameters = sum(p.numel() for p in (prepared.inference or classifier).parameters())
     info = ModelInfo(
         source=adapter.path.resolve().name if adapter else source.label,
         architecture=config.model_type,
@@ -135,6 +139,7 @@ def export(
         tuning=way.name,
         inference=prepared.inference,
         merges=prepared.merges,
+        rates=prepared.rates,
         mask=prepared.mask,
         kept=prepared.kept,
         optimizer=optimizer or AdamW(),
@@ -196,6 +201,14 @@ def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None
     config.save_pretrained(str(file.parent))
 
 
+def _check_rates(prepared: Prepared, engine: EngineName) -> None:
+    if engine == "onnxruntime-training" and any(rate != 1 for rate in prepared.rates.values()):
+        raise InputError(
+            "onnxruntime-training has one learning rate for all parameters",
+            "Leave --mpo-auxiliary-rate out, or export with --engine onnxruntime",
+        )
+
+
 def _check_mask(prepared: Prepared, engine: EngineName) -> None:
     if engine == "onnxruntime-training" and prepared.mask:
         raise InputError(
@@ -214,7 +227,7 @@ def _widths(model: PreTrainedModel) -> list[int]:
 def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """On the board an id without an embedding would end the run, or read another row."""
     embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
+    assert isinstance(embeddings, nn.Embedding | MPOEmbedding)
     rows = embeddings.num_embeddings
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:

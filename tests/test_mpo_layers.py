@@ -45,7 +45,7 @@ def test_every_order_gives_what_the_matrix_gives(order: Order, bonds: tuple[int,
     chain = cut(bonds)
     activations = torch.randn(2, 3, 80, generator=torch.Generator().manual_seed(1))
     expected = F.linear(activations, chain.matrix().float())
-    found = order(activations, tensors_of(chain))
+    found = order(activations, tensors_of(chain), None)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -54,7 +54,7 @@ def test_every_order_gives_what_the_matrix_gives(order: Order, bonds: tuple[int,
 def test_multiplications_are_those_that_torch_counts(order: Order, bonds: tuple[int, ...]) -> None:
     chain = cut(bonds)
     with FlopCounterMode(display=False) as counter:
-        order(torch.randn(7, 80), tensors_of(chain))
+        order(torch.randn(7, 80), tensors_of(chain), None)
     counted = counter.get_total_flops() // 2
     assert multiplications(order, chain.dimensions, chain.bonds, tokens=7) == counted
 
@@ -128,7 +128,7 @@ def test_gradients_of_tensors_are_those_through_the_matrix(
 ) -> None:
     tensors = [tensor.double().requires_grad_() for tensor in tensors_of(cut(bonds))]
     activations = torch.randn(3, 80, dtype=torch.float64)
-    ours = torch.autograd.grad(order(activations, tensors).square().sum(), tensors)
+    ours = torch.autograd.grad(order(activations, tensors, None).square().sum(), tensors)
     theirs = torch.autograd.grad(rebuilt(activations, tensors).square().sum(), tensors)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)

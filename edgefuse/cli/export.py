@@ -41,7 +41,7 @@ def export(
         str,
         typer.Option(
             help="What trains: full, full-without-embeddings, last-N (last-2, say), head, lora, "
-            "adapter, prefix, child-f, child-d or bitfit."
+            "mpo, adapter, prefix, child-f, child-d or bitfit."
         ),
     ] = "full",
     lora_rank: Annotated[
@@ -89,6 +89,13 @@ def export(
         Path | None,
         typer.Option(
             help="Labelled rows by which child-d chooses what trains.", show_default=False
+        ),
+    ] = None,
+    mpo_auxiliary_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of mpo's auxiliary tensors, times the others'.  [default: 1]",
+            show_default=False,
         ),
     ] = None,
     batch_size: Annotated[
@@ -149,6 +156,7 @@ def export(
             "prefix_projection": prefix_projection,
             "child_keep": child_keep,
             "child_data": child_data,
+            "mpo_auxiliary_rate": mpo_auxiliary_rate,
         },
     )
     with stage_bar(len(STAGES)) as on_stage:

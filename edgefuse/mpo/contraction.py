@@ -6,44 +6,64 @@ a sweep carries more numbers a token than the matrix has. At small ones the swee
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgefuse.mpo.decomposition import CENTRAL, joins_left_first, rebuild
+from edgefuse.mpo.decomposition import CENTRAL, joins_left_first, rebuild, thirds
 from edgefuse.mpo.dimensions import Dimensions
 
 TOKENS = 512
 """Of a batch, such as 8 texts of 64 tokens, for which an order is chosen."""
 
-Order = Callable[[Tensor, Sequence[Tensor]], Tensor]
+Order = Callable[[Tensor, Sequence[Tensor], Tensor | None], Tensor]
 
 
-def from_the_left(activations: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Map activations (…, J) to (…, I), T_1 first."""
-    state = activations[..., None, None, :]  # (…, rows done, bond, columns to come)
-    for tensor in tensors:
-        columns = (tensor.shape[2], state.shape[-1] // tensor.shape[2])
-        state = state.reshape(*state.shape[:-1], *columns)
-        state = torch.einsum("...dajr,aijb->...dibr", state, tensor).flatten(-4, -3)
-    return state.flatten(-3)
+def from_the_left(
+    activations: Tensor, tensors: Sequence[Tensor], bias: Tensor | None = None
+) -> Tensor:
+    """Map activations (…, J) to (…, I), what is left of the central tensor first.
+
+    Args:
+        activations: (…, J).
+        tensors: T_1 … T_n.
+        bias: (I,), to add.
+    """
+    left, middle, right = thirds(tensors)
+    (_, i, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
+    state = activations.reshape(-1, j, h * n).transpose(1, 2)
+    state = state @ left.permute(0, 2, 1, 3).reshape(j, i * a)
+    state = state.reshape(-1, h, n, i, a).permute(0, 2, 3, 1, 4).reshape(-1, n * i, h * a)
+    state = state @ middle.permute(2, 0, 1, 3).reshape(h * a, k * b)
+    state = state.reshape(-1, n, i * k, b).transpose(1, 2).reshape(-1, i * k, n * b)
+    state = state @ right.permute(2, 0, 1, 3).reshape(n * b, m)
+    output = state.reshape(*activations.shape[:-1], i * k * m)
+    return output if bias is None else output + bias
 
 
-def from_the_right(activations: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Map activations (…, J) to (…, I), T_n first."""
-    state = activations[..., None, None]  # (…, columns to come, bond, rows done)
-    for tensor in reversed(tensors):
-        columns = (state.shape[-3] // tensor.shape[2], tensor.shape[2])
-        state = state.reshape(*state.shape[:-3], *columns, *state.shape[-2:])
-        state = torch.einsum("...rjbd,aijb->...raid", state, tensor).flatten(-2)
-    return state.flatten(-3)
+def from_the_right(
+    activations: Tensor, tensors: Sequence[Tensor], bias: Tensor | None = None
+) -> Tensor:
+    """Map activations (…, J) to (…, I), what is right of the central tensor first.
+
+    The arguments are those of `from_the_left`.
+    """
+    left, middle, right = thirds(tensors)
+    (_, i, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
+    state = activations.reshape(-1, j * h, n)
+    state = state @ right.permute(2, 0, 1, 3).reshape(n, b * m)
+    state = state.reshape(-1, j, h * b, m).transpose(2, 3).reshape(-1, j * m, h * b)
+    state = state @ middle.permute(2, 3, 0, 1).reshape(h * b, a * k)
+    state = state.reshape(-1, j, m, a, k).permute(0, 4, 2, 1, 3).reshape(-1, k * m, j * a)
+    state = state @ left.permute(0, 2, 3, 1).reshape(j * a, i)
+    output = state.transpose(1, 2).reshape(*activations.shape[:-1], i * k * m)
+    return output if bias is None else output + bias
 
 
-def rebuilt(activations: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Map activations (…, J) to (…, I) by the matrix."""
-    return F.linear(activations, rebuild(tensors))
+def rebuilt(activations: Tensor, tensors: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+    """Map activations (…, J) to (…, I) by the matrix; the arguments are `from_the_left`'s."""
+    return F.linear(activations, rebuild(tensors), bias)
 
 
 ORDERS: tuple[Order, ...] = (from_the_left, from_the_right, rebuilt)
@@ -63,32 +83,39 @@ def cheapest(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS)
 def multiplications(
     order: Order, dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS
 ) -> int:
-    """How many numbers an order multiplies, a pair each; the arguments are those of `cheapest`."""
+    """How many pairs of numbers an order multiplies; the arguments are those of `cheapest`."""
     if order is rebuilt:
-        rows, columns = dimensions.padded_rows, dimensions.column_count
-        return rebuilding(dimensions, bonds) + tokens * rows * columns
-    links = list(zip(pairwise((1, *bonds, 1)), dimensions.rows, dimensions.columns, strict=True))
-    if order is from_the_right:
-        links = [((right, left), i, j) for (left, right), i, j in reversed(links)]
-    done, to_come, total = 1, dimensions.column_count, 0
-    for (entry, exit_), i, j in links:
-        total += done * entry * to_come * i * exit_
-        done, to_come = done * i, to_come // j
-    return tokens * total
+        whole = dimensions.padded_rows * dimensions.column_count
+        return rebuilding(dimensions, bonds) + tokens * whole
+    (i, j), (k, h), (m, n) = _thirds(dimensions)
+    a, b = bonds[CENTRAL - 1], bonds[CENTRAL]
+    if order is from_the_left:
+        of_a_token = h * n * j * i * a + n * i * h * a * k * b + i * k * n * b * m
+    else:
+        of_a_token = j * h * n * b * m + j * m * h * b * a * k + k * m * j * a * i
+    return merging(dimensions, bonds) + tokens * of_a_token
 
 
 def rebuilding(dimensions: Dimensions, bonds: Sequence[int]) -> int:
     """Multiplications of `decomposition.rebuild`."""
-    ends = (1, *bonds, 1)
-    sizes = [i * j for i, j in zip(dimensions.rows, dimensions.columns, strict=True)]
-    total, left, right = 0, 1, 1
-    for m in range(CENTRAL):
-        total += left * ends[m] * sizes[m] * ends[m + 1] if m else 0
-        left *= sizes[m]
-    for m in range(len(sizes) - 1, CENTRAL, -1):
-        total += ends[m] * sizes[m] * ends[m + 1] * right if m < len(sizes) - 1 else 0
-        right *= sizes[m]
-    a, b, middle = ends[CENTRAL], ends[CENTRAL + 1], sizes[CENTRAL]
+    left, middle, right = (i * j for i, j in _thirds(dimensions))
+    a, b = bonds[CENTRAL - 1], bonds[CENTRAL]
     if joins_left_first((left, right), (a, b)):
-        return total + left * middle * b * (a + right)
-    return total + right * middle * a * (b + left)
+        joining = left * middle * b * (a + right)
+    else:
+        joining = right * middle * a * (b + left)
+    return merging(dimensions, bonds) + joining
+
+
+def merging(dimensions: Dimensions, bonds: Sequence[int]) -> int:
+    """Multiplications of `decomposition.thirds`, of five tensors."""
+    first, second, _, fourth, fifth = (
+        i * j for i, j in zip(dimensions.rows, dimensions.columns, strict=True)
+    )
+    return first * second * bonds[0] * bonds[1] + fourth * fifth * bonds[2] * bonds[3]
+
+
+def _thirds(dimensions: Dimensions) -> list[tuple[int, int]]:
+    """Rows and columns of what is left of the central tensor, of it, and of what is right."""
+    parts = (slice(CENTRAL), slice(CENTRAL, CENTRAL + 1), slice(CENTRAL + 1, None))
+    return [(prod(dimensions.rows[part]), prod(dimensions.columns[part])) for part in parts]

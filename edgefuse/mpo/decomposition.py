@@ -157,22 +157,27 @@ def canonical(tensors: Sequence[Tensor]) -> MPO:
 
 
 def rebuild(tensors: Sequence[Tensor]) -> Tensor:
-    """The matrix (Π i_m, Π j_m) of a chain, of the chain's type; differentiable.
-
-    Each side of the central tensor becomes one tensor first, which costs little.
-    """
-    left = _merge(tensors[:CENTRAL])  # (1, i, j, a)
-    middle = tensors[CENTRAL]
-    right = _merge(tensors[CENTRAL + 1 :])  # (b, i, j, 1)
-    sides = (left.shape[1] * left.shape[2], right.shape[1] * right.shape[2])
-    if joins_left_first(sides, (left.shape[-1], right.shape[0])):
-        whole = torch.tensordot(torch.tensordot(left, middle, 1), right, 1)
+    """The matrix (Π i_m, Π j_m) of a chain, of the chain's type; differentiable."""
+    left, middle, right = thirds(tensors)
+    before, after = left.flatten(0, 2), right.flatten(1)  # (i j, a) and (b, i j)
+    if joins_left_first((len(before), after.shape[1]), (before.shape[1], len(after))):
+        whole = (before @ middle.flatten(1)).reshape(-1, len(after)) @ after
     else:
-        whole = torch.tensordot(left, torch.tensordot(middle, right, 1), 1)
-    rows = math.prod(tensor.shape[1] for tensor in tensors)
-    # (1, i, j, i, j, i, j, 1) → rows before columns
-    matrix: Tensor = whole.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(rows, -1)
-    return matrix
+        whole = before @ (middle.flatten(0, 2) @ after).reshape(before.shape[1], -1)
+    pairs = whole.reshape([size for tensor in (left, middle, right) for size in tensor.shape[1:3]])
+    rows = math.prod(pairs.shape[::2])
+    return pairs.permute(0, 2, 4, 1, 3, 5).reshape(rows, -1)
+
+
+def thirds(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The chain as one of three tensors: what is left of the central one, it, and what is right.
+
+    Merging the sides costs little, and whatever meets them takes fewer steps.
+
+    Returns:
+        Tensors (1, i, j, a), (a, i, j, b) and (b, i, j, 1), where i and j are products.
+    """
+    return _merge(tensors[:CENTRAL]), tensors[CENTRAL], _merge(tensors[CENTRAL + 1 :])
 
 
 def joins_left_first(sides: tuple[int, int], bonds: tuple[int, int]) -> bool:
@@ -187,11 +192,14 @@ def joins_left_first(sides: tuple[int, int], bonds: tuple[int, int]) -> bool:
 
 
 def _merge(tensors: Sequence[Tensor]) -> Tensor:
-    """A stretch of a chain as one tensor of a chain."""
+    """A stretch of a chain as one tensor."""
     merged = tensors[0]
     for tensor in tensors[1:]:
-        product = torch.tensordot(merged, tensor, 1)  # (left, i, j, i', j', right)
-        merged = product.transpose(2, 3).flatten(1, 2).flatten(2, 3)
+        left, i, j, _ = merged.shape
+        _, more_i, more_j, right = tensor.shape
+        product = merged.flatten(0, 2) @ tensor.flatten(1)
+        pairs = product.reshape(left, i, j, more_i, more_j, right).transpose(2, 3)
+        merged = pairs.reshape(left, i * more_i, j * more_j, right)
     return merged
 
 

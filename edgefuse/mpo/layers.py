@@ -92,8 +92,7 @@ class MPOLinear(Chain):
         """Map (…, J) to (…, I)."""
         if self.multiplicity is not None:
             input = input * self.multiplicity  # noqa: A001
-        output = self.order(input, self.tensors)
-        return output if self.bias is None else output + self.bias
+        return self.order(input, self.tensors, self.bias)
 
     def plain(self) -> nn.Module:
         """The layer in whose place it is, with its matrix as it is now and P standalone."""

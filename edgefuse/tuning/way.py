@@ -21,6 +21,7 @@ class Prepared:
             weights that `merges` make, and without the tensors that they are made of. It shares
             all other tensors.
         merges: How those weights are made.
+        rates: What parameters' learning rate is multiplied by, where that is not 1.
         mask: What part of the gradients counts.
         kept: Which entries those are, where that is chosen: truth values by parameter.
         positions: How many positions the text loses to what stands before it.
@@ -29,6 +30,7 @@ class Prepared:
 
     inference: PreTrainedModel | None = None
     merges: Sequence[Merge] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
     mask: RandomMask | FixedMask | None = None
     kept: Mapping[str, np.ndarray] = field(default_factory=dict)
     positions: int = 0

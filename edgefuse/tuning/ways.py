@@ -13,6 +13,7 @@ from edgefuse.tuning.full import Full, FullWithoutEmbeddings
 from edgefuse.tuning.head import Head
 from edgefuse.tuning.last import Last
 from edgefuse.tuning.lora import Lora
+from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
@@ -23,6 +24,7 @@ WAYS: tuple[type[Way], ...] = (
     Last,
     Head,
     Lora,
+    Mpo,
     Adapter,
     Prefix,
     ChildF,

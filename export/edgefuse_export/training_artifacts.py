@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.module import FusedMLP
+from edgefuse_export.norm_weights import norm_weights
 from edgefuse_runtime.bundle import AdamW, Merge, Parameter
 from edgefuse_runtime.session import onnxruntime
 
@@ -105,7 +107,11 @@ def write_training_artifacts(
                 "Export it with --engine onnxruntime",
             ) from error
 
-    weights = _norm_weights(model, fused, merges)
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: weight.broadcast(tensors[name].ndim)
+        for name, weight in norm_weights(fused, merges, tensors).items()
+    }
     training = onnx.load(directory / "training_model.onnx")
     _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, weights)
     _save(training, directory / "training_model.onnx")
@@ -140,26 +146,8 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     return forward
 
 
-def _norm_weights(
-    model: nn.Module, fused: Sequence[FusedMLP], merges: Sequence[Merge]
-) -> dict[str, Tensor]:
-    """What a gradient is multiplied by in the norm, broadcast: 1/√n for W1's and W2's neuron n."""
-    weights = {}
-    for block in fused:
-        weight = model.get_buffer(block.multiplicity).clamp(min=1).rsqrt()
-        weights[block.up_weight] = weight[:, None]
-        weights[block.down_weight] = weight[None, :]
-        if block.up_bias is not None:
-            weights[block.up_bias] = weight
-    for merge in merges:  # B has W1's rows, A has W2's columns
-        if merge.weight in weights:
-            weight = weights[merge.weight]
-            weights[merge.b if weight.shape[0] > 1 else merge.a] = weight
-    return weights
-
-
 def _clip_gradients(
-    model: onnx.ModelProto, names: Sequence[str], max_norm: float, weights: Mapping[str, Tensor]
+    model: onnx.ModelProto, names: Sequence[str], max_norm: float, weights: Mapping[str, np.ndarray]
 ) -> None:
     """Put clipping at the global norm between the gradients and their buffers.
 
@@ -171,8 +159,8 @@ def _clip_gradients(
     graph = model.graph
     nodes: list[NodeProto] = []
 
-    def constant(name: str, value: Tensor) -> str:
-        graph.initializer.append(numpy_helper.from_array(value.float().cpu().numpy(), name))
+    def constant(name: str, value: np.ndarray | float) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
     def add(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -188,11 +176,9 @@ def _clip_gradients(
         squares.append(add("ReduceSumSquare", [gradient], f"{name}_grad_square", keepdims=0))
     norm = add("Sqrt", [add("Sum", squares, "gradient_norm_square")], "gradient_norm")
     if max_norm:
-        divisor = add("Add", [norm, constant("clip_eps", torch.tensor(_CLIP_EPS))], "clip_divisor")
-        quotient = add(
-            "Div", [constant("clip_max_norm", torch.tensor(max_norm)), divisor], "clip_quotient"
-        )
-        factor = add("Min", [quotient, constant("clip_one", torch.tensor(1.0))], "clip_factor")
+        divisor = add("Add", [norm, constant("clip_eps", _CLIP_EPS)], "clip_divisor")
+        quotient = add("Div", [constant("clip_max_norm", max_norm), divisor], "clip_quotient")
+        factor = add("Min", [quotient, constant("clip_one", 1.0)], "clip_factor")
         for name in names:
             add("Mul", [f"{name}_grad", factor], f"{name}_grad_clipped")
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir import tape
 
 from edgefuse_export.module import FusedMLP
+from edgefuse_export.norm_weights import norm_weights
 from edgefuse_export.vocabulary import table_of_zeros
 from edgefuse_runtime.bundle import Merge
 
@@ -21,7 +22,7 @@ def finish_training_graph(
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
     merges: Sequence[Merge],
-    multiplicities: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
 ) -> None:
     """Take the logits out and add the gradient's norm, in place.
 
@@ -30,11 +31,11 @@ def finish_training_graph(
         trainable: Names of trained parameters.
         fused: The fused blocks.
         merges: What of them trains in parts.
-        multiplicities: P, of shape (k,), by the name of its tensor.
+        tensors: The model's, P among them.
     """
     logits = next(value for value in model.graph.outputs if value.name == "logits")
     model.graph.outputs.remove(logits)
-    _add_gradient_norm(model.graph, trainable, fused, merges, multiplicities)
+    _add_gradient_norm(model.graph, trainable, fused, merges, tensors)
 
 
 def _add_gradient_norm(
@@ -42,14 +43,14 @@ def _add_gradient_norm(
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
     merges: Sequence[Merge],
-    multiplicities: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
 ) -> None:
     """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
 
     An embedding's rows are summed before they are added up: one float32 sum over millions of
     elements loses digits. Rows of tokens that do not occur are zero, and left out.
     """
-    weights, columns = _norm_weights(fused, merges, multiplicities)
+    weights = norm_weights(fused, merges, tensors)
     gradients = {value.name: value for value in graph.outputs}
     recorder = tape.Tape(graph)
     last_axis = recorder.initializer(ir.tensor(np.array([-1]), name="gradient_norm.last_axis"))
@@ -68,48 +69,24 @@ def _add_gradient_norm(
             _, _, sums = scatter.inputs
             assert sums is not None
             gradient = sums
-        if name in columns:
-            gradient = recorder.op("Mul", [gradient, constant(name, columns[name])])
-        if name not in weights and small:
+        weight = weights.get(name)
+        if weight is not None and weight.axis == 1:
+            gradient = recorder.op("Mul", [gradient, constant(name, weight.values)])
+            weight = None
+        if weight is None and small:
             squares.append(recorder.op("ReduceSumSquare", [gradient], {"keepdims": 0}))
             continue
         if rank == 1:
             rows = recorder.op("Mul", [gradient, gradient])
         else:
             rows = recorder.op("ReduceSumSquare", [gradient, last_axis], {"keepdims": 0})
-        if name in weights:
-            rows = recorder.op("Mul", [rows, constant(name, weights[name])])
+        if weight is not None:
+            rows = recorder.op("Mul", [rows, constant(name, np.square(weight.values))])
         squares.append(recorder.op("ReduceSum", [rows], {"keepdims": 0}))
     norm = recorder.op("Sqrt", [recorder.op("Sum", squares)])
     norm.name = "gradient_norm"
     norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
     graph.outputs.insert(1, norm)
-
-
-def _norm_weights(
-    fused: Sequence[FusedMLP],
-    merges: Sequence[Merge],
-    multiplicities: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """1/n for the squares of a parameter's rows, and 1/√n for another's columns, by name."""
-    weights, columns = {}, {}
-    for block in fused:
-        reciprocal = 1 / _or_one(multiplicities[block.multiplicity])
-        weights[block.up_weight] = reciprocal
-        columns[block.down_weight] = np.sqrt(reciprocal)
-        if block.up_bias is not None:
-            weights[block.up_bias] = reciprocal
-    for merge in merges:  # B has W1's rows, A has W2's columns
-        if merge.weight in weights:
-            weights[merge.b] = weights[merge.weight]
-        if merge.weight in columns:
-            columns[merge.a] = columns[merge.weight]
-    return weights, columns
-
-
-def _or_one(multiplicity: np.ndarray) -> np.ndarray:
-    """P, 1 where it is 0: such a neuron has no gradient."""
-    return np.where(multiplicity > 0, multiplicity, 1)
 
 
 def _elements(value: ir.Value) -> float:

@@ -65,6 +65,7 @@ class Request:
         tuning: Name of the way of tuning.
         inference: The model as it infers, where `merges` make that another one.
         merges: How the board makes the weights that `inference` has and `model` has in parts.
+        rates: What the learning rate of parameters is multiplied by, where that is not 1.
         mask: What part of the gradients counts.
         kept: Which entries those are, where that is chosen: truth values by parameter.
         optimizer: Its settings.
@@ -83,6 +84,7 @@ class Request:
     tuning: str
     inference: nn.Module | None
     merges: Sequence[Merge]
+    rates: Mapping[str, float]
     mask: RandomMask | FixedMask | None
     kept: Mapping[str, np.ndarray]
     optimizer: AdamW
@@ -124,7 +126,7 @@ def write_bundle(
         trainable=trainable,
         fused=request.fused,
         merges=request.merges,
-        multiplicities=tensors,
+        tensors=tensors,
     )
     parameters = [
         Parameter(
@@ -134,6 +136,7 @@ def write_bundle(
             # Decay would move the entries that a fixed mask holds in place.
             decay=tensors[name].ndim > 1 and name not in request.kept,
             free_rows=free_rows(training.graph, name, padding_id=request.padding_id),
+            rate=request.rates.get(name, 1.0),
         )
         for name in trainable
     ]
@@ -157,7 +160,11 @@ def write_bundle(
         batch_size=batch_size,
         parameters=parameters,
         folds=[
-            Fold(weight=block.down_weight, multiplicity=block.multiplicity, axis=1)
+            Fold(
+                weight=block.down_weight,
+                multiplicity=block.multiplicity,
+                axis=block.neuron_axes[block.down_weight],
+            )
             for block in request.fused
         ],
         merges=list(request.merges),

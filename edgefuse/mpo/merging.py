@@ -1,0 +1,49 @@
+"""What export makes of chains: plain matrices to infer with, and how the board makes them."""
+
+from dataclasses import replace
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from edgefuse.mpo.decomposition import CENTRAL
+from edgefuse.mpo.layers import Chain, MPOLinear
+from edgefuse.mpo.matrices import merge_chains
+from edgefuse.tuning.extend import share
+from edgefuse.tuning.way import Prepared
+from edgefuse_runtime.bundle import MatrixProduct
+
+
+def plain_form(model: PreTrainedModel) -> PreTrainedModel:
+    """A model whose chains are plain matrices, P standalone; it shares all other tensors."""
+    plain = share(model)
+    merge_chains(plain)
+    return plain
+
+
+def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
+    """What a way prepared, with the model's chains merged for inference too."""
+    products = matrix_products(model)
+    if not products:
+        return prepared
+    return replace(
+        prepared,
+        inference=plain_form(prepared.inference or model),
+        merges=[*prepared.merges, *products],
+    )
+
+
+def matrix_products(model: nn.Module) -> list[MatrixProduct]:
+    """The recipe of every chain's matrix, by the names of its tensors in the state dict."""
+    products = []
+    for name, module in model.named_modules():
+        if isinstance(module, Chain):
+            auxiliary = [f"{name}.auxiliary.{index}" for index in range(len(module.auxiliary))]
+            products.append(
+                MatrixProduct(
+                    weight=f"{name}.weight",
+                    tensors=[*auxiliary[:CENTRAL], f"{name}.central", *auxiliary[CENTRAL:]],
+                    rows=module.rows,
+                    transposed=isinstance(module, MPOLinear) and module.transposed,
+                )
+            )
+    return products
