@@ -135,3 +135,31 @@ def test_evaluation_agrees_with_x86(work: Path, python: Path, arm_run: Path) -> 
     assert there["rows"] == 28
     assert there["accuracy"] == here["accuracy"]
     assert there["loss"] == pytest.approx(here["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("tune", [["lora", "--lora-rank", "2"]], ids=lambda tune: tune[0])
+def test_what_trains_in_parts_trains_and_merges_as_on_x86(
+    tune: list[str], work: Path, python: Path
+) -> None:
+    here, bundle = Path(sys.executable), work / f"bundle-{tune[0]}"
+    options = ["--device", "rpi5", "--batch-size", "8", "--sequence-length", "32", "--tune", *tune]
+    _run(here, "export", work / "fused", bundle, *options, "--labels", work / "train.jsonl")
+    settings = ["--epochs", "1", "--learning-rate", "1e-2", "--threads", "1"]
+    losses, accuracies = {}, {}
+    for name, interpreter in (("x86", here), ("arm64", python)):
+        run = work / f"run-{tune[0]}-{name}"
+        _run(interpreter, "finetune", bundle, run, *_data(work), *settings)
+        losses[name] = _losses(run)
+        merged = work / f"model-{tune[0]}-{name}"
+        _run(interpreter, "convert", run, merged, "--to", "transformers")
+        evaluation = _run(interpreter, "evaluate", run, work / "test.jsonl", "--json")
+        accuracies[name] = json.loads(evaluation)["accuracy"]
+    assert len(losses["arm64"]) == 64 // 8
+    assert losses["arm64"] == pytest.approx(losses["x86"], abs=1e-5)
+    assert accuracies["arm64"] == accuracies["x86"]
+    there, plain = (
+        load_file(work / f"model-{tune[0]}-{name}" / "model.safetensors")
+        for name in ("arm64", "x86")
+    )
+    assert there.keys() == plain.keys()
+    assert all(there[name] == pytest.approx(plain[name], abs=1e-4) for name in plain)
