@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from edgefuse.compression.fused_linear import FusedLinear, multiplicities
+from edgefuse.compression.fused_linear import multiplicities
+from edgefuse.compression.layout import Layout
 from edgefuse.compression.mlp import find_mlps
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.module import FusedMLP
@@ -12,8 +13,7 @@ def fused_mlps(model: nn.Module) -> list[FusedMLP]:
     """Names of every fused block's tensors, bottom first; empty for an unfused model.
 
     Raises:
-        ModelError: A fused MLP has a gate, or keeps its down-projection in no `nn.Linear`: the
-            gradient's norm in the exported graph weighs the rows of dense ones only.
+        ModelError: A fused MLP is one of experts that lie in one stack.
     """
     fused = multiplicities(model).keys()
     if not fused:
@@ -23,18 +23,25 @@ def fused_mlps(model: nn.Module) -> list[FusedMLP]:
         down = mlp.layout.down.name.removesuffix(".weight")
         if down not in fused:
             continue
-        if mlp.gated or not isinstance(model.get_submodule(down), FusedLinear):
+        if mlp.stack is not None:
             raise ModelError(
-                f"The fused MLP {mlp.name} has {'a gate' if mlp.gated else 'a transposed matrix'}, "
-                "and such cannot be exported",
-                "Export the model without compressing it, or use an encoder such as BERT",
+                f"The experts of {mlp.name.partition('[')[0]} lie in one stack, and such cannot be "
+                "exported once they are fused",
+                "Export the model without compressing it, or use one without experts",
             )
         names.append(
             FusedMLP(
-                up_weight=mlp.layout.up.name,
-                up_bias=mlp.layout.up_bias.name if mlp.layout.up_bias else None,
+                neuron_axes=_neuron_axes(mlp.layout),
                 down_weight=mlp.layout.down.name,
                 multiplicity=f"{down}.multiplicity",
             )
         )
     return names
+
+
+def _neuron_axes(layout: Layout) -> dict[str, int]:
+    axes = {}
+    for role, slot in layout.slots().items():
+        if role != "bias":
+            axes[slot.name] = int((role == "down") != slot.transposed)
+    return axes

@@ -66,9 +66,9 @@ class TorchTrainer:
         for block in fused_mlps(model):
             n = model.get_buffer(block.multiplicity)
             root = torch.where(n > 0, n, 1).rsqrt()
-            self.weights[block.up_weight] = root[:, None]
-            self.weights[block.up_bias] = root
-            self.weights[block.down_weight] = root
+            for name, axis in block.neuron_axes.items():
+                rows = axis == 0 and model.get_parameter(name).ndim == 2
+                self.weights[name] = root[:, None] if rows else root
 
     def step(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
         self.optimizer.zero_grad()

@@ -102,9 +102,8 @@ def test_under_sgd_duplicated_neurons_learn_alike_at_a_rate_of_one_over_the_clus
     for model in (original, fused):
         for names in fused_mlps(model):
             n = model.get_buffer(names.multiplicity)
-            for name in (names.up_weight, names.up_bias, names.down_weight):
-                shape = (-1, 1) if name == names.up_weight else (-1,)
-                n_i = n.view(shape)
+            for name, axis in names.neuron_axes.items():
+                n_i = n[:, None] if axis == 0 and model.get_parameter(name).ndim == 2 else n
                 model.get_parameter(name).register_hook(lambda grad, n_i=n_i: grad / n_i)
         train(model, torch.optim.SGD(model.parameters(), lr=1e-2))
     assert distance(original, fused) < 1e-6
@@ -121,9 +120,9 @@ def test_the_gradient_norm_is_the_unfused_one_when_fused_rows_weigh_one_over_roo
         hidden_states(model).square().mean().backward()
         for names in fused_mlps(model):
             root = model.get_buffer(names.multiplicity).sqrt()
-            model.get_parameter(names.up_weight).grad /= root[:, None]
-            model.get_parameter(names.up_bias).grad /= root
-            model.get_parameter(names.down_weight).grad /= root
+            for name, axis in names.neuron_axes.items():
+                gradient = model.get_parameter(name).grad
+                gradient /= root[:, None] if axis == 0 and gradient.ndim == 2 else root
         squares.append(
             sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
         )

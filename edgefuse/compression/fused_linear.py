@@ -16,8 +16,8 @@ how the block learns, so that duplicated neurons, once fused, move as they did b
 An empty cluster has n = 0: its neuron adds nothing and gets no gradient, so any finite weight
 (1, say) does in place of 1/n.
 
-Where W2 is not an `nn.Linear`'s weight (GPT-2's Conv1D, a stack of experts), it becomes the
-parametrization `W2 · diag(P)` of a W2 that trains: the same function with the same gradients.
+Where W2 is a stack of experts, it becomes the parametrization `W2 · diag(P)` of a W2 that trains:
+the same function with the same gradients.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
 
 
 class FusedLinear(nn.Linear):
@@ -62,12 +63,44 @@ class FusedLinear(nn.Linear):
         return folded
 
 
-class Multiplied(nn.Module):
-    """The parametrization W2 → W2 · diag(P).
+class FusedConv1D(Conv1D):
+    """The same for GPT-2's layers, whose `weight` is stored as (k, p).
 
     Attributes:
-        multiplicity: Buffer, float: P (k,), or (E, k) for a stack of E experts.
-        transposed: W2 is stored as (k, p).
+        multiplicity: Buffer of shape (k,), float.
+    """
+
+    multiplicity: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, multiplicity: Tensor) -> None:
+        """Make it from its tensors: weight (k, p), bias (p,), multiplicity (k,)."""
+        in_features, out_features = weight.shape
+        with torch.device("meta"):
+            super().__init__(out_features, in_features)  # type: ignore[no-untyped-call]
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.register_buffer("multiplicity", multiplicity.to(weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map activations (…, k) to outputs (…, p)."""
+        output: Tensor = super().forward(x * self.multiplicity)  # type: ignore[no-untyped-call]
+        return output
+
+    def fold(self) -> Conv1D:
+        """The plain layer that computes the same. For inference only."""
+        with torch.device("meta"):
+            folded = Conv1D(self.nf, self.nx)  # type: ignore[no-untyped-call]
+        folded.weight = nn.Parameter(self.weight.detach() * self.multiplicity[:, None])
+        folded.bias = self.bias
+        return folded
+
+
+class Multiplied(nn.Module):
+    """The parametrization W2 → W2 · diag(P) of a stack of experts.
+
+    Attributes:
+        multiplicity: Buffer, float: P (E, k).
+        transposed: W2 is stored as (E, k, p), not as (E, p, k).
     """
 
     multiplicity: Tensor
@@ -78,7 +111,7 @@ class Multiplied(nn.Module):
         self.register_buffer("multiplicity", multiplicity)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Multiply the axis of neurons: the last, or the first of a transposed W2."""
+        """Multiply the axis of neurons."""
         return weight * self.multiplicity.unsqueeze(-1 if self.transposed else -2)
 
 
@@ -96,6 +129,8 @@ def multiply(model: nn.Module, name: str, multiplicity: Tensor, *, transposed: b
     weight = getattr(module, attribute)
     if isinstance(module, nn.Linear):
         model.set_submodule(path, FusedLinear(weight.detach(), module.bias, multiplicity))
+    elif isinstance(module, Conv1D):
+        model.set_submodule(path, FusedConv1D(weight.detach(), module.bias, multiplicity))
     else:
         p = Multiplied(multiplicity.to(weight), transposed=transposed)
         parametrize.register_parametrization(module, attribute, p)
@@ -108,6 +143,8 @@ def effective_tensor(model: nn.Module, name: str) -> Tensor:
     tensor: Tensor = getattr(module, attribute)  # a parametrization's product already
     if isinstance(module, FusedLinear) and attribute == "weight":
         return tensor * module.multiplicity
+    if isinstance(module, FusedConv1D) and attribute == "weight":
+        return tensor * module.multiplicity[:, None]
     return tensor
 
 
@@ -144,7 +181,7 @@ def fold(model: nn.Module) -> None:
     For inference only: folded, duplicated neurons no longer learn as they did under Adam.
     """
     for name, module in list(model.named_modules()):
-        if isinstance(module, FusedLinear):
+        if isinstance(module, FusedLinear | FusedConv1D):
             model.set_submodule(name, module.fold())
         for attribute, _ in list(_parametrizations(module)):
             _replace(module, attribute, getattr(module, attribute))

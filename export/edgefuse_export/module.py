@@ -1,5 +1,6 @@
 """What is handed to export: a model, what of it trains, and where its multiplicities stand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -13,14 +14,14 @@ class FusedMLP:
     """Names of a fused block's tensors in the model's state dict.
 
     Attributes:
-        up_weight: W1, of shape (k, p).
-        up_bias: b1, of shape (k,), or None.
-        down_weight: W2, of shape (p, k).
-        multiplicity: P, the cluster sizes, of shape (k,).
+        neuron_axes: By the name of each of its tensors but b2, the axis along which neurons lie:
+            0 for W1 (k, p), b1 (k,) and a gate's, 1 for W2 (p, k). Where gate and up are one
+            matrix, neurons lie there twice over.
+        down_weight: W2.
+        multiplicity: P, of shape (k,).
     """
 
-    up_weight: str
-    up_bias: str | None
+    neuron_axes: Mapping[str, int]
     down_weight: str
     multiplicity: str
 

@@ -111,8 +111,9 @@ def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], l
     for block in fused_mlps(model):
         n = model.get_buffer(block.multiplicity)
         weight = torch.where(n > 0, n, 1).rsqrt()
-        weights |= {block.up_weight: weight[:, None], block.up_bias: weight}
-        weights |= {block.down_weight: weight}
+        for name, axis in block.neuron_axes.items():
+            rows = axis == 0 and model.get_parameter(name).ndim == 2
+            weights[name] = weight[:, None] if rows else weight
     optimizer = torch.optim.AdamW(
         [
             {"params": [values[p.name]], "weight_decay": OPTIMIZER.weight_decay * p.decay}
