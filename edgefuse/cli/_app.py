@@ -19,6 +19,7 @@ from edgefuse.cli.finetune import finetune
 from edgefuse.cli.plan import plan
 from edgefuse.cli.predict import predict
 from edgefuse.cli.report import report
+from edgefuse.cli.squeeze import squeeze
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import EdgeFuseError, InputError, Interrupted
 
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(compress)
+app.command()(squeeze)
 app.command()(plan)
 app.command()(export)
 app.command()(finetune)

@@ -72,8 +72,8 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
                 "·".join(map(str, matrix.full_bonds)),
                 f"{matrix.parameters_before:,}",
                 f"{matrix.parameters_after:,}",
-                f"{matrix.error:.3f}",
-                f"{matrix.error_bound:.3f}",
+                f"{matrix.error or 0:.3f}",
+                f"{matrix.error_bound or 0:.3f}",
             )
             for matrix in record.matrices
         ],

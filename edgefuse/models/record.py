@@ -64,7 +64,7 @@ class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         parameters_before: Rows times columns.
         parameters_after: Elements of its five tensors.
         auxiliary_parameters: Elements of the four that are not the central one.
-        error: ‖W − MPO‖ / ‖W‖.
+        error: ‖W − MPO‖ / ‖W‖; None once it was trained and cut again.
         error_bound: What it could have been by the spectra that were cut: √Σ ε_m² / ‖W‖.
     """
 
@@ -78,8 +78,8 @@ class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     parameters_before: int
     parameters_after: int
     auxiliary_parameters: int
-    error: float
-    error_bound: float
+    error: float | None
+    error_bound: float | None
 
 
 class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

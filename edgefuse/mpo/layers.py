@@ -28,8 +28,14 @@ class Chain(nn.Module):
         """Make it from T_1 … T_5, which become its parameters."""
         super().__init__()
         self.rows = rows
+        self.put(tensors)
+
+    def put(self, tensors: Sequence[Tensor]) -> None:
+        """Take other tensors T_1 … T_5 of the same matrix, of any bonds."""
         self.central = nn.Parameter(tensors[CENTRAL])
         self.auxiliary = nn.ParameterList([*tensors[:CENTRAL], *tensors[CENTRAL + 1 :]])
+        for chosen in ("order", "looks_up"):  # by the bonds that were
+            self.__dict__.pop(chosen, None)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -39,7 +39,7 @@ def save_chains(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     record: CompressionRecord,
-    spectra: Mapping[str, Sequence[Tensor]],
+    spectra: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> None:
     """Write a model with chains.
 
@@ -48,16 +48,18 @@ def save_chains(
         model: With chains in their places; its configuration says its even widths already.
         tokenizer: Its.
         record: What was done.
-        spectra: λ_1 … λ_4 of every matrix by its name.
+        spectra: λ_1 … λ_4 of every matrix by its name, where they are known.
     """
     tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    bonds = {
-        f"{name}.{m}": spectrum.float().contiguous()
-        for name, own in spectra.items()
-        for m, spectrum in enumerate(own)
-    }
-    for file, content in ((WEIGHTS, tensors), (SPECTRA, bonds)):
+    files = {WEIGHTS: tensors}
+    if spectra is not None:
+        files[SPECTRA] = {
+            f"{name}.{m}": spectrum.float().contiguous()
+            for name, own in spectra.items()
+            for m, spectrum in enumerate(own)
+        }
+    for file, content in files.items():
         save_file(content, directory / file, {"format": "pt"})
         (directory / file).chmod(_READABLE)  # safetensors makes it private
     model.config.dtype = "float32"

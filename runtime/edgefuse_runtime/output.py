@@ -41,7 +41,7 @@ def new_directory(
             the block begins. Or the disk got full in the block.
     """
     path = path.absolute()
-    _check_replaceable(path, marker, overwrite=overwrite)
+    check_replaceable(path, marker, overwrite=overwrite)
     check_space(path, needed_bytes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,12 @@ def new_directory(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
+def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
+    """Check that `new_directory` may make a directory; the arguments are its.
+
+    Raises:
+        OutputError: `path` is a file, or is not empty.
+    """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
     if not path.is_dir() or not any(path.iterdir()):
@@ -128,4 +133,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["check_space", "new_directory"]
+__all__ = ["check_replaceable", "check_space", "new_directory"]

@@ -1,0 +1,117 @@
+"""`edgefuse squeeze`."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefuse.cli._options import Json, OutputDirectory, Overwrite
+from edgefuse.cli._output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from edgefuse.mpo.squeeze_record import SqueezeRecord
+
+
+def squeeze(
+    model: Annotated[str, typer.Argument(help="What `compress --method mpo` made.")],
+    output: OutputDirectory,
+    train: Annotated[Path, typer.Option(help='Rows to train on: JSONL with "text" and "label".')],
+    valid: Annotated[Path, typer.Option(help="Rows to measure accuracy on.")],
+    max_drop: Annotated[
+        float, typer.Option(help="Points of accuracy that may be lost, against the first round.")
+    ] = 1.0,
+    step: Annotated[
+        float, typer.Option(help="Part of the chains' parameters that a round cuts.")
+    ] = 0.05,
+    first_steps: Annotated[int, typer.Option(help="Training steps before the first cut.")] = 600,
+    steps: Annotated[int, typer.Option(help="Training steps after each cut.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Rows in a training step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Its peak in every round.")] = 5e-5,
+    auxiliary_rate: Annotated[
+        float, typer.Option(help="What it is multiplied by for auxiliary tensors.")
+    ] = 1.0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture to draw of parameters and accuracy, such as squeeze.svg."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the rows' order and of a new head.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what was interrupted.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Cut the bonds of matrix product operators as far as a task allows.
+
+    In rounds: bonds are cut where that costs least, what `--tune mpo` trains is trained for some
+    steps, and accuracy is measured. The last model within --max-drop points of the first round is
+    written, with its head.
+
+        edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
+    """
+    from edgefuse.cli._signals import stop_on_signal
+    from edgefuse.cli._squeeze_progress import squeeze_progress
+    from edgefuse.mpo.squeeze import squeeze as core
+    from edgefuse.mpo.squeeze_record import SqueezeSettings
+
+    settings = SqueezeSettings(
+        max_drop=max_drop,
+        step=step,
+        first_steps=first_steps,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        auxiliary_rate=auxiliary_rate,
+        seed=seed,
+    )
+    if plot is not None:
+        from edgefuse.report.fidelity_plot import check_picture
+
+        check_picture(plot)
+    with stop_on_signal() as stop, squeeze_progress() as observer:
+        record = core(
+            model,
+            output,
+            train_file=train,
+            valid_file=valid,
+            settings=settings,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+            stop=stop,
+        )
+    if plot is not None:
+        from edgefuse.report.squeeze_plot import plot_squeeze
+
+        plot_squeeze(record, plot)
+    if as_json:
+        print_json({"output": str(output), "squeeze": record})
+    else:
+        _show(record, output)
+
+
+def _show(record: "SqueezeRecord", output: Path) -> None:
+    before = record.parameters_before
+    print_table(
+        ("round", "parameters", "of the plain model's", "accuracy", ""),
+        [
+            (
+                index,
+                f"{one.parameters:,}",
+                f"{one.parameters / before:.0%}",
+                f"{one.accuracy:.2%}",
+                "" if one.kept else "too low",
+            )
+            for index, one in enumerate(record.rounds)
+        ],
+        title=f"{record.source}, squeezed",
+    )
+    kept = record.rounds[record.kept]
+    print_text(
+        f"Parameters: {kept.parameters:,}, {kept.parameters / before:.0%} of the plain model's",
+        f"Accuracy: {kept.accuracy:.2%}, before cutting {record.rounds[0].accuracy:.2%}",
+        f"Wrote {output}. Next:",
+        f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
+        "--device rpi5 --labels train.jsonl --tune mpo",
+    )

@@ -1,0 +1,111 @@
+"""What is kept of a squeeze, so that one that was interrupted goes on where it was."""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from edgefuse_devices import __version__
+from edgefuse_devices.errors import InputError
+from edgefuse_runtime.run import read_json, write_json
+
+RECORD = "squeeze.json"
+
+
+class SqueezeSettings(Struct, frozen=True, kw_only=True):
+    """How to squeeze.
+
+    Attributes:
+        max_drop: Points of accuracy that may be lost, against the first round.
+        step: Part of the chains' parameters that a round cuts.
+        first_steps: Training steps before the first cut.
+        steps: Training steps after each cut.
+        batch_size: Rows in a training step.
+        learning_rate: Its peak in every round.
+        auxiliary_rate: What it is multiplied by for auxiliary tensors.
+        seed: Of the rows' order and of a head that the model lacks.
+    """
+
+    max_drop: float = 1.0
+    step: float = 0.05
+    first_steps: int = 600
+    steps: int = 200
+    batch_size: int = 16
+    learning_rate: float = 5e-5
+    auxiliary_rate: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            InputError: A number is out of its range.
+        """
+        for name, holds, range_ in (
+            ("max-drop", self.max_drop >= 0, "0 or more"),
+            ("step", 0 < self.step < 1, "between 0 and 1"),
+            ("first-steps", self.first_steps >= 0, "0 or more"),
+            ("steps", self.steps >= 0, "0 or more"),
+            ("batch-size", self.batch_size >= 1, "1 or more"),
+            ("learning-rate", self.learning_rate > 0, "above 0"),
+            ("auxiliary-rate", self.auxiliary_rate > 0, "above 0"),
+        ):
+            if not holds:
+                value = getattr(self, name.replace("-", "_"))
+                raise InputError(f"--{name} {value:g} is not {range_}")
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """A round: bonds were cut (not in the first), the model was trained and evaluated.
+
+    Attributes:
+        parameters: Of the whole model.
+        accuracy: On the validation rows.
+        kept: The gap was not exceeded.
+    """
+
+    parameters: int
+    accuracy: float
+    kept: bool
+
+
+class SqueezeRecord(Struct, frozen=True, kw_only=True):
+    """squeeze.json.
+
+    Attributes:
+        source: What was squeezed: a directory's name.
+        parameters_before: Of the plain model that the chains were made of.
+        settings: How.
+        train: SHA-256 of the training data.
+        valid: SHA-256 of the validation data.
+        labels: The classes, in the order of the logits.
+        rounds: One after the other; all but the last one were kept for sure.
+        edgefuse_version: Of the EdgeFuse that began.
+    """
+
+    source: str
+    parameters_before: int
+    settings: SqueezeSettings
+    train: str
+    valid: str
+    labels: list[str]
+    rounds: list[Round] = []
+    edgefuse_version: str = __version__
+
+    @property
+    def kept(self) -> int:
+        """Index of the last round that was kept."""
+        return max(index for index, one in enumerate(self.rounds) if one.kept)
+
+
+def write_squeeze(directory: Path, record: SqueezeRecord) -> None:
+    """Write squeeze.json, whole or not at all."""
+    write_json(directory / RECORD, record)
+
+
+def read_squeeze(directory: Path) -> SqueezeRecord:
+    """Read squeeze.json.
+
+    Raises:
+        RunError: It is broken.
+    """
+    return read_json(directory / RECORD, SqueezeRecord)

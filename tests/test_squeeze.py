@@ -1,0 +1,214 @@
+"""`edgefuse squeeze`: bonds are cut until accuracy falls too far, however often it is stopped."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import edgefuse
+from edgefuse.cli import main
+from edgefuse.models.record import read_record
+from edgefuse.mpo import squeeze as core
+from edgefuse.mpo.compress import compress, plan_mpo
+from edgefuse.mpo.layers import Chain
+from edgefuse.mpo.limit import Limit
+from edgefuse.mpo.squeeze import Observer, squeeze
+from edgefuse.mpo.squeeze_record import SqueezeRecord, SqueezeSettings, read_squeeze
+from edgefuse_devices.errors import InputError, Interrupted, ModelError, OutputError, RunError
+
+CLASSIFIER = transformers.AutoModelForSequenceClassification
+SETTINGS = SqueezeSettings(
+    max_drop=15, step=0.4, first_steps=30, steps=6, batch_size=8, learning_rate=5e-3
+)
+ROWS = [("turn on the lamp", "on"), ("turn off the light", "off"), ("play music please", "play")]
+
+
+@pytest.fixture(scope="module")
+def chains(pico_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("squeeze") / "chains"
+    plan = plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=Limit(max_error=0))
+    compress(plan, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    fillers = ("now", "in the kitchen", "it is warm", "very good", "and stop", "less")
+    lines = [{"text": f"{text} {f}", "label": label} for text, label in ROWS for f in fillers]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def squeezed(
+    chains: Path,
+    output: Path,
+    rows: Path,
+    settings: SqueezeSettings = SETTINGS,
+    **options: object,
+) -> SqueezeRecord:
+    return squeeze(
+        str(chains), output, train_file=rows, valid_file=rows, settings=settings, **options
+    )
+
+
+def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path: Path) -> None:
+    told = []
+    record = squeezed(chains, tmp_path / "out", rows, observer=Observer(on_round=told.append))
+    assert record.rounds == told
+    assert record.rounds[0].accuracy > 0.9  # it learned
+    counts = [one.parameters for one in record.rounds]
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) > 2
+    assert len(set(counts)) == len(counts)
+    least = record.rounds[0].accuracy - SETTINGS.max_drop / 100
+    assert [one.accuracy >= least for one in record.rounds] == [one.kept for one in record.rounds]
+    assert all(one.kept for one in record.rounds[:-1])
+    assert not (tmp_path / "out.squeezing").exists()
+    assert read_squeeze(tmp_path / "out") == record
+
+    model = edgefuse.from_pretrained(tmp_path / "out", CLASSIFIER)
+    assert model.num_parameters() == record.rounds[record.kept].parameters
+    assert model.config.id2label == {0: "off", 1: "on", 2: "play"}
+    compressed = read_record(tmp_path / "out")
+    assert compressed is not None
+    assert compressed.method == "mpo+squeeze"
+    assert compressed.parameters_after == model.num_parameters()
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, Chain)}
+    assert {m.name: tuple(m.bonds) for m in compressed.matrices} == {
+        name: chain.bonds for name, chain in modules.items()
+    }
+    with torch.no_grad():
+        encoded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(
+            [text for text, _ in ROWS], padding=True, return_tensors="pt"
+        )
+        assert model(**encoded).logits.argmax(dim=-1).tolist() == [1, 0, 2]
+
+
+@pytest.fixture(scope="module")
+def whole(chains: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a squeeze makes that nobody stops."""
+    directory = tmp_path_factory.mktemp("whole") / "whole"
+    squeezed(chains, directory, rows)
+    return directory
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.mpo.safetensors")
+
+
+@pytest.mark.parametrize("stopped_at", [(0, 3), (1, 6), (2, 1)])
+def test_a_stopped_squeeze_goes_on_to_the_same_weights(
+    stopped_at: tuple[int, int], whole: Path, chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    at: list[tuple[int, int]] = []
+    observer = Observer(on_step=lambda index, step, _steps: at.append((index, step)))
+    with pytest.raises(Interrupted, match=f"round {stopped_at[0]}"):
+        squeezed(
+            chains,
+            tmp_path / "out",
+            rows,
+            observer=observer,
+            stop=lambda: at[-1] == stopped_at,
+        )
+    assert not (tmp_path / "out").exists()
+    assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
+    ours, theirs = weights(tmp_path / "out"), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_one_killed_between_model_and_record_goes_on_too(
+    whole: Path, chains: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model of round 1 is written, and squeeze.json does not know it yet."""
+    write = core.write_squeeze
+
+    def killed(directory: Path, record: SqueezeRecord) -> None:
+        if len(record.rounds) == 2:
+            raise KeyboardInterrupt
+        write(directory, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "write_squeeze", killed)
+        with pytest.raises(KeyboardInterrupt):
+            squeezed(chains, tmp_path / "out", rows)
+    assert (tmp_path / "out.squeezing" / "round-1").is_dir()
+    assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
+
+
+def test_what_was_begun_is_not_begun_again_or_otherwise(
+    chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(RunError, match="nothing to go on with"):
+        squeezed(chains, output, rows, resume=True)
+    with pytest.raises(Interrupted):
+        squeezed(chains, output, rows, stop=lambda: True)
+    with pytest.raises(OutputError, match="is there already"):
+        squeezed(chains, output, rows)
+    other = SqueezeSettings(max_drop=1)
+    with pytest.raises(RunError, match="other settings"):
+        squeezed(chains, output, rows, settings=other, resume=True)
+    few = SqueezeSettings(max_drop=0, step=0.5, first_steps=2, steps=1, learning_rate=1e-3)
+    assert squeezed(chains, output, rows, settings=few, overwrite=True).rounds[0].kept
+    with pytest.raises(OutputError, match="not empty"):
+        squeezed(chains, output, rows, settings=few)
+
+
+def test_a_model_without_chains_is_refused(
+    pico_model: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no matrix product operators") as refused:
+        squeezed(pico_model("bert"), tmp_path / "out", rows)
+    assert "--method mpo --max-error 0" in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_drop": -1.0}, {"step": 0.0}, {"step": 1.0}, {"batch_size": 0}, {"learning_rate": 0.0}],
+)
+def test_numbers_out_of_range_are_refused(setting: dict[str, float]) -> None:
+    name = next(iter(setting)).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{name} "):
+        SqueezeSettings(**setting)
+
+
+def test_the_command_squeezes_and_draws(
+    chains: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*arguments: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["edgefuse", "squeeze", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=exit_.value.code or 0, out=captured.out, err=captured.err)
+
+    output, picture = tmp_path / "out", tmp_path / "squeeze.svg"
+    options = ("--train", rows, "--valid", rows, "--first-steps", 30, "--steps", 5, "--step", 0.3)
+    options = (*options, "--learning-rate", 0.005, "--max-drop", 20)
+    done = run(chains, output, *options, "--plot", picture, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["output"] == str(output)
+    assert found["squeeze"]["rounds"][0]["kept"]
+    assert picture.read_text().startswith("<?xml")
+    shown = run(chains, output, *options, "--overwrite")
+    assert shown.code == 0
+    assert "of the plain model's" in shown.out
+    wrong = run(chains, tmp_path / "x", *options, "--plot", tmp_path / "x.docx")
+    assert wrong.code == 2
+    assert not (tmp_path / "x").exists()
+    shutil.rmtree(output)
