@@ -92,8 +92,7 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("tune", ["mpo", "full"])
+@pytest.mark.parametrize(("case", "tune"), [("bert", "full"), *((case, "mpo") for case in CASES)])
 def test_gradients_equal_torchs(
     case: str, tune: str, pico_model: PicoModel, tmp_path: Path
 ) -> None:

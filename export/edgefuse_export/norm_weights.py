@@ -43,10 +43,12 @@ def norm_weights(
         n = tensors[block.multiplicity]
         root = 1 / np.sqrt(np.where(n > 0, n, 1))  # a neuron of n = 0 has no gradient
         for name, axis in block.neuron_axes.items():
+            if name not in tensors:  # a chain in its place has no neurons either
+                continue
             # Gate and up in one matrix: neurons twice over.
             times = tensors[name].shape[axis] // len(n)
             weights[name] = NormWeight(np.tile(root, times).astype(np.float32), axis)
-    for merge in merges:  # a chain's tensors have no neurons
+    for merge in merges:
         if isinstance(merge, LowRankUpdate) and merge.weight in weights:
             weight = weights[merge.weight]
             gives_neurons = (weight.axis == 0) != merge.transposed
