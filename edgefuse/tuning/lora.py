@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.compression.fused_linear import FusedLinear, unfold
+from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear, unfold
 from edgefuse.models.load import one_sentence, quiet
 from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
@@ -30,6 +29,8 @@ from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import LowRankUpdate
+
+_Fused = FusedLinear | FusedConv1D
 
 
 class LowRank(nn.Module):
@@ -47,12 +48,9 @@ class LowRank(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         """Map x (…, columns) to (…, rows)."""
-        if isinstance(self, FusedLinear):
-            input = input * self.multiplicity  # noqa: A001
-            output = F.linear(input, self.weight, self.bias)
-        else:
-            output = super().forward(input)
-        update: Tensor = self.lora_B(self.lora_A(input) * self.scale)
+        read = input * self.multiplicity if isinstance(self, _Fused) else input
+        update: Tensor = self.lora_B(self.lora_A(read) * self.scale)
+        output: Tensor = super().forward(input)
         return output + update
 
 
@@ -172,7 +170,7 @@ def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
 def _unfold_factors(name: str, layer: PeftLinear) -> None:
     """Divide P out of what peft's A was trained to read: f, where ours reads P ⊙ f."""
     base = layer.base_layer
-    if not isinstance(base, FusedLinear):
+    if not isinstance(base, _Fused):
         return
     a = layer.lora_A[ADAPTER].get_parameter("weight")
     if a[:, base.multiplicity == 0].any():

@@ -165,6 +165,6 @@ def step_flops(model: PreTrainedModel, shape: tuple[int, int]) -> int:
             except (RuntimeError, NotImplementedError) as error:
                 raise ModelError(
                     f"A step of {type(model).__name__} cannot be counted without computing it",
-                    "Such a model cannot be exported yet: use a dense one",
+                    "Choose by trained parameters, or use a model without experts",
                 ) from error
     return int(counter.get_total_flops())
