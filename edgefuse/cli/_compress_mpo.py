@@ -35,6 +35,7 @@ def compress_mpo(
     bond: int | None,
     budget: float | None,
     max_error: float | None,
+    share_central: bool,
     revision: str | None,
     overwrite: bool,
     dry_run: bool,
@@ -46,7 +47,13 @@ def compress_mpo(
     from edgefuse.mpo.matrices import parse_kinds
 
     limit = Limit(bond=bond, budget=budget, max_error=max_error)
-    plan = plan_mpo(model, kinds=parse_kinds(matrices), limit=limit, revision=revision)
+    plan = plan_mpo(
+        model,
+        kinds=parse_kinds(matrices),
+        limit=limit,
+        shares_central=share_central,
+        revision=revision,
+    )
     with progress_bar("Decomposing matrices", len(plan.matrices)) as advance:
         if dry_run:
             record = decompose_model(plan, on_matrix=advance).record
@@ -72,8 +79,7 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
                 "·".join(map(str, matrix.full_bonds)),
                 f"{matrix.parameters_before:,}",
                 f"{matrix.parameters_after:,}",
-                f"{matrix.error or 0:.3f}",
-                f"{matrix.error_bound or 0:.3f}",
+                *(_figure(error) for error in (matrix.error, matrix.error_bound)),
             )
             for matrix in record.matrices
         ],
@@ -95,3 +101,7 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
         f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
         "--device rpi5 --labels train.jsonl --tune mpo",
     )
+
+
+def _figure(error: float | None) -> str:
+    return "-" if error is None else f"{error:.3f}"  # shared central tensors have no bound

@@ -82,6 +82,10 @@ def compress(
         float | None,
         typer.Option(help="mpo: relative error of each matrix at most; 0 loses nothing."),
     ] = None,
+    share_central: Annotated[
+        bool,
+        typer.Option("--share-central", help="mpo: experts of a layer share a central tensor."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
@@ -122,7 +126,13 @@ def compress(
         "plot": plot,
         "allocation": None if allocation == "even" else allocation,
     }
-    of_mpo = {"matrices": matrices, "bond": bond, "budget": budget, "max-error": max_error}
+    of_mpo = {
+        "matrices": matrices,
+        "bond": bond,
+        "budget": budget,
+        "max-error": max_error,
+        "share-central": share_central or None,
+    }
     refuse_options(method, of_fusion if method == "mpo" else of_mpo)
     if method == "mpo":
         compress_mpo(
@@ -132,6 +142,7 @@ def compress(
             bond=bond,
             budget=budget,
             max_error=max_error,
+            share_central=share_central,
             revision=revision,
             overwrite=overwrite,
             dry_run=dry_run,

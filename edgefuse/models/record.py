@@ -65,7 +65,9 @@ class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         parameters_after: Elements of its five tensors.
         auxiliary_parameters: Elements of the four that are not the central one.
         error: ‖W − MPO‖ / ‖W‖; None once it was trained and cut again.
-        error_bound: What it could have been by the spectra that were cut: √Σ ε_m² / ‖W‖.
+        error_bound: What it could have been by the spectra that were cut: √Σ ε_m² / ‖W‖. None too
+            where a central tensor is shared.
+        shares_central_of: The matrix that has the central tensor of this one, an expert's too.
     """
 
     name: str
@@ -80,6 +82,7 @@ class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     auxiliary_parameters: int
     error: float | None
     error_bound: float | None
+    shares_central_of: str | None = None
 
 
 class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,8 +22,17 @@ from edgefuse.models.load import (
 from edgefuse.models.record import RECORD, CompressionRecord, MatrixRecord, read_record
 from edgefuse.mpo.decomposition import MPO, bonds_of, canonical, decompose, parameter_count
 from edgefuse.mpo.dimensions import Dimensions, dimensions_of
+from edgefuse.mpo.layers import MPOLinear
 from edgefuse.mpo.limit import Limit
-from edgefuse.mpo.matrices import Kind, Matrix, find_matrices, place_chain, read_matrix
+from edgefuse.mpo.matrices import (
+    Kind,
+    Matrix,
+    find_matrices,
+    group_experts,
+    place_chain,
+    read_matrix,
+)
+from edgefuse.mpo.shared import decompose_together, relative_error
 from edgefuse.mpo.stored import give_widths, save_chains
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.output import new_directory
@@ -47,6 +56,7 @@ class MPOPlan:
         fused: Its record, where it was fused before.
         matrices: Which become chains.
         limit: How far bonds are cut.
+        shares_central: Experts of a layer have one central tensor.
         parameters: Elements of all parameters of the model.
     """
 
@@ -55,6 +65,7 @@ class MPOPlan:
     fused: CompressionRecord | None
     matrices: tuple[Matrix, ...]
     limit: Limit
+    shares_central: bool
     parameters: int
 
 
@@ -74,7 +85,12 @@ class Decomposed:
 
 
 def plan_mpo(
-    model: str, *, kinds: Sequence[Kind], limit: Limit, revision: str | None = None
+    model: str,
+    *,
+    kinds: Sequence[Kind],
+    limit: Limit,
+    shares_central: bool = False,
+    revision: str | None = None,
 ) -> MPOPlan:
     """Plan a decomposition. Reads the configuration, not the weights.
 
@@ -82,6 +98,7 @@ def plan_mpo(
         model: A directory or a hub name; it may be fused.
         kinds: Of matrices.
         limit: How far bonds are cut.
+        shares_central: Experts of a layer get one central tensor.
         revision: Branch, tag or commit on the hub.
 
     Raises:
@@ -111,7 +128,12 @@ def plan_mpo(
             "nothing is lost",
             f"Give a --bond of 1 to {largest}",
         )
-    return MPOPlan(source, config, fused, matrices, limit, empty.num_parameters())
+    if shares_central and not group_experts(matrices):
+        raise ModelError(
+            f"The architecture {type(empty).__name__} has no experts among these matrices",
+            "Leave --share-central out",
+        )
+    return MPOPlan(source, config, fused, matrices, limit, shares_central, empty.num_parameters())
 
 
 @torch.no_grad()
@@ -138,6 +160,9 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
         tensors = canonical(cut.tensors).tensors
         records.append(_record(matrix, mpo, cut, tensors))
         place_chain(model, matrix.name, [tensor.float().contiguous() for tensor in tensors])
+    if plan.shares_central:
+        for group in group_experts(plan.matrices):
+            _share_central(model, group, mpos, records)
     record = CompressionRecord(
         method=METHOD,
         paper=PAPER,
@@ -184,6 +209,36 @@ def compress(
         decomposed = decompose_model(plan, on_matrix=on_matrix)
         save_chains(folder, decomposed.model, tokenizer, decomposed.record, decomposed.spectra)
     return decomposed.record
+
+
+def _share_central(
+    model: PreTrainedModel,
+    group: Sequence[int],
+    mpos: Sequence[MPO],
+    records: list[MatrixRecord],
+) -> None:
+    """Give the matrices of these indices one central tensor, the first one's; records change."""
+    matrices = [mpos[index].matrix() for index in group]
+    bonds = [max(sizes) for sizes in zip(*(records[index].bonds for index in group), strict=True)]
+    leader = records[group[0]].name
+    chains = decompose_together(matrices, mpos[group[0]].dimensions, bonds)
+    for index, matrix, tensors in zip(group, matrices, chains, strict=True):
+        name = records[index].name
+        chain = model.get_submodule(name)
+        assert isinstance(chain, MPOLinear)
+        chain.put([tensor.float().contiguous() for tensor in tensors])
+        if name != leader:
+            chain.central = model.get_submodule(leader).central  # type: ignore[assignment]
+        parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
+        records[index] = msgspec.structs.replace(
+            records[index],
+            bonds=list(chain.bonds),
+            parameters_after=parameters if name == leader else auxiliary,
+            auxiliary_parameters=auxiliary,
+            error=relative_error(matrix, tensors),
+            error_bound=None,
+            shares_central_of=None if name == leader else leader,
+        )
 
 
 def _load(plan: MPOPlan) -> PreTrainedModel:

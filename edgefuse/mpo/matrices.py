@@ -1,5 +1,6 @@
 """Which matrices of a model can become chains, and chains in their place."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,6 +18,8 @@ from edgefuse_devices.errors import InputError, ModelError
 
 Kind = Literal["mlp", "attention", "embeddings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_EXPERT = re.compile(r"(?<=experts\.)[^.]+")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,16 @@ def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix
         for name, module in model.named_modules()
         if name in of_kind
     )
+
+
+def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
+    """Indices of matrices that have the same place in the experts of one layer, group by group."""
+    groups: dict[str, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        place = _EXPERT.sub("*", matrix.name)
+        if place != matrix.name:
+            groups.setdefault(place, []).append(index)
+    return list(groups.values())
 
 
 def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:

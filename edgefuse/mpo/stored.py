@@ -50,14 +50,16 @@ def save_chains(
         record: What was done.
         spectra: λ_1 … λ_4 of every matrix by its name, where they are known.
     """
-    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+    shared = {f"{matrix.name}.central" for matrix in record.matrices if matrix.shares_central_of}
+    own = {name: t for name, t in model.state_dict().items() if name not in shared}
+    tensors = remove_tied_weights_from_state_dict(own, model)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     files = {WEIGHTS: tensors}
     if spectra is not None:
         files[SPECTRA] = {
             f"{name}.{m}": spectrum.float().contiguous()
-            for name, own in spectra.items()
-            for m, spectrum in enumerate(own)
+            for name, of_matrix in spectra.items()
+            for m, spectrum in enumerate(of_matrix)
         }
     for file, content in files.items():
         save_file(content, directory / file, {"format": "pt"})
@@ -104,6 +106,12 @@ def load_chains(
         directory, config=config, variant=VARIANT, output_loading_info=True, **kwargs
     )
     model.__class__ = kind
+    for matrix in record.matrices:
+        if matrix.shares_central_of is not None:
+            name = _name_in(model, matrix.name)
+            leader = model.get_submodule(_name_in(model, matrix.shares_central_of))
+            model.get_submodule(name).central = leader.central
+            info["missing_keys"] -= {f"{name}.central"}
     return model, info
 
 

@@ -1,0 +1,98 @@
+"""Experts of a layer share one central tensor and own their auxiliary ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import edgefuse
+from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
+from edgefuse.mpo.decomposition import CENTRAL, decompose, rebuild
+from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.layers import MPOLinear
+from edgefuse.mpo.limit import Limit
+from edgefuse.mpo.shared import decompose_together, relative_error
+from edgefuse_devices.errors import ModelError
+from tests.pico_models import EXPERTS
+
+SHAPE = (48, 60)
+
+
+def experts(count: int, *, noise: float) -> list[Tensor]:
+    """Matrices that have one central tensor, nearly."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = decompose(torch.randn(SHAPE, generator=generator), dimensions_of(*SHAPE)).tensors
+    made = []
+    for _ in range(count):
+        own = [
+            t if m == CENTRAL else torch.randn(t.shape, generator=generator).double()
+            for m, t in enumerate(tensors)
+        ]
+        matrix = rebuild(own)
+        made.append(matrix / matrix.norm() + noise * torch.randn(SHAPE, generator=generator))
+    return made
+
+
+def errors(matrices: list[Tensor], bonds: tuple[int, ...]) -> list[float]:
+    chains = decompose_together(matrices, dimensions_of(*SHAPE), bonds)
+    assert len({id(chain[CENTRAL]) for chain in chains}) == 1
+    assert [tuple(t.shape) for t in chains[0]] == [tuple(t.shape) for t in chains[-1]]
+    return [relative_error(w, chain) for w, chain in zip(matrices, chains, strict=True)]
+
+
+def test_one_expert_loses_nothing_at_full_bonds() -> None:
+    (matrix,) = experts(1, noise=0.01)
+    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    assert errors([matrix], bonds)[0] < 1e-9
+
+
+def test_a_copy_of_an_expert_costs_nothing() -> None:
+    matrix = experts(1, noise=0.01)[0]
+    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    assert max(errors([matrix, matrix, 2 * matrix], bonds)) < 1e-9
+
+
+def test_auxiliary_tensors_bring_experts_nearer_than_their_mean() -> None:
+    matrices = experts(3, noise=0.0)
+    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    mean = torch.stack(matrices).mean(dim=0)
+    for matrix, error in zip(matrices, errors(matrices, bonds), strict=True):
+        assert error < 0.8 * float((matrix - mean).norm() / matrix.norm())
+
+
+def test_experts_share_in_memory_and_in_the_file(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = str(pico_model("switch_transformers"))
+    limit = Limit(max_error=0)
+    apart = decompose_model(plan_mpo(source, kinds=["mlp"], limit=limit)).record
+    plan = plan_mpo(source, kinds=["mlp"], limit=limit, shares_central=True)
+    decomposed = decompose_model(plan)
+    record = compress(plan, tmp_path / "chains")
+    shared = {m.name: m.shares_central_of for m in record.matrices if m.shares_central_of}
+    assert len(shared) == (EXPERTS - 1) * len(set(shared.values())) > 0
+    assert record.parameters_after < apart.parameters_after
+
+    stored = load_file(tmp_path / "chains" / "model.mpo.safetensors")
+    model = edgefuse.from_pretrained(tmp_path / "chains")
+    expected = decomposed.model.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    for name, leader in shared.items():
+        assert f"{name}.central" not in stored
+        one, other = model.get_submodule(name), model.get_submodule(leader)
+        assert isinstance(one, MPOLinear)
+        assert one.central is other.central
+        assert one.auxiliary[0] is not other.auxiliary[0]
+    assert model.num_parameters() == record.parameters_after
+    for matrix in record.matrices:
+        assert (matrix.error_bound is None) == ("experts" in matrix.name)
+        assert matrix.error is not None
+
+
+def test_a_model_without_experts_is_refused(pico_model: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="no experts"):
+        plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=Limit(bond=2), shares_central=True)
