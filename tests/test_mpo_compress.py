@@ -26,6 +26,7 @@ from edgefuse.mpo.dimensions import dimensions_of
 from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import KINDS, Kind, find_matrices, merge_chains, place_chain, read_matrix
+from edgefuse.tuning.full import FullWithoutEmbeddings
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pico_tokenizer
 
@@ -190,6 +191,17 @@ def test_merged_chains_are_the_plain_model(architecture: str) -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
+    model = pico_model("bert", num_labels=2)
+    _with_chains(model)
+    FullWithoutEmbeddings().prepare(model)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    table = "bert.embeddings.word_embeddings"
+    chain = {f"{table}.central", *(f"{table}.auxiliary.{index}" for index in range(4))}
+    assert chain == {name for name in frozen if "word_embeddings" in name}
+    assert all(".embeddings." in name for name in frozen)
 
 
 def _with_chains(model: Any) -> list[str]:

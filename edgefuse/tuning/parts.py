@@ -3,11 +3,16 @@
 from torch import nn
 from transformers import PreTrainedModel
 
+from edgefuse.mpo.layers import MPOEmbedding
+
 
 def is_embedding(model: PreTrainedModel, name: str) -> bool:
-    """Whether a parameter is an embedding table."""
+    """Whether a parameter is an embedding table, or a tensor of one that is a chain."""
     module, _, _ = name.rpartition(".")
-    return isinstance(model.get_submodule(module), nn.Embedding)
+    above, _, _ = module.rpartition(".")  # of the list of auxiliary tensors
+    return isinstance(model.get_submodule(module), nn.Embedding | MPOEmbedding) or isinstance(
+        model.get_submodule(above), MPOEmbedding
+    )
 
 
 def is_head(model: PreTrainedModel, name: str) -> bool:
