@@ -44,6 +44,14 @@ def test_a_head_for_another_count_of_classes_is_refused_and_one_that_fits_is_kep
     assert np.array_equal(bundle.trainable()[name], saved[name])
 
 
+def test_a_model_that_onnx_has_no_operators_for_is_refused_by_what_it_lacks(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"cannot be exported: .*grouped_mm.*dense model"):
+        export(str(pico_model("mixtral")), tmp_path / "bundle", **OPTIONS)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:

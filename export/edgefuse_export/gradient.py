@@ -12,6 +12,7 @@ from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind
 from torch.onnx._internal.exporter import _decomp, _registration
 
+from edgefuse_devices.errors import ModelError
 from edgefuse_export.backward_operators import TRANSLATIONS
 from edgefuse_export.quiet import quiet
 
@@ -61,14 +62,20 @@ def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
     # torch.onnx.export would trace the program once more to decompose it, as it already is.
     program.run_decompositions = lambda _table: program
     with quiet("torch.onnx"):
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            optimize=False,
-            verbose=False,
-            custom_translation_table=TRANSLATIONS,
-        )
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+                custom_translation_table=TRANSLATIONS,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ModelError(
+                f"The model computes something that cannot be exported: {_innermost(error)}",
+                "Use a dense model, such as BERT, ModernBERT, Llama or GPT-2",
+            ) from error
     assert exported is not None
     model = exported.model
     for value, name in zip(model.graph.outputs, outputs, strict=True):
@@ -80,6 +87,13 @@ def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
     _forget_origins(model)
     model.ir_version = IR_VERSION
     return model
+
+
+def _innermost(error: BaseException) -> str:
+    """The first line of what was raised first: it names the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0].rstrip(".")
 
 
 def _forget_origins(model: ir.Model) -> None:
