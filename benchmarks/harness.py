@@ -67,6 +67,7 @@ def main(
         metavar="PATTERN",
         help="cases to measure now, such as 'sst2/*'; the record has them and those kept",
     )
+    parser.add_argument("--note", help="what readers of the page have to know of this run")
     options = parser.parse_args()
     if options.quick and quick:
         cases = {case: cases[case] for case in quick}
@@ -94,6 +95,8 @@ def main(
     }
     if left := [case for case in cases if case not in measured]:
         record["not_measured"] = left
+    if options.note:
+        record["note"] = options.note
     if not options.quick:
         _write(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         _write(RESULTS / f"{name}.md", markdown(record, description))
@@ -206,6 +209,8 @@ def markdown(record: Mapping[str, Any], description: str | None = None) -> str:
     lines += [_row([_cell(case.get(key)) for key in columns]) for case in record["cases"]]
     if left := record.get("not_measured"):
         lines += ["", f"Not measured: {', '.join(left)}."]
+    if note := record.get("note"):
+        lines += ["", note]
     about = record["machine"]
     installed = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     where = f"{about['soc']} ({about['cores']} cores, {about['memory_mib'] / 1024:.0f} GiB, "

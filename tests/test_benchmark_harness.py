@@ -54,10 +54,12 @@ def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
 
 def test_some_cases_can_be_measured_now_and_the_record_says_which_are_not(benchmark, tmp_path):
     cases = {"a/one": lambda _: {"n": 1}, "a/two": lambda _: {"n": 2}, "b": lambda _: {"n": 3}}
-    record = json.loads(benchmark(cases, "--json", "--only", "a/*"))
+    record = json.loads(benchmark(cases, "--json", "--only", "a/*", "--note", "On a busy day."))
     assert [case["case"] for case in record["cases"]] == ["a/one", "a/two"]
     assert record["not_measured"] == ["b"]
-    assert "Not measured: b." in (tmp_path / "results/startup_time.md").read_text()
+    assert (
+        "Not measured: b.\n\nOn a busy day.\n" in (tmp_path / "results/startup_time.md").read_text()
+    )
     again = dict.fromkeys(("a/one", "a/two"), pytest.fail) | {"b": cases["b"]}
     record = json.loads(benchmark(again, "--json", "--resume", "--only", "b"))
     assert len(record["cases"]) == 3
