@@ -6,8 +6,8 @@ has its own learning rate: of the few in `learning_rates`, the one whose run wit
 is best on `valid`; that run and two more seeds are then scored on the test rows.
 
 `fused+…` starts from the model at a quarter of its MLPs' width (`compress --tune-text`), `mpo`
-from its MLP and attention matrices as matrix product operators at full bonds, `squeezed` from what
-`edgefuse squeeze --max-drop 1.0` made of the model, and is then trained like `mpo`. `step_ms` is
+from its matrices, embeddings among them, as matrix product operators at full bonds, `squeezed` from
+what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained like `mpo`. `step_ms` is
 the time in steps over their count, `peak_rss_mib` that of the process that trained.
 """
 
@@ -62,14 +62,16 @@ def _fused(work: Path, train: Path, _valid: Path) -> str:
 
 def _decomposed(work: Path, _train: Path, _valid: Path) -> str:
     output = str(work / "mpo")
-    harness.edgefuse("compress", _original(), output, "--method", "mpo")
+    all_matrices = ("--method", "mpo", "--matrices", "mlp,attention,embeddings", "--max-error", "0")
+    harness.edgefuse("compress", _original(), output, *all_matrices)
     return output
 
 
 def _squeezed(work: Path, train: Path, valid: Path) -> str:
     output = str(work / "squeezed")
     data = ("--train", str(train), "--valid", str(valid))
-    harness.edgefuse("squeeze", _original(), output, *data, "--max-drop", "1.0")
+    chains = _decomposed(work, train, valid)
+    harness.edgefuse("squeeze", chains, output, *data, "--max-drop", "1.0")
     return output
 
 
