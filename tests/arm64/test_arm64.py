@@ -60,6 +60,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = Path(sys.executable)
     save_pico_model(folder / "model", "bert")
     _run(here, "compress", folder / "model", folder / "fused", "--ratio", "0.5")
+    chains = ["--method", "mpo", "--max-error", "0.2", "--matrices", "mlp"]
+    _run(here, "compress", folder / "fused", folder / "chains", *chains)
     options = ["--device", "rpi5", "--batch-size", "8", "--sequence-length", "32"]
     labels = ["--labels", folder / "train.jsonl"]
     _run(here, "export", folder / "fused", folder / "bundle", *options, *labels)
@@ -137,13 +139,20 @@ def test_evaluation_agrees_with_x86(work: Path, python: Path, arm_run: Path) -> 
     assert there["loss"] == pytest.approx(here["loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("tune", [["lora", "--lora-rank", "2"]], ids=lambda tune: tune[0])
+@pytest.mark.parametrize(
+    ("model", "tune"),
+    [
+        ("fused", ["lora", "--lora-rank", "2"]),
+        ("chains", ["mpo", "--mpo-auxiliary-rate", "0.5"]),
+    ],
+    ids=["lora", "mpo"],
+)
 def test_what_trains_in_parts_trains_and_merges_as_on_x86(
-    tune: list[str], work: Path, python: Path
+    model: str, tune: list[str], work: Path, python: Path
 ) -> None:
     here, bundle = Path(sys.executable), work / f"bundle-{tune[0]}"
     options = ["--device", "rpi5", "--batch-size", "8", "--sequence-length", "32", "--tune", *tune]
-    _run(here, "export", work / "fused", bundle, *options, "--labels", work / "train.jsonl")
+    _run(here, "export", work / model, bundle, *options, "--labels", work / "train.jsonl")
     settings = ["--epochs", "1", "--learning-rate", "1e-2", "--threads", "1"]
     losses, accuracies = {}, {}
     for name, interpreter in (("x86", here), ("arm64", python)):
@@ -162,4 +171,6 @@ def test_what_trains_in_parts_trains_and_merges_as_on_x86(
         for name in ("arm64", "x86")
     )
     assert there.keys() == plain.keys()
-    assert all(there[name] == pytest.approx(plain[name], abs=1e-4) for name in plain)
+    # A key's bias has no gradient but rounding, whose sign is all that Adam sees.
+    names = [name for name in plain if not name.endswith("key.bias")]
+    assert all(there[name] == pytest.approx(plain[name], abs=1e-4) for name in names)
