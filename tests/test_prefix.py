@@ -84,8 +84,9 @@ def test_a_prefix_of_no_length_is_refused() -> None:
         Prefix(length=0).prepare(classifier(pico("bert")))
 
 
-def test_plain_transformers_cannot_say_prefixes(tmp_path: Path) -> None:
-    bundle = exported("bert", "prefix", prefix_length=4, prefix_projection=0)
+@pytest.mark.parametrize("projection", [0, 6])
+def test_plain_transformers_cannot_say_prefixes(projection: int, tmp_path: Path) -> None:
+    bundle = exported("bert", "prefix", prefix_length=4, prefix_projection=projection)
     values = bundle.trainable()
     convert(bundle, values, tmp_path / "onnx", to="onnx")
     with pytest.raises(RunError, match=r"no prefixes.*--to onnx"):

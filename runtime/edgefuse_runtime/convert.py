@@ -122,8 +122,10 @@ _NOT_PLAIN = {
 
 
 def _check_plain(bundle: Bundle, trained: Tensors) -> None:
-    merged = {part for merge in bundle.manifest.merges for part in merge.parts}
-    names = {*map_tensors(bundle.path / "frozen.safetensors"), *trained} - merged
+    merges = bundle.manifest.merges
+    parts = {part for merge in merges for part in merge.parts}
+    made = {merge.weight for merge in merges if trained.keys() & {*merge.parts}}
+    names = ({*map_tensors(bundle.path / "frozen.safetensors"), *trained} - parts) | made
     for ending, what in _NOT_PLAIN.items():
         if any(name.endswith(ending) for name in names):
             raise RunError(
