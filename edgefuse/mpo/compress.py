@@ -20,7 +20,7 @@ from edgefuse.models.load import (
     model_class,
 )
 from edgefuse.models.record import RECORD, CompressionRecord, MatrixRecord, read_record
-from edgefuse.mpo.decomposition import MPO, bonds_of, canonical, decompose, parameter_count
+from edgefuse.mpo.decomposition import MPO, canonical, decompose, parameter_count
 from edgefuse.mpo.dimensions import Dimensions, dimensions_of
 from edgefuse.mpo.layers import MPOLinear
 from edgefuse.mpo.limit import Limit
@@ -32,6 +32,7 @@ from edgefuse.mpo.matrices import (
     place_chain,
     read_matrix,
 )
+from edgefuse.mpo.records import matrix_record, record_on_top
 from edgefuse.mpo.shared import decompose_together, relative_error
 from edgefuse.mpo.stored import give_widths, save_chains
 from edgefuse_devices.errors import InputError, ModelError
@@ -158,7 +159,7 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
         cut = mpo.truncate(bonds)
         # What one bond lost another may carry for nothing: canonical again, it is dropped.
         tensors = canonical(cut.tensors).tensors
-        records.append(_record(matrix, mpo, cut, tensors))
+        records.append(matrix_record(matrix, mpo, cut, tensors))
         place_chain(model, matrix.name, [tensor.float().contiguous() for tensor in tensors])
     if plan.shares_central:
         for group in group_experts(plan.matrices):
@@ -177,7 +178,7 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
         matrices=records,
     )
     if plan.fused is not None:
-        record = _on_top(plan.fused, record)
+        record = record_on_top(plan.fused, record)
     spectra = {matrix.name: mpo.spectra for matrix, mpo in zip(plan.matrices, mpos, strict=True)}
     return Decomposed(model, record, spectra)
 
@@ -250,37 +251,3 @@ def _load(plan: MPOPlan) -> PreTrainedModel:
 
 def _dimensions(matrix: Matrix) -> Dimensions:
     return dimensions_of(matrix.rows, matrix.columns, pads=matrix.kind == "embeddings")
-
-
-def _record(matrix: Matrix, whole: MPO, cut: MPO, tensors: Sequence[Tensor]) -> MatrixRecord:
-    """What is kept of `whole`: `tensors`, of the same matrix as `cut`."""
-    norm = whole.norm or 1
-    bonds = bonds_of(tensors)
-    parameters, auxiliary = parameter_count(whole.dimensions, bonds)
-    return MatrixRecord(
-        name=matrix.name,
-        kind=matrix.kind,
-        shape=(matrix.rows, matrix.columns),
-        row_dimensions=list(whole.dimensions.rows),
-        column_dimensions=list(whole.dimensions.columns),
-        full_bonds=list(whole.dimensions.full_bonds[1:-1]),
-        bonds=list(bonds),
-        parameters_before=matrix.rows * matrix.columns,
-        parameters_after=parameters,
-        auxiliary_parameters=auxiliary,
-        error=float((whole.matrix() - cut.matrix()).norm()) / norm,
-        error_bound=cut.error_bound() / norm,
-    )
-
-
-def _on_top(fused: CompressionRecord, record: CompressionRecord) -> CompressionRecord:
-    """A record of both compressions, one after the other."""
-    return msgspec.structs.replace(
-        fused,
-        schema_version=record.schema_version,
-        edgefuse_version=record.edgefuse_version,
-        method=f"{fused.method}+{record.method}",
-        paper=f"{fused.paper}; {record.paper}",
-        parameters_after=record.parameters_after,
-        matrices=record.matrices,
-    )

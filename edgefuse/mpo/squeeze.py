@@ -24,9 +24,8 @@ from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.load import find_source, load_tokenizer
 from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
-from edgefuse.mpo.bonds import cut_to_parameters
-from edgefuse.mpo.decomposition import canonical, parameter_count
-from edgefuse.mpo.layers import Chain
+from edgefuse.mpo.cutting import cut_chains
+from edgefuse.mpo.records import record_of_squeezed
 from edgefuse.mpo.squeeze_record import (
     RECORD,
     Round,
@@ -44,7 +43,6 @@ from edgefuse_runtime.dataset import read_examples, read_labels
 from edgefuse_runtime.output import check_replaceable, new_directory
 
 _LONGEST = 128  # tokens of a text
-_METHOD = "squeeze"
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def squeeze(
         classifier = _load(str(last), record)
         compressed = read_record(last)
         assert compressed is not None
-        if not _cut(classifier, settings.step):
+        if not cut_chains(classifier, settings.step):
             break
         record = _round(task, work, record, classifier, compressed)
     _finish(work, record, output, overwrite=overwrite)
@@ -190,27 +188,6 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
     return model
 
 
-@torch.no_grad()
-def _cut(model: PreTrainedModel, step: float) -> dict[str, float]:
-    """Cut that part of the chains' parameters, in place.
-
-    Returns:
-        The bound of (‖W − MPO‖ / ‖W‖)² of every matrix that was cut, by its name.
-    """
-    chains = {name: m for name, m in model.named_modules() if isinstance(m, Chain)}
-    mpos = {name: canonical([t.cpu() for t in chain.tensors]) for name, chain in chains.items()}
-    parameters = sum(parameter_count(mpo.dimensions, mpo.bonds)[0] for mpo in mpos.values())
-    bonds = cut_to_parameters(list(mpos.values()), int(parameters * (1 - step)))
-    lost = {}
-    for (name, mpo), own in zip(mpos.items(), bonds, strict=True):
-        if own != mpo.bonds:
-            cut = mpo.truncate(own)
-            tensors = canonical(cut.tensors).tensors
-            chains[name].put([tensor.to(chains[name].central).contiguous() for tensor in tensors])
-            lost[name] = (cut.error_bound() / (mpo.norm or 1)) ** 2
-    return lost
-
-
 def _round(
     task: _Task,
     work: Path,
@@ -246,7 +223,7 @@ def _round(
     if kept:
         folder = work / f"round-{index}"
         with new_directory(folder, marker=COMPRESSION, overwrite=True) as directory:
-            save_chains(directory, model, task.tokenizer, _squeezed(compression, model))
+            save_chains(directory, model, task.tokenizer, record_of_squeezed(compression, model))
     one = Round(parameters=model.num_parameters(), accuracy=reached, kept=kept)
     record = msgspec.structs.replace(record, rounds=[*record.rounds, one])
     write_squeeze(work, record)
@@ -254,35 +231,6 @@ def _round(
         shutil.rmtree(work / f"round-{index - 1}")
     task.observer.on_round(one)
     return record
-
-
-def _squeezed(compression: CompressionRecord, model: PreTrainedModel) -> CompressionRecord:
-    """What is known of a model now; what training moved has no error any more."""
-    prefix = f"{model.base_model_prefix}."
-    before = {matrix.name.removeprefix(prefix): matrix for matrix in compression.matrices}
-    matrices = []
-    for name, chain in model.named_modules():
-        if isinstance(chain, Chain):
-            parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
-            matrices.append(
-                msgspec.structs.replace(
-                    before[name.removeprefix(prefix)],
-                    name=name,
-                    bonds=list(chain.bonds),
-                    parameters_after=parameters,
-                    auxiliary_parameters=auxiliary,
-                    error=None,
-                    error_bound=None,
-                )
-            )
-    method = compression.method
-    return msgspec.structs.replace(
-        compression,
-        method=method if method.endswith(_METHOD) else f"{method}+{_METHOD}",
-        architecture=type(model).__name__,
-        parameters_after=model.num_parameters(),
-        matrices=matrices,
-    )
 
 
 def _finish(work: Path, record: SqueezeRecord, output: Path, *, overwrite: bool) -> None:
