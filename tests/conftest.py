@@ -1,14 +1,33 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import edgefuse_runtime  # noqa: F401 - telemetry is off before any test imports onnxruntime
 
 PicoModel = Callable[..., Path]
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """Run the command line; gives `code`, `out` and `err`."""
+    from edgefuse.cli import main  # noqa: PLC0415 - not for the lanes without typer
+
+    def call(*arguments: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["edgefuse", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=exit_.value.code or 0, out=captured.out, err=captured.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

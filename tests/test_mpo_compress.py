@@ -1,7 +1,6 @@
 """`edgefuse compress --method mpo`: from a model to a directory of chains, and back."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import edgefuse
-from edgefuse.cli import main
 from edgefuse.compression.compress import compress as fuse
 from edgefuse.compression.compress import plan_compression
 from edgefuse.models.load import quiet
@@ -33,22 +31,6 @@ from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pi
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 LOSSLESS = Limit(max_error=0)
 STACKED = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., SimpleNamespace]:
-    """Run the command line; gives `code`, `out` and `err`."""
-
-    def call(*arguments: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgefuse", "compress", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=exit_.value.code or 0, out=captured.out, err=captured.err)
-
-    return call
 
 
 def kinds_of(architecture: str) -> tuple[Kind, ...]:
@@ -246,19 +228,19 @@ def test_the_command_decomposes_and_says_so(
 ) -> None:
     source, folder = pico_model("bert"), tmp_path / "chains"
     options = ("--method", "mpo", "--budget", 0.6, "--matrices", "mlp,embeddings")
-    dry = run(source, folder, *options, "--dry-run", "--json")
+    dry = run("compress", source, folder, *options, "--dry-run", "--json")
     assert dry.code == 0
     assert not folder.exists()
-    done = run(source, folder, *options, "--json")
+    done = run("compress", source, folder, *options, "--json")
     assert done.code == 0
     found, expected = (json.loads(one.out)["compression"] for one in (done, dry))
     assert found == expected
     assert {matrix["kind"] for matrix in found["matrices"]} == {"mlp", "embeddings"}
-    shown = run(source, folder, *options, "--overwrite")
+    shown = run("compress", source, folder, *options, "--overwrite")
     assert shown.code == 0
     assert "encoder.layer.0.output.dense" in shown.out
     assert "--tune mpo" in shown.out
-    assert "Nothing was written" in run(source, folder, *options, "--dry-run").out
+    assert "Nothing was written" in run("compress", source, folder, *options, "--dry-run").out
 
 
 MISTAKES = {
@@ -284,7 +266,7 @@ def test_mistakes_get_a_sentence(
     pico_model: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    failed = run(pico_model("bert"), tmp_path / "x", "--method", "mpo", *arguments)
+    failed = run("compress", pico_model("bert"), tmp_path / "x", "--method", "mpo", *arguments)
     assert failed.code == 2
     assert sentence in failed.err
     assert not (tmp_path / "x").exists()
@@ -293,7 +275,7 @@ def test_mistakes_get_a_sentence(
 def test_other_methods_refuse_its_options(
     run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    failed = run(pico_model("bert"), tmp_path / "x", "--bond", 4)
+    failed = run("compress", pico_model("bert"), tmp_path / "x", "--bond", 4)
     assert failed.code == 2
     assert "--method mlp-fusion has no --bond" in failed.err
 
@@ -315,9 +297,9 @@ def test_what_is_compressed_by_matrices_already_is_refused(
     source = pico_model("bert")
     chains, factors = tmp_path / "chains", tmp_path / "factors"
     compress(plan_mpo(str(source), kinds=["mlp"], limit=LOSSLESS), chains)
-    assert run(source, factors, "--method", "svd", "--ratio", 0.5).code == 0
+    assert run("compress", source, factors, "--method", "svd", "--ratio", 0.5).code == 0
     for directory, sentence in ((chains, "decomposed already"), (factors, "products already")):
-        failed = run(directory, tmp_path / "x", "--method", "mpo", "--bond", 4)
+        failed = run("compress", directory, tmp_path / "x", "--method", "mpo", "--bond", 4)
         assert failed.code == 2
         assert sentence in failed.err
 
@@ -331,7 +313,7 @@ def test_weights_that_are_not_numbers_are_refused(
     with quiet():
         model.save_pretrained(tmp_path / "broken")
         pico_tokenizer().save_pretrained(tmp_path / "broken")
-    failed = run(tmp_path / "broken", tmp_path / "x", "--method", "mpo", "--bond", 4)
+    failed = run("compress", tmp_path / "broken", tmp_path / "x", "--method", "mpo", "--bond", 4)
     assert failed.code == 2
     assert "encoder.layer.1.output.dense has weights that are NaN" in failed.err
     assert not (tmp_path / "x").exists()

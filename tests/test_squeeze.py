@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ import transformers
 from safetensors.torch import load_file
 
 import edgefuse
-from edgefuse.cli import main
 from edgefuse.models.record import read_record
 from edgefuse.mpo import squeeze as core
 from edgefuse.mpo.compress import compress, plan_mpo
@@ -183,32 +181,21 @@ def test_numbers_out_of_range_are_refused(setting: dict[str, float]) -> None:
 
 
 def test_the_command_squeezes_and_draws(
-    chains: Path,
-    rows: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    chains: Path, rows: Path, tmp_path: Path, run: Callable[..., SimpleNamespace]
 ) -> None:
-    def run(*arguments: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["edgefuse", "squeeze", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=exit_.value.code or 0, out=captured.out, err=captured.err)
-
     output, picture = tmp_path / "out", tmp_path / "squeeze.svg"
     options = ("--train", rows, "--valid", rows, "--first-steps", 30, "--steps", 5, "--step", 0.3)
     options = (*options, "--learning-rate", 0.005, "--max-drop", 20)
-    done = run(chains, output, *options, "--plot", picture, "--json")
+    done = run("squeeze", chains, output, *options, "--plot", picture, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["output"] == str(output)
     assert found["squeeze"]["rounds"][0]["kept"]
     assert picture.read_text().startswith("<?xml")
-    shown = run(chains, output, *options, "--overwrite")
+    shown = run("squeeze", chains, output, *options, "--overwrite")
     assert shown.code == 0
     assert "of the plain model's" in shown.out
-    wrong = run(chains, tmp_path / "x", *options, "--plot", tmp_path / "x.docx")
+    wrong = run("squeeze", chains, tmp_path / "x", *options, "--plot", tmp_path / "x.docx")
     assert wrong.code == 2
     assert not (tmp_path / "x").exists()
     shutil.rmtree(output)
