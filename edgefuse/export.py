@@ -137,6 +137,7 @@ def export(
         fused=fused,
         labels=labels,
         tuning=way.name,
+        learning_rate=way.learning_rate,
         inference=prepared.inference,
         merges=prepared.merges,
         rates=prepared.rates,

@@ -1,8 +1,10 @@
 """Every way of tuning trains what it says, with torch's gradients, and leaves the rest alone."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,12 +15,15 @@ from safetensors.numpy import load_file
 from edgefuse.export import export
 from edgefuse.tuning.adapter import Adapter
 from edgefuse.tuning.child import ChildD
+from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.convert import convert
 from edgefuse_runtime.engine import open_engine
+from edgefuse_runtime.run import read_record
+from tests.pico_models import TEXTS
 from tests.tuned_pico import (
     LABELS,
     classifier,
@@ -300,3 +305,17 @@ def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
 def test_every_way_is_described() -> None:
     assert len({way.title for way in WAYS}) == len(WAYS)
     assert all(way.summary and not way.summary.endswith(".") for way in WAYS)
+
+
+@pytest.mark.parametrize(("given", "used"), [((), Lora.learning_rate), ((2e-3,), 2e-3)])
+def test_training_begins_with_the_learning_rate_that_suits_what_trains(
+    given: tuple[float, ...], used: float, run: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    train = tmp_path / "train.jsonl"
+    rows = ({"text": text, "label": LABELS[index % 2]} for index, text in enumerate(TEXTS))
+    train.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    bundle, output = bundle_of("bert", "lora").path, tmp_path / "run"
+    rate = [option for value in given for option in ("--learning-rate", value)]
+    done = run("finetune", bundle, output, "--train", train, "--epochs", 1, *rate)
+    assert done.code == 0, done.err
+    assert read_record(output).settings.learning_rate == used

@@ -26,7 +26,9 @@ def finetune(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data.  [default: 3]")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [default: 5e-5]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Its peak.  [default: by what trains]")
+    ] = None,
     warmup_ratio: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of the steps that warm up.  [default: 0.1]"),
@@ -73,6 +75,10 @@ def finetune(
         valid = valid or (Path(record.valid.path) if record.valid else None)
     if train is None:
         raise DataError("there is nothing to train on", "Name a data file: --train train.jsonl")
+    opened = open_bundle(bundle)
+    if not resume:
+        rate = opened.manifest.tuning.learning_rate
+        settings = structs.replace(settings, learning_rate=rate)
     given = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -85,7 +91,7 @@ def finetune(
     settings = structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
     with stop_on_signal() as stop, training_progress(settings.epochs) as progress:
         report = core(
-            open_bundle(bundle),
+            opened,
             run,
             train=train,
             valid=valid,

@@ -77,6 +77,7 @@ class Adapter:
     family: ClassVar[str] = "adapter"
     title: ClassVar[str] = "adapter"
     summary: ClassVar[str] = "small blocks after attention and MLP, norms, and the head"
+    learning_rate: ClassVar[float] = 1e-3
 
     size: int = 64
 

@@ -21,6 +21,7 @@ class BitFit:
     family: ClassVar[str] = "bitfit"
     title: ClassVar[str] = "bitfit"
     summary: ClassVar[str] = "biases, and the head"
+    learning_rate: ClassVar[float] = 1e-3
 
     @property
     def name(self) -> str:

@@ -33,6 +33,7 @@ class ChildF:
     family: ClassVar[str] = "child"
     title: ClassVar[str] = "child-f"
     summary: ClassVar[str] = "all, but a random part of the layers' weights at every step"
+    learning_rate: ClassVar[float] = 5e-5
 
     keep: float = 0.3
 
@@ -65,6 +66,7 @@ class ChildD:
     family: ClassVar[str] = "child"
     title: ClassVar[str] = "child-d"
     summary: ClassVar[str] = "embeddings, head, and what of the layers the task depends on most"
+    learning_rate: ClassVar[float] = 5e-5
 
     keep: float = 0.3
     data: Path | None = None

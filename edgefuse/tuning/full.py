@@ -16,6 +16,7 @@ class Full:
     family: ClassVar[str] = "full"
     title: ClassVar[str] = "full"
     summary: ClassVar[str] = "every parameter"
+    learning_rate: ClassVar[float] = 5e-5
 
     @property
     def name(self) -> str:
@@ -35,6 +36,7 @@ class FullWithoutEmbeddings:
     family: ClassVar[str] = "full-without-embeddings"
     title: ClassVar[str] = "full-without-embeddings"
     summary: ClassVar[str] = "every parameter but the embedding tables"
+    learning_rate: ClassVar[float] = 5e-5
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ class Head:
     family: ClassVar[str] = "head"
     title: ClassVar[str] = "head"
     summary: ClassVar[str] = "the classifier and the pooler under it"
+    learning_rate: ClassVar[float] = 1e-3
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ class Last:
     family: ClassVar[str] = "last"
     title: ClassVar[str] = "last-N"
     summary: ClassVar[str] = "the N top layers, and the head"
+    learning_rate: ClassVar[float] = 5e-5
 
     layers: int = 1
 

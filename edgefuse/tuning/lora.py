@@ -69,6 +69,7 @@ class Lora:
     family: ClassVar[str] = "lora"
     title: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank updates of linear layers, and the head"
+    learning_rate: ClassVar[float] = 1e-3
 
     rank: int = 8
     alpha: float | None = None

@@ -25,6 +25,7 @@ class Mpo:
     family: ClassVar[str] = "mpo"
     title: ClassVar[str] = "mpo"
     summary: ClassVar[str] = "all but the central tensors of `compress --method mpo`"
+    learning_rate: ClassVar[float] = 5e-4
 
     auxiliary_rate: float = 1.0
 

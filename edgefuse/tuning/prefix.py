@@ -107,6 +107,7 @@ class Prefix:
     family: ClassVar[str] = "prefix"
     title: ClassVar[str] = "prefix"
     summary: ClassVar[str] = "keys and values before the text, in every layer, and the head"
+    learning_rate: ClassVar[float] = 1e-3
 
     length: int = 10
     projection: int = 0

@@ -44,11 +44,13 @@ class Way(Protocol):
         family: What its options begin with on the command line: `rank` of `lora` is `--lora-rank`.
         title: What `--tune` calls it, for the help; N stands for a number.
         summary: What trains, for the help.
+        learning_rate: The peak that training has unless it is told another.
     """
 
     family: ClassVar[str]
     title: ClassVar[str]
     summary: ClassVar[str]
+    learning_rate: ClassVar[float]
 
     @property
     def name(self) -> str:

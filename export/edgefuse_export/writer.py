@@ -63,6 +63,7 @@ class Request:
         fused: Its fused blocks.
         labels: Names of its classes.
         tuning: Name of the way of tuning.
+        learning_rate: The peak that suits it.
         inference: The model as it infers, where `merges` make that another one.
         merges: How the board makes the weights that `inference` has and `model` has in parts.
         rates: What the learning rate of parameters is multiplied by, where that is not 1.
@@ -82,6 +83,7 @@ class Request:
     fused: Sequence[FusedMLP]
     labels: Sequence[str]
     tuning: str
+    learning_rate: float
     inference: nn.Module | None
     merges: Sequence[Merge]
     rates: Mapping[str, float]
@@ -151,7 +153,9 @@ def write_bundle(
         labels=list(request.labels),
         model=request.info,
         tuning=Tuning(
-            method=request.tuning, trained_parameters=sum(tensors[n].size for n in trainable)
+            method=request.tuning,
+            trained_parameters=sum(tensors[n].size for n in trainable),
+            learning_rate=request.learning_rate,
         ),
         optimizer=request.optimizer,
         inputs=list(INPUTS),

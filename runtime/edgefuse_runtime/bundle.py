@@ -231,10 +231,12 @@ class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         method: full, full-without-embeddings, head …
         trained_parameters: Count of elements that get a gradient.
+        learning_rate: The peak that suits what trains, unless the user knows better.
     """
 
     method: str
     trained_parameters: int
+    learning_rate: float = 5e-5
 
 
 class AdamW(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
