@@ -36,7 +36,8 @@ imports: $(VENV)/.dev ## Check that imports run one way
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
-	$(RUN) -m pytest -m "not arm64 and not ort_training" --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not arm64 and not ort_training" --cov --cov-report=term \
+		--numprocesses auto --dist loadfile
 
 arm64: $(VENV)/.dev ## Fine-tune on an emulated ARM64 machine
 	PYTHON=$(RUN) tests/arm64/run.sh
