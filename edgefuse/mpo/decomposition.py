@@ -43,8 +43,7 @@ class MPO:
     @property
     def dimensions(self) -> Dimensions:
         """The local dimensions of its tensors."""
-        shapes = [tensor.shape for tensor in self.tensors]
-        return Dimensions(tuple(s[1] for s in shapes), tuple(s[2] for s in shapes))
+        return dimensions_of(self.tensors)
 
     @property
     def bonds(self) -> tuple[int, ...]:
@@ -89,6 +88,12 @@ class MPO:
         """
         kept = zip(self.spectra, self.bonds if bonds is None else bonds, strict=True)
         return math.sqrt(sum(float(spectrum[bond:].square().sum()) for spectrum, bond in kept))
+
+
+def dimensions_of(tensors: Sequence[Tensor]) -> Dimensions:
+    """The local dimensions of a chain."""
+    shapes = [tensor.shape for tensor in tensors]
+    return Dimensions(tuple(s[1] for s in shapes), tuple(s[2] for s in shapes))
 
 
 def bonds_of(tensors: Sequence[Tensor]) -> tuple[int, ...]:

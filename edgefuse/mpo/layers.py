@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
 from edgefuse.mpo.contraction import TOKENS, Order, cheapest, rebuilding
-from edgefuse.mpo.decomposition import CENTRAL, bonds_of, rebuild
+from edgefuse.mpo.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
 
 
@@ -46,8 +46,7 @@ class Chain(nn.Module):
     @property
     def dimensions(self) -> Dimensions:
         """Its local dimensions."""
-        shapes = [tensor.shape for tensor in self.tensors]
-        return Dimensions(tuple(s[1] for s in shapes), tuple(s[2] for s in shapes))
+        return dimensions_of(self.tensors)
 
     @property
     def bonds(self) -> tuple[int, ...]:
@@ -82,7 +81,7 @@ class MPOLinear(Chain):
         transposed: bool = False,
     ) -> None:
         """Make it from T_1 … T_5 of a matrix (I, J), and what the layer has besides."""
-        dimensions = Dimensions(*(tuple(t.shape[axis] for t in tensors) for axis in (1, 2)))
+        dimensions = dimensions_of(tensors)
         super().__init__(tensors, dimensions.padded_rows)
         self.in_features, self.out_features = dimensions.column_count, dimensions.padded_rows
         self.bias = None if bias is None else nn.Parameter(bias)

@@ -7,7 +7,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -104,7 +103,7 @@ def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
         ModelError: It has numbers that are NaN or infinite.
     """
     module = model.get_submodule(matrix.name)
-    weight = _trained(module).detach()
+    weight = model.get_parameter(f"{matrix.name}.weight").detach()
     if not weight.isfinite().all():
         raise ModelError(
             f"{matrix.name} has weights that are NaN or infinite",
@@ -116,7 +115,7 @@ def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
 def place_chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> None:
     """Put a chain in the place of the matrix of a module, with the bias and P that this has."""
     module = model.get_submodule(name)
-    tensors = [tensor.to(_trained(module)) for tensor in tensors]
+    tensors = [tensor.to(model.get_parameter(f"{name}.weight")) for tensor in tensors]
     chain: nn.Module
     if isinstance(module, nn.Embedding):
         chain = MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
@@ -137,15 +136,6 @@ def merge_chains(model: nn.Module) -> None:
     for module in list(model.modules()):
         if isinstance(module, MPOLinear | MPOEmbedding):
             _replace(model, module, module.plain())
-
-
-def _trained(module: nn.Module) -> Tensor:
-    """The weight as it trains, P not in it."""
-    if parametrize.is_parametrized(module, "weight"):
-        original: Tensor = module.parametrizations["weight"].original  # type: ignore[index, union-attr]
-        return original
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
