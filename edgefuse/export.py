@@ -13,7 +13,13 @@ from edgefuse.compression.methods.low_rank import LowRankLinear
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
 from edgefuse.models.adapter import Adapter, find_adapter
-from edgefuse.models.classifier import TASK, check_head, load_classifier, longest_sequence
+from edgefuse.models.classifier import (
+    TASK,
+    check_head,
+    choose_length,
+    load_classifier,
+    longest_sequence,
+)
 from edgefuse.models.load import (
     ModelSource,
     empty_model,
@@ -36,7 +42,6 @@ from edgefuse_export.writer import Request, write_bundle
 from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, AdamW, Bundle, EngineName, ModelInfo
 from edgefuse_runtime.output import new_directory
 
-_SEQUENCE_LENGTH = 128
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
 
@@ -111,18 +116,14 @@ def export(
     parameters = classifier.num_parameters()
     longest = longest_sequence(classifier)
     if isinstance(way, ChildD):
-        way = way.reading(tokenizer, labels, length=min(_SEQUENCE_LENGTH, longest))
+        way = way.reading(tokenizer, labels, length=choose_length(None, longest))
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
     prepared = merge_chains_too(classifier, way.prepare(classifier))
     _check_rates(prepared, engine)
     _check_mask(prepared, engine)
     longest -= prepared.positions
-    length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
-    if not 2 <= length <= longest:
-        raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
-        )
+    length = choose_length(sequence_length, longest)
     record = read_record(Path(source.name))
     info = ModelInfo(
         source=adapter.path.resolve().name if adapter else source.label,

@@ -8,10 +8,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.load import ModelSource, one_sentence, quiet
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import InputError, ModelError
 
 TASK = "text-classification"
-_USUAL_LENGTH = 128
+USUAL_LENGTH = 128
+"""Tokens of a sequence, unless the user or the model says otherwise."""
 
 
 def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedModel:
@@ -62,5 +63,19 @@ def longest_sequence(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped
-    longest: int = getattr(model.config, "max_position_embeddings", _USUAL_LENGTH)
+    longest: int = getattr(model.config, "max_position_embeddings", USUAL_LENGTH)
     return longest
+
+
+def choose_length(given: int | None, longest: int) -> int:
+    """Tokens of a sequence: those given, or the usual ones where the model takes so many.
+
+    Raises:
+        InputError: The model does not take the length that is given.
+    """
+    length = min(USUAL_LENGTH, longest) if given is None else given
+    if not 2 <= length <= longest:
+        raise InputError(
+            f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
+        )
+    return length

@@ -8,7 +8,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from edgefuse.models.classifier import load_classifier, longest_sequence
+from edgefuse.models.classifier import choose_length, load_classifier, longest_sequence
 from edgefuse.models.load import find_source, load_config
 from edgefuse.tuning.extend import with_tensors
 from edgefuse.tuning.way import Way
@@ -20,7 +20,6 @@ from edgefuse_export.quiet import quiet
 
 _BYTES = 4
 _MOMENTS = 2
-_SEQUENCE_LENGTH = 128
 
 
 class WayPlan(Struct, frozen=True, kw_only=True):
@@ -95,11 +94,7 @@ def plan(
     count = int(config.num_labels or classes) if brings_head else classes
     classifier = load_classifier(source, [str(index) for index in range(count)])
     longest = longest_sequence(classifier)
-    length = min(_SEQUENCE_LENGTH, longest) if sequence_length is None else sequence_length
-    if not 2 <= length <= longest:
-        raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
-        )
+    length = choose_length(sequence_length, longest)
     return Plan(
         model=source.label,
         device=device.name,
