@@ -92,12 +92,11 @@ def collect_inputs(
         kept[mlp.name].append(inputs.float())
         size += inputs.numel() * 4
 
-    tokens = 0
+    tokens = _HELD_OUT_TOKENS if held_out else _TOKENS
     with watch_inputs(mlps, keep):
-        for batch in batches_of(model, tokenizer, texts):
+        for batch in batches_within(model, tokenizer, texts, tokens):
             model(**batch)
-            tokens += int(batch["attention_mask"].sum())
-            if tokens >= (_HELD_OUT_TOKENS if held_out else _TOKENS) or size >= _BYTES:
+            if size >= _BYTES:
                 break
     return [torch.cat(kept.pop(mlp.name) or [torch.zeros(0, mlp.hidden_size)]) for mlp in mlps]
 
@@ -139,14 +138,16 @@ def batches_of(
 
 
 def batches_within(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    tokens: int = _TOKENS,
 ) -> Iterator[dict[str, Tensor]]:
-    """The first of `batches_of`, until there are 65,536 tokens."""
-    tokens = 0
+    """The first of `batches_of`, until there are so many tokens."""
     for batch in batches_of(model, tokenizer, texts):
         yield batch
-        tokens += int(batch["attention_mask"].sum())
-        if tokens >= _TOKENS:
+        tokens -= int(batch["attention_mask"].sum())
+        if tokens <= 0:
             return
 
 

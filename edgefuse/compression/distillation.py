@@ -12,7 +12,7 @@ from edgefuse.compression.calibration import batches_within
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import place
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.methods.low_rank import LowRank, neurons_of
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
@@ -100,7 +100,7 @@ class _Lesson:
         # All that stays is shared with the teacher.
         shared = {id(parameter): parameter for parameter in model.parameters()}
         self.student = copy.deepcopy(self.teacher, memo=shared)
-        place(_those_in(self.student, mlps), [_neurons(one) for one in narrow])
+        place(_those_in(self.student, mlps), [neurons_of(one) for one in narrow])
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How far the student is from the model on a batch, relative, for a backward pass."""
@@ -108,7 +108,7 @@ class _Lesson:
         with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
             exact = _hidden_states(self.teacher(**batch, output_hidden_states=True), batch)
         tensors = write_neurons(
-            [mlp.layout for mlp in self.mlps], [_neurons(one) for one in self.narrow], folded=True
+            [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
         )
         arguments = {**batch, "output_hidden_states": True}
         said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
@@ -136,10 +136,6 @@ def _those_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
     """The same MLPs as they are found in a model's part, or its copy."""
     found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(part)}
     return [found[mlp.layer, mlp.expert] for mlp in mlps]
-
-
-def _neurons(one: FusedNeurons | LowRank) -> FusedNeurons:
-    return one.product() if isinstance(one, LowRank) else one
 
 
 def _hidden_states(output: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:

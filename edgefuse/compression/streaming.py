@@ -14,7 +14,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from edgefuse.compression.fusion import layer_record
 from edgefuse.compression.install import resize
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.methods.low_rank import neurons_of
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
@@ -106,7 +106,7 @@ def fuse_stored(
                 layer = mlp.read(stored.files.read)
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
-                fused.append(one.product() if isinstance(one, LowRank) else one)
+                fused.append(neurons_of(one))
                 on_progress(FUSING, len(records), len(layers))
             group_layouts = [mlp.layout for mlp, _ in group]
             for name, tensor in write_neurons(group_layouts, fused, folded=True).items():

@@ -113,6 +113,11 @@ class LowRank:
         return FusedNeurons(neurons, torch.ones_like(neurons.up[:, 0]), self.output_bias)
 
 
+def neurons_of(one: FusedNeurons | LowRank) -> FusedNeurons:
+    """What takes an MLP's place as neurons: products for factors."""
+    return one.product() if isinstance(one, LowRank) else one
+
+
 def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
     return F.linear(F.linear(inputs, factors.right), factors.left, bias)
 
