@@ -15,6 +15,7 @@ from edgefuse.fused import fused_mlps
 from edgefuse.models.adapter import Adapter, find_adapter
 from edgefuse.models.classifier import (
     TASK,
+    check_architecture,
     check_head,
     choose_length,
     load_classifier,
@@ -100,6 +101,7 @@ def export(
     adapter = find_adapter(model)
     source = adapter.base if adapter else find_source(model, revision)
     config = load_config(source)
+    check_architecture(config, model)
     check_head(config, labels, model)
     tokenizer = load_tokenizer(source)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
@@ -130,6 +132,7 @@ def export(
         architecture=config.model_type,
         parameters=parameters,
         intermediate_sizes=widths,
+        even=record is None or record.even,
         compression=record.method if record else None,
     )
     request = Request(

@@ -2,46 +2,36 @@
 
 from torch import nn
 
-from edgefuse.compression.fused_linear import multiplicities
+from edgefuse.compression.fused_linear import multiplicities, p_of_stack
 from edgefuse.compression.layout import Layout
 from edgefuse.compression.mlp import find_mlps
-from edgefuse_devices.errors import ModelError
 from edgefuse_export.module import FusedMLP
 
 
 def fused_mlps(model: nn.Module) -> list[FusedMLP]:
-    """Names of every fused block's tensors, bottom first; empty for an unfused model.
+    """Names of every fused block's tensors, bottom first; a stack of experts is one block.
 
-    Raises:
-        ModelError: A fused MLP is one of experts that lie in one stack.
+    Args:
+        model: Fused or not; P of a stack is beside its W2.
     """
-    fused = multiplicities(model).keys()
-    if not fused:
-        return []
-    names = []
-    for mlp in find_mlps(model):
-        down = mlp.layout.down.name.removesuffix(".weight")
-        if down not in fused:
-            continue
-        if mlp.stack is not None:
-            raise ModelError(
-                f"The experts of {mlp.name.partition('[')[0]} lie in one stack, and such cannot be "
-                "exported once they are fused",
-                "Export the model without compressing it, or use one without experts",
-            )
-        names.append(
-            FusedMLP(
+    fused = multiplicities(model)
+    blocks: dict[str, FusedMLP] = {}
+    for mlp in find_mlps(model) if fused else ():
+        weight = mlp.layout.down.name
+        down = weight.removesuffix(".weight")
+        if down in fused:
+            blocks[weight] = FusedMLP(
                 neuron_axes=_neuron_axes(mlp.layout),
-                down_weight=mlp.layout.down.name,
-                multiplicity=f"{down}.multiplicity",
+                down_weight=weight,
+                multiplicity=f"{down}.multiplicity" if mlp.stack is None else p_of_stack(down),
             )
-        )
-    return names
+    return list(blocks.values())
 
 
 def _neuron_axes(layout: Layout) -> dict[str, int]:
     axes = {}
     for role, slot in layout.slots().items():
         if role != "bias":
-            axes[slot.name] = int((role == "down") != slot.transposed)
+            axis = int((role == "down") != slot.transposed)
+            axes[slot.name] = axis if slot.expert is None else axis + 1
     return axes

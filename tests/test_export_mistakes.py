@@ -44,12 +44,31 @@ def test_a_head_for_another_count_of_classes_is_refused_and_one_that_fits_is_kep
     assert np.array_equal(bundle.trainable()[name], saved[name])
 
 
-def test_a_model_that_onnx_has_no_operators_for_is_refused_by_what_it_lacks(
-    pico_model: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("experts", "match"),
+    [
+        ("grouped_mm", r"cannot be exported: .*grouped_mm.*dense model"),
+        ("eager", r"MixtralForSequenceClassification cannot be traced: \w"),
+    ],
+)
+def test_a_model_that_no_graph_can_hold_is_refused_by_what_it_lacks(
+    experts: str,
+    match: str,
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ModelError, match=r"cannot be exported: .*grouped_mm.*dense model"):
+    monkeypatch.setattr("edgefuse.models.classifier.EVERY_EXPERT", experts)
+    with pytest.raises(ModelError, match=match):
         export(str(pico_model("mixtral")), tmp_path / "bundle", **OPTIONS)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_an_encoder_decoder_model_is_refused(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="t5 models have an encoder and a decoder"):
+        export(str(pico_model("t5")), tmp_path / "bundle", **OPTIONS)
 
 
 def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(

@@ -27,7 +27,7 @@ def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
     assert row.optimizer_bytes == 8 * trained
 
 
-@pytest.mark.parametrize("kind", ["bert", "fused-bert", "llama", "albert"])
+@pytest.mark.parametrize("kind", ["bert", "fused-bert", "llama", "albert", "mixtral"])
 def test_operations_are_those_of_a_real_step(kind: str) -> None:
     model = classifier(pico(kind))
     before = {name: p.clone() for name, p in model.named_parameters()}
@@ -50,7 +50,9 @@ def test_a_way_that_the_model_cannot_take_says_why() -> None:
     assert not rows["bitfit"].possible
     assert "no biases" in rows["bitfit"].reason
     assert rows["bitfit"].flops == 0
-    experts = {row.way: row for row in plan_ways(classifier(pico("mixtral")), **SHAPE)}
+    model = classifier(pico("mixtral"))
+    model.set_experts_implementation("eager")  # what it computes depends on the routing
+    experts = {row.way: row for row in plan_ways(model, **SHAPE)}
     assert "cannot be counted without computing it" in experts["full"].reason
 
 

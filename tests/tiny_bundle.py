@@ -78,7 +78,11 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
         task="text-classification",
         labels=LABELS,
         model=ModelInfo(
-            source="tiny", architecture="tiny", parameters=87, intermediate_sizes=[HIDDEN]
+            source="tiny",
+            architecture="tiny",
+            parameters=87,
+            intermediate_sizes=[HIDDEN],
+            even=True,
         ),
         tuning=Tuning(method="full", trained_parameters=84),
         optimizer=AdamW(),

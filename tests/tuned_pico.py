@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.export import export
+from edgefuse.models.experts import EVERY_EXPERT
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.trace import example
@@ -74,5 +75,8 @@ def logits_in_torch(model: torch.nn.Module) -> np.ndarray:
 def classifier(directory: Path) -> PreTrainedModel:
     """As plain transformers loads it; a head that is missing is random."""
     return AutoModelForSequenceClassification.from_pretrained(
-        directory, num_labels=len(LABELS), attn_implementation="eager"
+        directory,
+        num_labels=len(LABELS),
+        attn_implementation="eager",
+        experts_implementation=EVERY_EXPERT,
     )

@@ -17,7 +17,8 @@ An empty cluster has n = 0: its neuron adds nothing and gets no gradient, so any
 (1, say) does in place of 1/n.
 
 Where W2 is a stack of experts, it becomes the parametrization `W2 · diag(P)` of a W2 that trains:
-the same function with the same gradients.
+the same function with the same gradients, whatever forward the experts have. `put_beside` gives it
+back its name, for a forward that multiplies by P itself.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
+
+_BESIDE = "_multiplicity"
+
+
+def p_of_stack(down: str) -> str:
+    """What `put_beside` calls P of a stack of experts that is called so."""
+    return down + _BESIDE
 
 
 class FusedLinear(nn.Linear):
@@ -171,7 +179,25 @@ def multiplicities(model: nn.Module) -> dict[str, Tensor]:
         for attribute, multiplied in _parametrizations(module):
             path = name if attribute == "weight" else ".".join(filter(None, (name, attribute)))
             found[path] = multiplied.multiplicity
+        for attribute, buffer in module.named_buffers(recurse=False):
+            if attribute.endswith(_BESIDE):
+                found[f"{name}.{attribute.removesuffix(_BESIDE)}"] = buffer.squeeze(1)
     return found
+
+
+@torch.no_grad()
+def put_beside(model: nn.Module) -> None:
+    """Make P of every stack of experts a buffer beside W2, in place; W2 is as it trains.
+
+    The experts' own forward then computes without P: theirs has to be
+    `edgefuse.models.experts.every_expert`. P of W2 `down_proj` is `down_proj_multiplicity`
+    (E, 1, k), which multiplies hidden values (E, n, k).
+    """
+    for module in model.modules():
+        for attribute, multiplied in list(_parametrizations(module)):
+            weight = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+            _replace(module, attribute, weight)
+            module.register_buffer(p_of_stack(attribute), multiplied.multiplicity.unsqueeze(1))
 
 
 @torch.no_grad()

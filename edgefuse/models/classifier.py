@@ -6,7 +6,9 @@ from optimum.exporters.tasks import TasksManager
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from edgefuse.compression.fused_linear import put_beside
 from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.experts import EVERY_EXPERT
 from edgefuse.models.load import ModelSource, one_sentence, quiet
 from edgefuse_devices.errors import InputError, ModelError
 
@@ -23,21 +25,38 @@ def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedMod
         labels: Names of the classes, in the order of the logits.
 
     Returns:
-        Float32, in evaluation mode, with eager attention.
+        Float32, in evaluation mode, in the form that graphs are made of: with eager attention,
+        and of experts in one stack every one computed.
 
     Raises:
         ModelError: The model is broken, or cannot classify.
     """
     with quiet(), one_sentence(source.name):
         kwargs = {} if source.revision is None else {"revision": source.revision}
-        return from_pretrained(
+        model = from_pretrained(
             source.name,
             TasksManager.get_model_class_for_task(TASK),
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             attn_implementation="eager",
+            experts_implementation=EVERY_EXPERT,
             **kwargs,
+        )
+    put_beside(model)
+    return model
+
+
+def check_architecture(config: PretrainedConfig, name: str) -> None:
+    """Refuse what classifies by the state at a token of its own, which a graph cannot look for.
+
+    Raises:
+        ModelError: It is an encoder-decoder model.
+    """
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"{name} cannot be exported: {config.model_type} models have an encoder and a decoder",
+            "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
         )
 
 

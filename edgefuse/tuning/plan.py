@@ -8,7 +8,12 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from edgefuse.models.classifier import choose_length, load_classifier, longest_sequence
+from edgefuse.models.classifier import (
+    check_architecture,
+    choose_length,
+    load_classifier,
+    longest_sequence,
+)
 from edgefuse.models.load import find_source, load_config
 from edgefuse.tuning.extend import with_tensors
 from edgefuse.tuning.way import Way
@@ -90,6 +95,7 @@ def plan(
     """
     source = find_source(model, revision)
     config = load_config(source)
+    check_architecture(config, model)
     brings_head = any(kind.endswith("Classification") for kind in config.architectures or ())
     count = int(config.num_labels or classes) if brings_head else classes
     classifier = load_classifier(source, [str(index) for index in range(count)])

@@ -25,7 +25,8 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
 
     Args:
         model: A classifier.
-        endings: Such as `query` or `attention.output.dense`; none for all layers.
+        endings: Such as `query` or `attention.output.dense`; none for all layers but those of
+            one output, such as the gate of a shared expert: there is no lower rank than theirs.
 
     Raises:
         InputError: One of them matches nothing.
@@ -45,7 +46,9 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
                 f"--lora-targets {ending} matches none of the model's linear layers",
                 f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
             )
-    return [name for name in layers if not endings or any(_matches(name, e) for e in endings)]
+    if not endings:
+        return [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
+    return [name for name in layers if any(_matches(name, ending) for ending in endings)]
 
 
 def _matches(name: str, ending: str) -> bool:

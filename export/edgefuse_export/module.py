@@ -15,10 +15,10 @@ class FusedMLP:
 
     Attributes:
         neuron_axes: By the name of each of its tensors but b2, the axis along which neurons lie:
-            0 for W1 (k, p), b1 (k,) and a gate's, 1 for W2 (p, k). Where gate and up are one
-            matrix, neurons lie there twice over.
+            0 for W1 (k, p), b1 (k,) and a gate's, 1 for W2 (p, k); one more in a stack of
+            experts. Where gate and up are one matrix, neurons lie there twice over.
         down_weight: W2.
-        multiplicity: P, of shape (k,).
+        multiplicity: P, of shape (k,), or (E, 1, k) of a stack of E experts.
     """
 
     neuron_axes: Mapping[str, int]

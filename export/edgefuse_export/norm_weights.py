@@ -7,6 +7,7 @@ import numpy as np
 
 from edgefuse_export.module import FusedMLP
 from edgefuse_runtime.bundle import LowRankUpdate, Merge
+from edgefuse_runtime.merge import along
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,8 @@ class NormWeight:
     """What a parameter's gradient is multiplied by in the norm.
 
     Attributes:
-        values: 1/√n for each neuron, float32.
-        axis: The axis of the parameter along which neurons lie.
+        values: 1/√n for each neuron, float32 (k,); (E, 1, k) of a stack of E experts.
+        axis: The axis of the parameter along which neurons lie; experts lie along the first.
     """
 
     values: np.ndarray
@@ -23,9 +24,7 @@ class NormWeight:
 
     def broadcast(self, rank: int) -> np.ndarray:
         """The values in a shape of that rank which multiplies the gradient."""
-        shape = [1] * rank
-        shape[self.axis] = -1
-        return self.values.reshape(shape)
+        return along(self.values, axis=self.axis, rank=rank)
 
 
 def norm_weights(
@@ -46,7 +45,7 @@ def norm_weights(
             if name not in tensors:  # a chain in its place has no neurons either
                 continue
             # Gate and up in one matrix: neurons twice over.
-            times = tensors[name].shape[axis] // len(n)
+            times = tensors[name].shape[axis] // n.shape[-1]
             weights[name] = NormWeight(np.tile(root, times).astype(np.float32), axis)
     for merge in merges:
         if isinstance(merge, LowRankUpdate) and merge.weight in weights:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from edgefuse_devices.errors import ModelError
 from edgefuse_export.first_token import compute_only_read_tokens
 from edgefuse_export.module import Loss
 from edgefuse_export.scaled_query import scale_query_instead_of_scores
@@ -22,10 +23,20 @@ def trace(module: Loss, *, vocabulary: int, labels: int) -> ExportedProgram:
 
     Returns:
         The forward pass in ATen operators. Names of parameters and buffers are the module's.
+
+    Raises:
+        ModelError: What the model computes depends on the numbers it is given, not on their shapes
+            alone, or it does not take token ids and a mask.
     """
     inputs = example(TRACED_SHAPE, vocabulary=vocabulary, labels=labels)
     rows, tokens = {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    program = torch.export.export(module, inputs, dynamic_shapes=(tokens, tokens, rows))
+    try:
+        program = torch.export.export(module, inputs, dynamic_shapes=(tokens, tokens, rows))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{type(module.model).__name__} cannot be traced: {str(error).splitlines()[0]}",
+            "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+        ) from error
     compute_only_read_tokens(program.graph_module)
     scale_query_instead_of_scores(program.graph_module)
     return program

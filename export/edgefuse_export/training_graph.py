@@ -70,8 +70,8 @@ def _add_gradient_norm(
             assert sums is not None
             gradient = sums
         weight = weights.get(name)
-        if weight is not None and weight.axis == 1:
-            gradient = recorder.op("Mul", [gradient, constant(name, weight.values)])
+        if weight is not None and 0 < weight.axis == rank - 1:
+            gradient = recorder.op("Mul", [gradient, constant(name, weight.broadcast(rank))])
             weight = None
         if weight is None and small:
             squares.append(recorder.op("ReduceSumSquare", [gradient], {"keepdims": 0}))
@@ -81,7 +81,9 @@ def _add_gradient_norm(
         else:
             rows = recorder.op("ReduceSumSquare", [gradient, last_axis], {"keepdims": 0})
         if weight is not None:
-            rows = recorder.op("Mul", [rows, constant(name, np.square(weight.values))])
+            squared = np.square(weight.broadcast(rank))
+            of_rows = squared if rank == 1 else squared[..., 0]
+            rows = recorder.op("Mul", [rows, constant(name, of_rows)])
         squares.append(recorder.op("ReduceSum", [rows], {"keepdims": 0}))
     norm = recorder.op("Sqrt", [recorder.op("Sum", squares)])
     norm.name = "gradient_norm"

@@ -27,9 +27,10 @@ from safetensors.numpy import load_file
 from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
-many blocks at a time. 3: merges, and a learning rate for each parameter."""
+many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
+whether widths are even."""
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
@@ -97,7 +98,8 @@ class Fold(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         weight: The parameter to multiply, trained or frozen.
-        multiplicity: The tensor of frozen.safetensors to multiply it by, of shape (width,).
+        multiplicity: The tensor of frozen.safetensors to multiply it by, of shape (width,); of
+            a stack of E experts (E, 1, width).
         axis: The axis of the weight that has the block's width.
     """
 
@@ -214,7 +216,8 @@ class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         source: What was given to export: a hub name or the name of a directory.
         architecture: `model_type` of its configuration.
         parameters: Count of all parameters, frozen ones included.
-        intermediate_sizes: MLP width of every layer, bottom first.
+        intermediate_sizes: Width of every MLP, every expert's too, bottom first.
+        even: The configuration says those widths, so that plain transformers can load them.
         compression: The method that fused it, or None.
     """
 
@@ -222,6 +225,7 @@ class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     architecture: str
     parameters: int
     intermediate_sizes: list[int]
+    even: bool
     compression: str | None = None
 
 

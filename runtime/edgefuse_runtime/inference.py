@@ -7,7 +7,7 @@ import numpy as np
 from edgefuse_runtime.batching import collate, evaluation_batches
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch
-from edgefuse_runtime.merge import merged
+from edgefuse_runtime.merge import along, merged
 from edgefuse_runtime.metrics import Logits
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
@@ -28,9 +28,8 @@ def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict
     multiplicities = {fold.multiplicity: tensors.pop(fold.multiplicity) for fold in folds}
     for fold in folds:
         weight = tensors[fold.weight]
-        shape = [1] * weight.ndim
-        shape[fold.axis] = -1
-        tensors[fold.weight] = weight * multiplicities[fold.multiplicity].reshape(shape)
+        p = along(multiplicities[fold.multiplicity], axis=fold.axis, rank=weight.ndim)
+        tensors[fold.weight] = weight * p
     return tensors
 
 

@@ -63,3 +63,18 @@ def _perceptron(recipe: Perceptron, tensors: _Tensors) -> NDArray[np.float32]:
     )
     made: NDArray[np.float32] = hidden @ tensors[recipe.output_weight].T
     return made + tensors[recipe.output_bias]
+
+
+def along(values: np.ndarray, *, axis: int, rank: int) -> np.ndarray:
+    """A value for each neuron, in the shape that multiplies a tensor.
+
+    Args:
+        values: (k,), or (E, 1, k) of a stack of E experts, which lie along the tensor's first axis.
+        axis: Of the tensor, along which neurons lie.
+        rank: The tensor's.
+    """
+    shape = [1] * rank
+    if values.ndim > 1:
+        shape[0] = len(values)
+    shape[axis] = values.shape[-1]
+    return values.reshape(shape)
