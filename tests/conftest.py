@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 import edgefuse_runtime  # noqa: F401 - telemetry is off before any test imports onnxruntime
 
 PicoModel = Callable[..., Path]
+
+# Whoever starts the tests in the background starts them with Ctrl-C ignored, and so would they the
+# commands that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
