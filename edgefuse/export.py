@@ -29,9 +29,10 @@ from edgefuse.models.load import (
     load_tokenizer,
     quiet,
 )
-from edgefuse.models.record import read_record
+from edgefuse.models.record import CompressionRecord, read_record
 from edgefuse.mpo.layers import MPOEmbedding
 from edgefuse.mpo.merging import merge_chains_too, plain_form
+from edgefuse.mpo.unstack import Experts
 from edgefuse.tuning.child import ChildD
 from edgefuse.tuning.lora import Lora, merge_adapter
 from edgefuse.tuning.prefix import Prefix
@@ -132,8 +133,8 @@ def export(
         architecture=config.model_type,
         parameters=parameters,
         intermediate_sizes=widths,
-        even=record is None or record.even,
         compression=record.method if record else None,
+        not_plain=_not_plain(plain, record, widths),
     )
     request = Request(
         model=classifier,
@@ -217,7 +218,7 @@ def _check_rates(prepared: Prepared, engine: EngineName) -> None:
 def _check_mask(prepared: Prepared, engine: EngineName) -> None:
     if engine == "onnxruntime-training" and prepared.mask:
         raise InputError(
-            "onnxruntime-training does not give its gradients out, and --tune child masks them",
+            "onnxruntime-training does not give its gradients out, and this way masks them",
             "Export with --engine onnxruntime",
         )
 
@@ -227,6 +228,17 @@ def _widths(model: PreTrainedModel) -> list[int]:
     if any(isinstance(module, LowRankLinear) for module in model.modules()):
         return [mlp.width for mlp in find_mlps(empty_model(model.config))]
     return [mlp.width for mlp in find_mlps(model)]
+
+
+def _not_plain(
+    model: PreTrainedModel, record: CompressionRecord | None, widths: Sequence[int]
+) -> str:
+    if record is not None and not record.even:
+        sizes = ", ".join(map(str, widths))
+        return f"has one width for all MLPs, and this model has {sizes}"
+    if any(isinstance(module, Experts) for module in model.modules()):
+        return "has experts in one stack, and this model's are apart"
+    return ""
 
 
 def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

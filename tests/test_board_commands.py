@@ -200,9 +200,10 @@ def test_a_transformers_conversion_has_the_configuration_and_folded_weights(home
 
 def test_uneven_widths_are_not_for_plain_transformers(home, tmp_path):
     opened, trained = open_trained(home / "bundle")
-    model = msgspec.structs.replace(opened.manifest.model, intermediate_sizes=[4, 8], even=False)
+    reason = "has one width for all MLPs, and this model has 4, 8"
+    model = msgspec.structs.replace(opened.manifest.model, not_plain=reason)
     uneven = Bundle(opened.path, msgspec.structs.replace(opened.manifest, model=model), opened.id)
-    with pytest.raises(RunError, match="one width for all MLPs, and this model has 4, 8"):
+    with pytest.raises(RunError, match=f"plain transformers {reason}"):
         convert(uneven, trained, tmp_path / "t", to="transformers")
     assert not (tmp_path / "t").exists()
 

@@ -282,7 +282,7 @@ def test_other_methods_refuse_its_options(
 
 @pytest.mark.parametrize(
     ("architecture", "kind", "sentence"),
-    [("t5", "embeddings", "are tied"), ("mixtral", "mlp", "lie in one stack")],
+    [("t5", "embeddings", "are tied")],
 )
 def test_matrices_that_cannot_become_chains_are_refused(
     architecture: str, kind: Kind, sentence: str, pico_model: Callable[..., Path]

@@ -30,7 +30,7 @@ def bench_report(**changes):
         date="2026-01-02T03:04:05+00:00",
         bundle_id="0" * 64,
         model=ModelInfo(
-            source="mini", architecture="bert", parameters=100, intermediate_sizes=[8, 8], even=True
+            source="mini", architecture="bert", parameters=100, intermediate_sizes=[8, 8]
         ),
         tuning=Tuning(method="full", trained_parameters=90),
         board=PI,
@@ -89,7 +89,6 @@ FUSED = ModelInfo(
     architecture="bert",
     parameters=60,
     intermediate_sizes=[2, 4],
-    even=False,
     compression="mlp-fusion",
 )
 

@@ -82,7 +82,6 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
             architecture="tiny",
             parameters=87,
             intermediate_sizes=[HIDDEN],
-            even=True,
         ),
         tuning=Tuning(method="full", trained_parameters=84),
         optimizer=AdamW(),

@@ -91,6 +91,14 @@ def export(
             help="Labelled rows by which child-d chooses what trains.", show_default=False
         ),
     ] = None,
+    mpo_central_keep: Annotated[
+        float | None,
+        typer.Option(
+            help="Part of mpo's central tensors' gradients that counts in a step, drawn anew; 0 "
+            "freezes them.  [default: 0]",
+            show_default=False,
+        ),
+    ] = None,
     mpo_auxiliary_rate: Annotated[
         float | None,
         typer.Option(
@@ -157,6 +165,7 @@ def export(
             "child_keep": child_keep,
             "child_data": child_data,
             "mpo_auxiliary_rate": mpo_auxiliary_rate,
+            "mpo_central_keep": mpo_central_keep,
         },
     )
     with stage_bar(len(STAGES)) as on_stage:

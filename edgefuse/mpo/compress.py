@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.verify import verify
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.load import (
     ModelSource,
@@ -35,6 +37,7 @@ from edgefuse.mpo.matrices import (
 from edgefuse.mpo.records import matrix_record, record_on_top
 from edgefuse.mpo.shared import decompose_together, relative_error
 from edgefuse.mpo.stored import give_widths, save_chains
+from edgefuse.mpo.unstack import unstack
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.output import new_directory
 
@@ -121,6 +124,8 @@ def plan_mpo(
     empty = empty_model(config)
     if fused is not None:
         give_widths(empty, fused)
+    if "mlp" in kinds:
+        unstack(empty)
     matrices = find_matrices(empty, kinds)
     largest = max(max(_dimensions(matrix).full_bonds) for matrix in matrices)
     if limit.bond is not None and limit.bond > largest:
@@ -222,6 +227,8 @@ def _share_central(
     matrices = [mpos[index].matrix() for index in group]
     bonds = [max(sizes) for sizes in zip(*(records[index].bonds for index in group), strict=True)]
     leader = records[group[0]].name
+    first = model.get_submodule(leader)
+    assert isinstance(first, MPOLinear)
     chains = decompose_together(matrices, mpos[group[0]].dimensions, bonds)
     for index, matrix, tensors in zip(group, matrices, chains, strict=True):
         name = records[index].name
@@ -229,7 +236,7 @@ def _share_central(
         assert isinstance(chain, MPOLinear)
         chain.put([tensor.float().contiguous() for tensor in tensors])
         if name != leader:
-            chain.central = model.get_submodule(leader).central  # type: ignore[assignment]
+            chain.follow(first)
         parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
         records[index] = msgspec.structs.replace(
             records[index],
@@ -245,8 +252,13 @@ def _share_central(
 def _load(plan: MPOPlan) -> PreTrainedModel:
     torch.manual_seed(0)  # a pooler that the source lacks is made up the same each time
     if plan.fused is None:
-        return load_model(plan.source, plan.config)
-    return from_pretrained(plan.source.name, model_class(plan.config))
+        model = load_model(plan.source, plan.config)
+    else:
+        model = from_pretrained(plan.source.name, model_class(plan.config))
+    if any(matrix.kind == "mlp" for matrix in plan.matrices):
+        verify(model, [mlp for mlp in find_mlps(model) if mlp.stack is not None])
+        unstack(model)
+    return model
 
 
 def _dimensions(matrix: Matrix) -> Dimensions:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,24 +19,34 @@ class Chain(nn.Module):
 
     Attributes:
         rows: I; the chain's own may be more, and those are padding.
-        central: T_3 (d_2, i_3, j_3, d_3).
         auxiliary: T_1, T_2, T_4 and T_5.
     """
-
-    central: Tensor
 
     def __init__(self, tensors: Sequence[Tensor], rows: int) -> None:
         """Make it from T_1 … T_5, which become its parameters."""
         super().__init__()
         self.rows = rows
+        self._leader: list[Chain] = []  # in a list, or it would count as a part of this module
         self.put(tensors)
 
     def put(self, tensors: Sequence[Tensor]) -> None:
         """Take other tensors T_1 … T_5 of the same matrix, of any bonds."""
-        self.central = nn.Parameter(tensors[CENTRAL])
+        self._leader.clear()
+        self.register_parameter("central", nn.Parameter(tensors[CENTRAL]))
         self.auxiliary = nn.ParameterList([*tensors[:CENTRAL], *tensors[CENTRAL + 1 :]])
         for chosen in ("order", "looks_up"):  # by the bonds that were
             self.__dict__.pop(chosen, None)
+
+    def follow(self, leader: "Chain") -> None:
+        """Have another chain's central tensor, of the same shape, from now on."""
+        del self.central
+        self._leader = [leader]
+
+    def __getattr__(self, name: str) -> Any:
+        """T_3 (d_2, i_3, j_3, d_3) as `central`, whose ever it is."""
+        if name == "central" and (leader := self.__dict__.get("_leader")):
+            return leader[0].central
+        return super().__getattr__(name)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -103,7 +114,7 @@ class MPOLinear(Chain):
         """The layer in whose place it is, with its matrix as it is now and P standalone."""
         weight = self.weight.detach()
         bias = None if self.bias is None else self.bias.detach()
-        plain = _conv1d(weight, bias) if self.transposed else _linear(weight, bias)
+        plain = _conv1d(weight, bias) if self.transposed else linear_of(weight, bias)
         holder = nn.Sequential(plain)
         if self.multiplicity is not None:
             multiply(holder, "0.weight", self.multiplicity, transposed=self.transposed)
@@ -146,7 +157,7 @@ class MPOEmbedding(Chain):
         for radix in reversed(self.dimensions.rows):
             digits.append(rest % radix)
             rest = rest // radix
-        state = self.central.new_ones(1, 1)  # (…, columns done, bond)
+        state: Tensor = self.central.new_ones(1, 1)  # (…, columns done, bond)
         for tensor, digit in zip(self.tensors, reversed(digits), strict=True):
             a, i, j, b = tensor.shape
             slices = F.embedding(digit, tensor.transpose(0, 1).reshape(i, -1))
@@ -163,7 +174,8 @@ class MPOEmbedding(Chain):
         return table
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """The layer with these tensors, which may be on the meta device."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight)
     if bias is not None:

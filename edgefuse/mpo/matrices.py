@@ -58,7 +58,8 @@ def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix
     """Every matrix of some kinds, in the order of the model's modules, shared ones once.
 
     Args:
-        model: Plain, or with P standalone; its weights may be on the meta device.
+        model: Plain, or with P standalone, no experts in a stack; its weights may be on the meta
+            device.
         kinds: Of matrices.
 
     Raises:
@@ -148,15 +149,8 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def _of_mlps(model: PreTrainedModel) -> Iterator[str]:
     for mlp in find_mlps(model):
         for slot in (mlp.layout.gate, mlp.layout.up, mlp.layout.down):
-            if slot is None:
-                continue
-            if slot.expert is not None:
-                raise ModelError(
-                    f"The experts of {mlp.name.partition('[')[0]} lie in one stack, which cannot "
-                    "become chains",
-                    "Leave mlp out of --matrices",
-                )
-            yield slot.name.removesuffix(".weight")
+            if slot is not None:
+                yield slot.name.removesuffix(".weight")
 
 
 def _of_attention(model: PreTrainedModel) -> Iterator[str]:

@@ -34,14 +34,16 @@ def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
 
 def matrix_products(model: nn.Module) -> list[MatrixProduct]:
     """The recipe of every chain's matrix, by the names of its tensors in the state dict."""
+    own = {id(parameter): name for name, parameter in model.named_parameters()}  # a shared one's
     products = []
     for name, module in model.named_modules():
         if isinstance(module, Chain):
             auxiliary = [f"{name}.auxiliary.{index}" for index in range(len(module.auxiliary))]
+            central = own[id(module.central)]
             products.append(
                 MatrixProduct(
                     weight=f"{name}.weight",
-                    tensors=[*auxiliary[:CENTRAL], f"{name}.central", *auxiliary[CENTRAL:]],
+                    tensors=[*auxiliary[:CENTRAL], central, *auxiliary[CENTRAL:]],
                     rows=module.rows,
                     transposed=isinstance(module, MPOLinear) and module.transposed,
                 )

@@ -113,6 +113,11 @@ def squeeze(
             f"{model} has no matrix product operators, whose bonds could be cut",
             f"Make them first: edgefuse compress {model} OUTPUT --method mpo --max-error 0",
         )
+    if any(matrix.shares_central_of for matrix in compression.matrices):
+        raise ModelError(
+            f"Experts of {model} share central tensors, and their bonds cannot be cut one by one",
+            "Decompose it without --share-central, or with a lower --bond",
+        )
     labels = read_labels(train_file)
     tokenizer = load_tokenizer(source)
 

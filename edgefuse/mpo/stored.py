@@ -25,7 +25,9 @@ from edgefuse.compression.install import resize
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import quiet
 from edgefuse.models.record import CompressionRecord, MatrixRecord, write_record
+from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.matrices import place_chain
+from edgefuse.mpo.unstack import unstack
 
 VARIANT = "mpo"
 WEIGHTS = f"model.{VARIANT}.safetensors"
@@ -50,9 +52,7 @@ def save_chains(
         record: What was done.
         spectra: λ_1 … λ_4 of every matrix by its name, where they are known.
     """
-    shared = {f"{matrix.name}.central" for matrix in record.matrices if matrix.shares_central_of}
-    own = {name: t for name, t in model.state_dict().items() if name not in shared}
-    tensors = remove_tied_weights_from_state_dict(own, model)
+    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     files = {WEIGHTS: tensors}
     if spectra is not None:
@@ -98,6 +98,8 @@ def load_chains(
     def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, *args, **kwargs)
         give_widths(self, record)
+        if any(matrix.kind == "mlp" for matrix in record.matrices):
+            unstack(self)
         for matrix in record.matrices:
             _place_empty_chain(self, matrix)
 
@@ -106,12 +108,6 @@ def load_chains(
         directory, config=config, variant=VARIANT, output_loading_info=True, **kwargs
     )
     model.__class__ = kind
-    for matrix in record.matrices:
-        if matrix.shares_central_of is not None:
-            name = _name_in(model, matrix.name)
-            leader = model.get_submodule(_name_in(model, matrix.shares_central_of))
-            model.get_submodule(name).central = leader.central
-            info["missing_keys"] -= {f"{name}.central"}
     return model, info
 
 
@@ -140,6 +136,12 @@ def _place_empty_chain(model: PreTrainedModel, matrix: MatrixRecord) -> None:
     )
     device = next(model.get_submodule(name).parameters()).device
     place_chain(model, name, [torch.empty(a, i, j, b, device=device) for (a, b), i, j in shapes])
+    if matrix.shares_central_of is not None:
+        chain = model.get_submodule(name)
+        leader = model.get_submodule(_name_in(model, matrix.shares_central_of))
+        assert isinstance(chain, Chain)
+        assert isinstance(leader, Chain)
+        chain.follow(leader)
 
 
 def _name_in(model: PreTrainedModel, name: str) -> str:

@@ -1,7 +1,10 @@
 """Lightweight fine-tuning of matrix product operators: their central tensors are frozen.
 
 Liu et al., "Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based on
-Matrix Product Operators", ACL 2021, arXiv 2106.02205.
+Matrix Product Operators", ACL 2021, arXiv 2106.02205. A central tensor that experts share collects
+every expert's gradient: there it can train with most of its gradient masked (Gao et al.,
+"Parameter-Efficient Mixture-of-Experts Architecture for Pre-trained Language Models", COLING 2022,
+arXiv 2203.01104).
 """
 
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from transformers import PreTrainedModel
 from edgefuse.mpo.layers import Chain
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_runtime.bundle import RandomMask
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Mpo:
 
     Attributes:
         auxiliary_rate: What the learning rate of auxiliary tensors is multiplied by.
+        central_keep: Probability that an entry of a central tensor's gradient counts in a step;
+            what counts is divided by it. 0 freezes them.
     """
 
     family: ClassVar[str] = "mpo"
@@ -28,6 +34,7 @@ class Mpo:
     learning_rate: ClassVar[float] = 5e-4
 
     auxiliary_rate: float = 1.0
+    central_keep: float = 0.0
 
     @property
     def name(self) -> str:
@@ -35,16 +42,21 @@ class Mpo:
         return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
-        """Freeze the central tensors.
+        """Freeze the central tensors, or mask their gradients.
 
         Raises:
-            InputError: The rate is not above 0.
+            InputError: The rate is not above 0, or the probability is none.
             ModelError: The model has no chains.
         """
         if not self.auxiliary_rate > 0:
             raise InputError(
                 f"--mpo-auxiliary-rate {self.auxiliary_rate:g} is not above 0",
                 "Give what to multiply the learning rate by, such as 2",
+            )
+        if not 0 <= self.central_keep <= 1:
+            raise InputError(
+                f"--mpo-central-keep {self.central_keep:g} is outside 0 to 1",
+                "Give the part of their gradients that counts in a step, such as 0.2",
             )
         chains = [name for name, module in model.named_modules() if isinstance(module, Chain)]
         if not chains:
@@ -53,11 +65,17 @@ class Mpo:
                 "model has none",
                 "Make them first: edgefuse compress MODEL OUTPUT --method mpo --max-error 0",
             )
-        central = {f"{name}.central" for name in chains}
-        train_only(model, [name for name, _ in model.named_parameters() if name not in central])
+        parameters = [name for name, _ in model.named_parameters()]  # a shared one once
+        central = [name for name in parameters if name.removesuffix(".central") in chains]
+        mask = None
+        if self.central_keep:
+            train_only(model, parameters)
+            mask = RandomMask(parameters=central, keep=self.central_keep)
+        else:
+            train_only(model, [name for name in parameters if name not in central])
         auxiliary = [
             f"{name}.auxiliary.{index}"
             for name in chains
             for index, _ in enumerate(model.get_submodule(name).auxiliary)  # type: ignore[arg-type]
         ]
-        return Prepared(rates=dict.fromkeys(auxiliary, self.auxiliary_rate))
+        return Prepared(rates=dict.fromkeys(auxiliary, self.auxiliary_rate), mask=mask)

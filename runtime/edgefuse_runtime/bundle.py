@@ -30,7 +30,7 @@ from edgefuse_devices.profile import DeviceProfile
 SCHEMA_VERSION = 4
 """Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
-whether widths are even."""
+what keeps plain transformers from loading the model."""
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
@@ -217,7 +217,8 @@ class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         architecture: `model_type` of its configuration.
         parameters: Count of all parameters, frozen ones included.
         intermediate_sizes: Width of every MLP, every expert's too, bottom first.
-        even: The configuration says those widths, so that plain transformers can load them.
+        not_plain: What keeps plain transformers from loading its weights, as the end of a sentence;
+            empty where nothing does.
         compression: The method that fused it, or None.
     """
 
@@ -225,8 +226,8 @@ class ModelInfo(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     architecture: str
     parameters: int
     intermediate_sizes: list[int]
-    even: bool
     compression: str | None = None
+    not_plain: str = ""
 
 
 class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

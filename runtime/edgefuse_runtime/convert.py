@@ -132,11 +132,9 @@ def _check_plain(bundle: Bundle, trained: Tensors) -> None:
                 f"plain transformers has no {what}, and this model does",
                 "Convert it with --to onnx",
             )
-    model = bundle.manifest.model
-    if not model.even:
+    if reason := bundle.manifest.model.not_plain:
         raise RunError(
-            f"plain transformers has one width for all MLPs, and this model has "
-            f"{', '.join(map(str, model.intermediate_sizes))}",
+            f"plain transformers {reason}",
             "Convert it with --to onnx",
         )
 
