@@ -98,7 +98,8 @@ def collect_inputs(
             model(**batch)
             if size >= _BYTES:
                 break
-    return [torch.cat(kept.pop(mlp.name) or [torch.zeros(0, mlp.hidden_size)]) for mlp in mlps]
+    none = torch.zeros(0, device=model.device)
+    return [torch.cat(kept.pop(m.name) or [none.reshape(0, m.hidden_size)]) for m in mlps]
 
 
 def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:

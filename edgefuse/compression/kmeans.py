@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -13,6 +14,7 @@ from torch import Tensor
 from edgefuse.compression.neurons import Neurons
 
 _STARTS = 3  # with hundreds of centroids within 1 % of the inertia of 30
+_ITERATIONS, _TOLERANCE = 300, 1e-4  # scikit-learn's
 _AT_ONCE = 512
 _FEW = 8  # of a point's coordinates
 
@@ -31,7 +33,10 @@ def cluster(neurons: Neurons, width: int, seed: int) -> Tensor:
     Returns:
         Each neuron's cluster (I,), from 0 to k − 1; some clusters may be empty.
     """
-    return torch.from_numpy(_assign(_points(neurons).cpu().numpy(), width, seed))
+    points = _points(neurons)
+    if points.is_cpu:
+        return torch.from_numpy(_assign(points.numpy(), width, seed))
+    return lloyd(points, width, seed)
 
 
 def _points(neurons: Neurons) -> Tensor:
@@ -91,6 +96,52 @@ def _assign(points: NDArray[np.float32], width: int, seed: int) -> NDArray[np.in
         return np.asarray(kmeans.fit(points).labels_, dtype=np.int64)
 
 
+def lloyd(points: Tensor, width: int, seed: int) -> Tensor:
+    """Cluster points (I, d) on a GPU, by scikit-learn's algorithm from the same starts.
+
+    Sums are matrix products, whose order of additions is the same every time.
+
+    Args:
+        points: Float32.
+        width: k.
+        seed: Of the starts.
+
+    Returns:
+        Each point's cluster (I,).
+    """
+    distinct, own = torch.unique(points, dim=0, return_inverse=True)
+    if len(distinct) <= width:
+        labels: Tensor = own
+        return labels
+    choose = _Seeds((points @ points.T).cpu().numpy()).choose
+    random_state = np.random.RandomState(seed)
+    found = []
+    for _ in range(_STARTS):
+        chosen = torch.from_numpy(choose(width, random_state)).to(points.device)
+        found.append(_settle(points, points[chosen]))
+    return min(found, key=lambda one: one[1])[0]
+
+
+def _settle(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
+    """Lloyd's iterations: each point's cluster, and the inertia."""
+    squares = points.square().sum(dim=1)
+    enough = _TOLERANCE * float(points.var(dim=0, correction=0).mean())
+    for _ in range(_ITERATIONS):
+        distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
+        nearest, labels = distances.min(dim=1)
+        members = F.one_hot(labels, len(centroids)).to(points)  # (I, k)
+        sizes = members.sum(dim=0)
+        moved = members.T @ points / sizes.clamp(min=1)[:, None]
+        empty = (sizes == 0).nonzero()[:, 0]
+        if len(empty):  # they go to the points that are farthest from any
+            moved[empty] = points[(nearest + squares).topk(len(empty)).indices]
+        shift = float((moved - centroids).square().sum())
+        centroids = moved
+        if shift <= enough and not len(empty):
+            break
+    return labels, float((nearest + squares).double().sum())
+
+
 class _Seeds:
     """Greedy k-means++ (Arthur & Vassilvitskii, SODA 2007), as scikit-learn has it.
 
@@ -106,19 +157,23 @@ class _Seeds:
         self, points: NDArray[np.float32], count: int, random_state: np.random.RandomState
     ) -> NDArray[np.float32]:
         """Choose `count` of the points (I, d): the first centroids (count, d)."""
-        chosen = random_state.randint(len(points), size=1)
+        return points[self.choose(count, random_state)]
+
+    def choose(self, count: int, random_state: np.random.RandomState) -> NDArray[np.int64]:
+        """Their indices (count,)."""
+        chosen = random_state.randint(len(self.squares), size=1)
         nearest = self._distances(chosen)[0]
         seeds = [chosen[0]]
         candidates = 2 + int(np.log(count))
         while len(seeds) < count:
             total = nearest.cumsum(dtype=np.float64)
             drawn = np.searchsorted(total, random_state.uniform(size=candidates) * total[-1])
-            drawn = drawn.clip(max=len(points) - 1)
+            drawn = drawn.clip(max=len(self.squares) - 1)
             nearer = np.minimum(nearest, self._distances(drawn))
             best = nearer.sum(axis=1).argmin()
             nearest = nearer[best]
             seeds.append(drawn[best])
-        return points[seeds]
+        return np.asarray(seeds, dtype=np.int64)
 
     def _distances(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Squared, from these points to all, (len(index), I)."""

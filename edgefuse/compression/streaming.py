@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
@@ -20,6 +21,7 @@ from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.stored import stored_layouts
+from edgefuse.models.device import computing_on, fastest
 from edgefuse.models.load import ModelSource, empty_model, quiet
 from edgefuse.models.record import LayerRecord
 from edgefuse.models.tensor_files import TensorFile, TensorFiles, find_tensor_files
@@ -98,12 +100,17 @@ def fuse_stored(
     found = {mlp.name: replace(mlp, layout=s) for mlp, s in zip(mlps, layouts, strict=True)}
     chosen = [found[plan.name] for plan in layers]
     records: list[LayerRecord] = []
-    with TensorFile(output, stored.names) as file:
+    device = fastest()
+
+    def read(name: str) -> Tensor:
+        return stored.files.read(name).to(device)
+
+    with TensorFile(output, stored.names) as file, computing_on(device):
         written: set[str] = set()
         for group in _groups(chosen, layers):
             fused = []
             for mlp, plan in group:
-                layer = mlp.read(stored.files.read)
+                layer = mlp.read(read)
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
                 fused.append(neurons_of(one))

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.device import fastest
 from edgefuse.models.load import find_source, load_tokenizer
 from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
@@ -189,7 +190,7 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
         label2id={label: index for index, label in enumerate(record.labels)},
     )
     module: nn.Module = model  # transformers wraps `to` in a way that has no types
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(fastest())
     return model
 
 

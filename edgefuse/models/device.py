@@ -1,0 +1,40 @@
+"""Where a workstation computes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from edgefuse_devices.errors import ModelError
+
+
+def fastest() -> torch.device:
+    """A GPU where torch finds CUDA, else the processor. `CUDA_VISIBLE_DEVICES=` hides GPUs."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Let a GPU add up in the same order every time, which the processor does anyway.
+
+    Of the few operations that have no such order, torch warns.
+
+    Raises:
+        ModelError: The GPU's memory does not suffice.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            "The model and the text need more memory than the GPU has",
+            "Hide it, to compute on the processor: CUDA_VISIBLE_DEVICES= edgefuse …",
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
