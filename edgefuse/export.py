@@ -234,7 +234,7 @@ def _not_plain(
     model: PreTrainedModel, record: CompressionRecord | None, widths: Sequence[int]
 ) -> str:
     if record is not None and not record.even:
-        sizes = ", ".join(map(str, widths))
+        sizes = ", ".join(map(str, sorted({*widths})))
         return f"has one width for all MLPs, and this model has {sizes}"
     if any(isinstance(module, Experts) for module in model.modules()):
         return "has experts in one stack, and this model's are apart"

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from edgefuse.models.experts import EVERY_EXPERT
+from edgefuse.models.experts import every_expert_by_name
 from edgefuse.models.load import quiet
 from edgefuse_export.trace import example
 from edgefuse_runtime.bundle import Bundle
@@ -46,7 +46,7 @@ def test_every_expert_gives_the_outputs_and_gradients_of_those_asked_for(kind: s
     model = gpt_oss() if kind == "gpt_oss" else make_pico_model(kind)
     other = copy.deepcopy(model)
     model.set_experts_implementation("eager")
-    other.set_experts_implementation(EVERY_EXPERT)
+    other.set_experts_implementation(every_expert_by_name())
     ids, mask, _ = example((4, 9), vocabulary=VOCABULARY, labels=2)
     outputs = [one(input_ids=ids, attention_mask=mask)[0] for one in (model, other)]
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)

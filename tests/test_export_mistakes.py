@@ -47,7 +47,7 @@ def test_a_head_for_another_count_of_classes_is_refused_and_one_that_fits_is_kep
 @pytest.mark.parametrize(
     ("experts", "match"),
     [
-        ("grouped_mm", r"cannot be exported: .*grouped_mm.*dense model"),
+        ("grouped_mm", r"cannot be exported: .*grouped_mm.*Use another model"),
         ("eager", r"MixtralForSequenceClassification cannot be traced: \w"),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_model_that_no_graph_can_hold_is_refused_by_what_it_lacks(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgefuse.models.classifier.EVERY_EXPERT", experts)
+    monkeypatch.setattr("edgefuse.models.classifier.every_expert_by_name", lambda: experts)
     with pytest.raises(ModelError, match=match):
         export(str(pico_model("mixtral")), tmp_path / "bundle", **OPTIONS)
     assert not (tmp_path / "bundle").exists()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.kmeans import cluster, lloyd, means
+from edgefuse.compression.kmeans import cluster, lloyd, means, settle
 from edgefuse.compression.methods import METHODS
 from edgefuse.compression.neurons import Neurons
 from edgefuse.models.device import computing_on, fastest
@@ -63,6 +63,8 @@ def done(pico_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
         command, input=json.dumps(listed), capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    there = json.loads(run.stdout)
+    assert all(there[str(folder / name)] > 100 for name in jobs), there
     return Jobs(texts, folder)
 
 
@@ -135,23 +137,37 @@ def test_few_distinct_points_are_their_own_clusters() -> None:
     assert len(labels.unique()) == 3
 
 
-def test_an_empty_cluster_takes_the_farthest_point() -> None:
-    # Four heaps and one far point: from any start, five clusters are found.
-    generator = torch.Generator().manual_seed(1)
-    heaps = torch.randn(4, 6, generator=generator).repeat_interleave(30, dim=0)
-    points = torch.cat([heaps + 1e-3 * torch.randn(120, 6, generator=generator), 9 * heaps[:1]])
-    labels = lloyd(points, 5, seed=0)
-    assert len(labels.unique()) == 5
-    assert (labels == labels[-1]).sum() == 1
+def test_an_empty_cluster_goes_to_a_far_point() -> None:
+    heaps = torch.tensor([[0.0, 0.0], [8.0, 0.0]]).repeat_interleave(5, dim=0)
+    points = heaps + 0.1 * torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    far = torch.tensor([[0.0, 0.0], [500.0, 500.0]])  # nobody is nearest to the second
+    labels, error = settle(points, far)
+    assert labels.unique().numel() == 2
+    assert error == pytest.approx(inertia(points, labels, 2), rel=1e-3)
+    assert error < 1
 
 
-def test_order_of_sums_is_fixed_on_a_gpu_alone() -> None:
-    assert fastest().type == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize(("found", "name"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_taken_where_torch_finds_one(
+    found: bool,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: found)
+    assert fastest() == torch.device(name)
+
+
+def test_order_of_sums_is_fixed_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with computing_on(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
     with computing_on(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert not torch.backends.cuda.flash_sdp_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 def test_a_gpu_that_is_too_small_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

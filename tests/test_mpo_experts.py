@@ -16,7 +16,9 @@ from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.squeeze import squeeze
 from edgefuse.mpo.squeeze_record import SqueezeSettings
 from edgefuse.mpo.unstack import unstack
+from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.mpo import Mpo
+from edgefuse.tuning.targets import linear_layers
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.trace import example
@@ -131,3 +133,28 @@ def test_shared_central_tensors_are_not_squeezed(shared: Path, tmp_path: Path) -
 def test_a_part_that_is_none_is_refused(keep: float, shared: Path) -> None:
     with pytest.raises(InputError, match=r"--mpo-central-keep .* is outside 0 to 1"):
         Mpo(central_keep=keep).prepare(edgefuse.from_pretrained(shared))
+
+
+def test_lora_finds_nothing_where_all_are_chains(tmp_path: Path) -> None:
+    plan = plan_mpo(str(pico("qwen2_moe")), kinds=["mlp", "attention"], limit=LOSSLESS)
+    compress(plan, tmp_path / "chains")
+    auto = transformers.AutoModelForSequenceClassification
+    model = edgefuse.from_pretrained(tmp_path / "chains", auto, num_labels=3)
+    with pytest.raises(ModelError, match="no linear layers under its head"):
+        Lora().prepare(model)
+
+
+def test_a_router_that_chooses_is_no_linear_layer() -> None:
+    config = transformers.PhimoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=EXPERTS,
+    )
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    routers = [n for n, module in model.named_modules() if "Router" in type(module).__name__]
+    assert routers
+    assert not {*routers} & linear_layers(model).keys()

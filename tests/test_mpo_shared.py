@@ -14,6 +14,7 @@ from edgefuse.mpo.decomposition import CENTRAL, decompose, rebuild
 from edgefuse.mpo.dimensions import dimensions_of
 from edgefuse.mpo.layers import MPOLinear
 from edgefuse.mpo.limit import Limit
+from edgefuse.mpo.matrices import Matrix, group_experts
 from edgefuse.mpo.shared import decompose_together, relative_error
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import EXPERTS
@@ -91,6 +92,12 @@ def test_experts_share_in_memory_and_in_the_file(
     for matrix in record.matrices:
         assert (matrix.error_bound is None) == ("experts" in matrix.name)
         assert matrix.error is not None
+
+
+def test_a_shared_experts_matrices_are_no_group() -> None:
+    names = [f"layers.0.mlp.experts.{e}.{m}" for e in range(2) for m in ("up_proj", "down_proj")]
+    names += ["layers.0.mlp.shared_experts.up_proj", "layers.0.mlp.shared_experts.down_proj"]
+    assert group_experts([Matrix(name, "mlp", 8, 8) for name in names]) == [[0, 2], [1, 3]]
 
 
 def test_a_model_without_experts_is_refused(pico_model: Callable[..., Path]) -> None:

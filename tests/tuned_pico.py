@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.export import export
-from edgefuse.models.experts import EVERY_EXPERT
+from edgefuse.models.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.trace import example
@@ -78,5 +78,5 @@ def classifier(directory: Path) -> PreTrainedModel:
         directory,
         num_labels=len(LABELS),
         attn_implementation="eager",
-        experts_implementation=EVERY_EXPERT,
+        experts_implementation=every_expert_by_name(),
     )

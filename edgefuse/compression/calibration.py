@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -98,8 +99,8 @@ def collect_inputs(
             model(**batch)
             if size >= _BYTES:
                 break
-    none = torch.zeros(0, device=model.device)
-    return [torch.cat(kept.pop(m.name) or [none.reshape(0, m.hidden_size)]) for m in mlps]
+    none = partial(torch.zeros, 0, device=model.device)
+    return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in mlps]
 
 
 def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.compression.allocation import check_allocation
@@ -19,7 +18,7 @@ from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
 from edgefuse.compression.verify import verify
 from edgefuse.models.compressed import WEIGHTS, save_compressed, save_description
-from edgefuse.models.device import computing_on, fastest
+from edgefuse.models.device import computing_on, fastest, move
 from edgefuse.models.load import (
     ModelSource,
     empty_model,
@@ -159,10 +158,9 @@ def compress(
         else:
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
             model = load_model(plan.source, plan.config)
-            module: nn.Module = model  # transformers wraps `to` in a way that has no types
             device = fastest()
             with computing_on(device):
-                module.to(device)
+                move(model, device)
                 verify(model, find_mlps(model))
                 layers = fuse_model(
                     model,
@@ -194,7 +192,7 @@ def compress(
         if stored is not None:
             save_description(folder, model, tokenizer, record)
         else:
-            module.to("cpu")
+            move(model, torch.device("cpu"))
             save_compressed(folder, model, tokenizer, record)
     return record
 

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -118,18 +117,18 @@ def lloyd(points: Tensor, width: int, seed: int) -> Tensor:
     found = []
     for _ in range(_STARTS):
         chosen = torch.from_numpy(choose(width, random_state)).to(points.device)
-        found.append(_settle(points, points[chosen]))
+        found.append(settle(points, points[chosen]))
     return min(found, key=lambda one: one[1])[0]
 
 
-def _settle(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
+def settle(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
     """Lloyd's iterations: each point's cluster, and the inertia."""
     squares = points.square().sum(dim=1)
     enough = _TOLERANCE * float(points.var(dim=0, correction=0).mean())
     for _ in range(_ITERATIONS):
         distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
         nearest, labels = distances.min(dim=1)
-        members = F.one_hot(labels, len(centroids)).to(points)  # (I, k)
+        members = torch.zeros_like(distances).scatter_(1, labels[:, None], 1)
         sizes = members.sum(dim=0)
         moved = members.T @ points / sizes.clamp(min=1)[:, None]
         empty = (sizes == 0).nonzero()[:, 0]

@@ -148,6 +148,15 @@ class Layer:
     bias: Tensor | None = None
     inputs: Tensor | None = None
 
+    def to(self, device: torch.device) -> "Layer":
+        """The same there."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        neurons = Neurons(**{name: moved(tensor) for name, tensor in vars(self.neurons).items()})  # type: ignore[arg-type]
+        return replace(self, neurons=neurons, bias=moved(self.bias), inputs=moved(self.inputs))
+
     def output(self, inputs: Tensor) -> Tensor:
         """Map inputs (…, p) to y (…, p)."""
         hidden = self.neurons.hidden(inputs, self.activation)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
@@ -101,16 +100,12 @@ def fuse_stored(
     chosen = [found[plan.name] for plan in layers]
     records: list[LayerRecord] = []
     device = fastest()
-
-    def read(name: str) -> Tensor:
-        return stored.files.read(name).to(device)
-
     with TensorFile(output, stored.names) as file, computing_on(device):
         written: set[str] = set()
         for group in _groups(chosen, layers):
             fused = []
             for mlp, plan in group:
-                layer = mlp.read(read)
+                layer = mlp.read(stored.files.read).to(device)
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
                 fused.append(neurons_of(one))

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.compression.fused_linear import put_beside
 from edgefuse.models.compressed import from_pretrained
-from edgefuse.models.experts import EVERY_EXPERT
+from edgefuse.models.experts import every_expert_by_name
 from edgefuse.models.load import ModelSource, one_sentence, quiet
 from edgefuse_devices.errors import InputError, ModelError
 
@@ -40,7 +40,7 @@ def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedMod
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             attn_implementation="eager",
-            experts_implementation=EVERY_EXPERT,
+            experts_implementation=every_expert_by_name(),
             **kwargs,
         )
     put_beside(model)

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-EVERY_EXPERT = "edgefuse_every_expert"
-"""What transformers takes as `experts_implementation`, for experts that lie in one stack."""
+from edgefuse.compression.fused_linear import p_of_stack
+
+_NAME = "edgefuse_every_expert"
+
+
+def every_expert_by_name() -> str:
+    """What transformers is to be given as `experts_implementation`: it is told of it here."""
+    ALL_EXPERTS_FUNCTIONS.register(_NAME, every_expert)
+    return _NAME
 
 
 def every_expert(
@@ -42,7 +49,7 @@ def every_expert(
         hidden = experts._apply_gate(product(hidden_states, "gate_up_proj"))  # noqa: SLF001
     else:
         hidden = experts.act_fn(product(hidden_states, "up_proj"))
-    multiplicity = getattr(experts, "down_proj_multiplicity", None)
+    multiplicity = getattr(experts, p_of_stack("down_proj"), None)
     if multiplicity is not None:
         hidden = hidden * multiplicity
     output = product(hidden, "down_proj")
@@ -51,6 +58,3 @@ def every_expert(
     weights = top_k_weights.new_zeros(hidden_states.shape[0], experts.num_experts)
     weights = weights.scatter(1, top_k_index, top_k_weights)
     return (output * weights.T.unsqueeze(-1)).sum(dim=0)
-
-
-ALL_EXPERTS_FUNCTIONS.register(EVERY_EXPERT, every_expert)

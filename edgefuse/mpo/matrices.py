@@ -18,7 +18,7 @@ from edgefuse_devices.errors import InputError, ModelError
 Kind = Literal["mlp", "attention", "embeddings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_EXPERT = re.compile(r"(?<=experts\.)[^.]+")
+_EXPERT = re.compile(r"((?:^|\.)experts\.)[^.]+")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
     """Indices of matrices that have the same place in the experts of one layer, group by group."""
     groups: dict[str, list[int]] = {}
     for index, matrix in enumerate(matrices):
-        place = _EXPERT.sub("*", matrix.name)
+        place = _EXPERT.sub(r"\1*", matrix.name)
         if place != matrix.name:
             groups.setdefault(place, []).append(index)
     return list(groups.values())

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -21,7 +20,7 @@ from transformers import (
 )
 
 from edgefuse.models.compressed import from_pretrained
-from edgefuse.models.device import fastest
+from edgefuse.models.device import computing_on, fastest, move
 from edgefuse.models.load import find_source, load_tokenizer
 from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
@@ -139,17 +138,18 @@ def squeeze(
     check_replaceable(output, COMPRESSION, overwrite=overwrite)
     work = output.with_name(f"{output.name}.squeezing")
     record = _begin(work, begun, resume=resume, overwrite=overwrite)
-    if not record.rounds:
-        classifier = _load(source.name, record)
-        record = _round(task, work, record, classifier, compression)
-    while record.rounds[-1].kept:
-        last = work / f"round-{record.kept}"
-        classifier = _load(str(last), record)
-        compressed = read_record(last)
-        assert compressed is not None
-        if not cut_chains(classifier, settings.step):
-            break
-        record = _round(task, work, record, classifier, compressed)
+    with computing_on(fastest()):
+        if not record.rounds:
+            classifier = _load(source.name, record)
+            record = _round(task, work, record, classifier, compression)
+        while record.rounds[-1].kept:
+            last = work / f"round-{record.kept}"
+            classifier = _load(str(last), record)
+            compressed = read_record(last)
+            assert compressed is not None
+            if not cut_chains(classifier, settings.step):
+                break
+            record = _round(task, work, record, classifier, compressed)
     _finish(work, record, output, overwrite=overwrite)
     return record
 
@@ -189,8 +189,7 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
         id2label=dict(enumerate(record.labels)),
         label2id={label: index for index, label in enumerate(record.labels)},
     )
-    module: nn.Module = model  # transformers wraps `to` in a way that has no types
-    module.to(fastest())
+    move(model, fastest())
     return model
 
 

@@ -12,24 +12,26 @@ from edgefuse.mpo.layers import linear_of
 class Expert(nn.Module):
     """An expert with layers of its own, which have the names that its stack's tensors had."""
 
+    gate_up_proj: nn.Linear
+    up_proj: nn.Linear
+
     def __init__(
         self, up: nn.Linear, down: nn.Linear, act_fn: Callable[[Tensor], Tensor], *, gated: bool
     ) -> None:
         """Make it from its layers; `up` is gate and up in one where it is gated."""
         super().__init__()
-        self.up_name = "gate_up_proj" if gated else "up_proj"
-        self.add_module(self.up_name, up)
+        self.add_module("gate_up_proj" if gated else "up_proj", up)
         self.down_proj = down
         self.act_fn = act_fn
+        self.gated = gated
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map tokens (n, p) to (n, p)."""
-        hidden = self.get_submodule(self.up_name)(inputs)
-        if self.up_name == "gate_up_proj":
-            gate, up = hidden.chunk(2, dim=-1)
+        if self.gated:
+            gate, up = self.gate_up_proj(inputs).chunk(2, dim=-1)
             hidden = self.act_fn(gate) * up
         else:
-            hidden = self.act_fn(hidden)
+            hidden = self.act_fn(self.up_proj(inputs))
         output: Tensor = self.down_proj(hidden)
         return output
 

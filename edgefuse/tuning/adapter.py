@@ -117,7 +117,7 @@ def _places(model: PreTrainedModel) -> list[str]:
         raise ModelError(
             f"Where attention and MLP end in {type(model).__name__} is not known, and --tune "
             "adapter goes there",
-            "Use --tune lora, which goes to every matrix",
+            "Use --tune lora, which goes to every linear layer",
         )
     return [*attention, *(down.name.removesuffix(".weight") for down in downs)]
 

@@ -66,7 +66,8 @@ class Mpo:
                 "Make them first: edgefuse compress MODEL OUTPUT --method mpo --max-error 0",
             )
         parameters = [name for name, _ in model.named_parameters()]  # a shared one once
-        central = [name for name in parameters if name.removesuffix(".central") in chains]
+        known = {*chains}
+        central = [name for name in parameters if name.removesuffix(".central") in known]
         mask = None
         if self.central_keep:
             train_only(model, parameters)

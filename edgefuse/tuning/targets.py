@@ -7,16 +7,19 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
 from edgefuse.tuning.parts import is_head
 from edgefuse_devices.errors import InputError, ModelError
 
+_LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D)]
+
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The linear layers under the head, by name."""
+    """The linear layers under the head, by name; no router that computes more than a product."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not is_head(model, f"{name}.weight")
+        if type(module).forward in _LINEAR and not is_head(model, f"{name}.weight")
     }
 
 
@@ -33,7 +36,8 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
         ModelError: The model has no linear layers.
     """
     layers = list(linear_layers(model))
-    if not layers:
+    wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
+    if not (layers if endings else wide):
         raise ModelError(
             "The model has no linear layers under its head",
             "Train it by another way, --tune last-2 for one",
@@ -47,7 +51,7 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
                 f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
             )
     if not endings:
-        return [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
+        return wide
     return [name for name in layers if any(_matches(name, ending) for ending in endings)]
 
 

@@ -74,7 +74,7 @@ def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
         except torch.onnx.OnnxExporterError as error:
             raise ModelError(
                 f"The model computes something that cannot be exported: {_innermost(error)}",
-                "Use a dense model, such as BERT, ModernBERT, Llama or GPT-2",
+                "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
             ) from error
     assert exported is not None
     model = exported.model

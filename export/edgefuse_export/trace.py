@@ -32,9 +32,10 @@ def trace(module: Loss, *, vocabulary: int, labels: int) -> ExportedProgram:
     rows, tokens = {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     try:
         program = torch.export.export(module, inputs, dynamic_shapes=(tokens, tokens, rows))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{type(module.model).__name__} cannot be traced: {str(error).splitlines()[0]}",
+            f"{type(module.model).__name__} cannot be traced: {reason}",
             "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
         ) from error
     compute_only_read_tokens(program.graph_module)

@@ -53,7 +53,7 @@ class _Drawn:
 
     def __init__(self, gradients: Gradients, keep: float, seed: int) -> None:
         self._gradients = gradients
-        self._limit = round(keep * _STEPS)
+        self._limit = max(1, round(keep * _STEPS))
         self._seed = seed
 
     def apply(self, step: int) -> None:
