@@ -64,11 +64,18 @@ def test_a_model_that_no_graph_can_hold_is_refused_by_what_it_lacks(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_encoder_decoder_model_is_refused(
-    pico_model: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("t5", "t5 models have an encoder and a decoder"),
+        ("olmoe", "transformers has no classifier of olmoe models"),
+    ],
+)
+def test_a_model_that_cannot_classify_in_a_graph_is_refused(
+    kind: str, reason: str, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match="t5 models have an encoder and a decoder"):
-        export(str(pico_model("t5")), tmp_path / "bundle", **OPTIONS)
+    with pytest.raises(ModelError, match=reason):
+        export(str(pico_model(kind)), tmp_path / "bundle", **OPTIONS)
 
 
 def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 from optimum.exporters.tasks import TasksManager
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from edgefuse.compression.fused_linear import put_beside
 from edgefuse.models.compressed import from_pretrained
@@ -48,16 +52,22 @@ def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedMod
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:
-    """Refuse what classifies by the state at a token of its own, which a graph cannot look for.
+    """Refuse models that cannot classify in a graph.
 
     Raises:
-        ModelError: It is an encoder-decoder model.
+        ModelError: It is an encoder-decoder model, which classifies by the state at a token that it
+            looks for; or transformers has no classifier of its kind.
     """
     if config.is_encoder_decoder:
-        raise ModelError(
-            f"{name} cannot be exported: {config.model_type} models have an encoder and a decoder",
-            "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
-        )
+        reason = f"{config.model_type} models have an encoder and a decoder"
+    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        reason = f"transformers has no classifier of {config.model_type} models"
+    else:
+        return
+    raise ModelError(
+        f"{name} cannot be exported: {reason}",
+        "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+    )
 
 
 def check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:
