@@ -31,7 +31,7 @@ class Mpo:
     family: ClassVar[str] = "mpo"
     title: ClassVar[str] = "mpo"
     summary: ClassVar[str] = "all but the central tensors of `compress --method mpo`"
-    learning_rate: ClassVar[float] = 5e-4
+    learning_rate: ClassVar[float] = 5e-5
 
     auxiliary_rate: float = 1.0
     central_keep: float = 0.0
