@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from edgefuse_devices import __version__
 
 if TYPE_CHECKING:
-    from edgefuse.compression.fused_linear import fold, multiplicities
+    from edgefuse.compression.fused_linear import multiplicities
     from edgefuse.models.compressed import from_pretrained
+    from edgefuse.models.fold import fold
 
 __all__ = ["__version__", "fold", "from_pretrained", "multiplicities"]
 
 _HOMES = {
-    "fold": "edgefuse.compression.fused_linear",
+    "fold": "edgefuse.models.fold",
     "from_pretrained": "edgefuse.models.compressed",
     "multiplicities": "edgefuse.compression.fused_linear",
 }

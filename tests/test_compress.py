@@ -288,6 +288,12 @@ def test_svd_loads_with_the_same_outputs_low_rank_here_and_whole_in_plain_transf
     fuse_model(model, plan.layers, recipe, tokenizer=load_tokenizer(plan.source), texts=split)
     torch.testing.assert_close(outputs(loaded, source), outputs(model, source), rtol=0, atol=1e-4)
 
+    edgefuse.fold(loaded)
+    assert {name: one.shape for name, one in loaded.state_dict().items()} == {
+        name: one.shape for name, one in whole.state_dict().items()
+    }
+    torch.testing.assert_close(outputs(loaded, source), outputs(whole, source), rtol=0, atol=1e-4)
+
 
 @pytest.mark.parametrize(
     ("kind", "reason"),

@@ -84,6 +84,21 @@ def test_a_disk_that_is_too_small_is_refused_before_work_begins(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_svd_needs_the_space_of_the_products_that_it_writes(
+    run: Callable[..., SimpleNamespace],
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = pico_model("bert")
+    before = plan_compression(str(source)).parameters_before
+    free = 20_000_000 + 4 * before - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    options = ("--ratio", 0.5, "--method")
+    assert run("compress", source, tmp_path / "pruned", *options, "prune").code == 0
+    assert "MB are free" in run("compress", source, tmp_path / "cut", *options, "svd").err
+
+
 def _without_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 

@@ -23,7 +23,14 @@ from edgefuse.mpo.decomposition import MPO, decompose, parameter_count
 from edgefuse.mpo.dimensions import dimensions_of
 from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.limit import Limit
-from edgefuse.mpo.matrices import KINDS, Kind, find_matrices, merge_chains, place_chain, read_matrix
+from edgefuse.mpo.matrices import (
+    KINDS,
+    Kind,
+    find_matrices,
+    merge_chains,
+    place_chains,
+    read_matrix,
+)
 from edgefuse.tuning.full import FullWithoutEmbeddings
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pico_tokenizer
@@ -163,6 +170,21 @@ def test_fused_models_are_decomposed_with_p_standalone(
         torch.testing.assert_close(both.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
 
 
+def test_folding_a_decomposed_fused_model_gives_what_plain_transformers_reads(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, fused = pico_model("bert"), tmp_path / "fused"
+    fuse(plan_compression(str(source), ratio=0.5), fused)
+    compress(plan_mpo(str(fused), kinds=KINDS, limit=LOSSLESS), tmp_path / "both")
+    both = edgefuse.from_pretrained(tmp_path / "both")
+    edgefuse.fold(both)
+    with quiet():
+        both.save_pretrained(tmp_path / "folded")
+        plain = transformers.AutoModel.from_pretrained(tmp_path / "folded").eval()
+        wanted = transformers.AutoModel.from_pretrained(fused).eval()
+    torch.testing.assert_close(output(plain, source), output(wanted, source), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "albert"])
 def test_merged_chains_are_the_plain_model(architecture: str) -> None:
     model, plain = pico_model(architecture), pico_model(architecture)
@@ -187,12 +209,12 @@ def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
 
 
 def _with_chains(model: Any) -> list[str]:
-    names = []
-    for matrix in find_matrices(model, KINDS):
-        mpo = decompose(read_matrix(model, matrix), dimensions_of(matrix.rows, matrix.columns))
-        place_chain(model, matrix.name, mpo.tensors)
-        names.append(matrix.name)
-    return names
+    chains = {
+        one.name: decompose(read_matrix(model, one), dimensions_of(one.rows, one.columns)).tensors
+        for one in find_matrices(model, KINDS)
+    }
+    place_chains(model, chains)
+    return list(chains)
 
 
 def test_a_budget_is_kept_at_a_smaller_error_than_even_bonds() -> None:

@@ -24,7 +24,8 @@ def compress(
         str,
         typer.Option(
             help="How to compress: mlp-fusion, mpo (any matrix as a chain of small tensors), or to "
-            "compare published, clustering, sketch, mmd, svd, prune, prune-activation, random."
+            "compare published, clustering, sketch, sketch-top, mmd, svd, prune, prune-activation, "
+            "random."
         ),
     ] = "mlp-fusion",
     ratio: Annotated[

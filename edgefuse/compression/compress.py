@@ -148,7 +148,8 @@ def compress(
         seed=seed,
         allocates=allocation == "sensitivity",
     )
-    needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
+    written = plan.parameters_before if method.stores_products else plan.parameters_after
+    needed = written * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
         stored = open_stored(plan.source, plan.config) if texts is None else None

@@ -23,12 +23,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from edgefuse.compression.fused_linear import fold, unfold
+from edgefuse.compression.fused_linear import unfold
 from edgefuse.compression.install import install, resize
 from edgefuse.compression.methods import low_rank
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.models.fold import fold
 from edgefuse.models.load import find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse.models.widths import even_widths
@@ -47,7 +48,6 @@ def save_compressed(
     """Write a fused model (P standalone; not changed) as a compressed model directory."""
     folded = copy.deepcopy(model)
     fold(folded)
-    low_rank.fold(folded)
     _say_widths(folded, record)
     with quiet():
         folded.save_pretrained(directory, max_shard_size="1TB")

@@ -31,7 +31,7 @@ from edgefuse.mpo.matrices import (
     Matrix,
     find_matrices,
     group_experts,
-    place_chain,
+    place_chains,
     read_matrix,
 )
 from edgefuse.mpo.records import matrix_record, record_on_top
@@ -159,13 +159,14 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
     for matrix in plan.matrices:
         mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
         on_matrix()
-    records = []
+    records, chains = [], {}
     for matrix, mpo, bonds in zip(plan.matrices, mpos, plan.limit.bonds(mpos), strict=True):
         cut = mpo.truncate(bonds)
         # What one bond lost another may carry for nothing: canonical again, it is dropped.
         tensors = canonical(cut.tensors).tensors
         records.append(matrix_record(matrix, mpo, cut, tensors))
-        place_chain(model, matrix.name, [tensor.float().contiguous() for tensor in tensors])
+        chains[matrix.name] = [tensor.float().contiguous() for tensor in tensors]
+    place_chains(model, chains)
     if plan.shares_central:
         for group in group_experts(plan.matrices):
             _share_central(model, group, mpos, records)

@@ -1,7 +1,7 @@
 """Which matrices of a model can become chains, and chains in their place."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -113,37 +113,44 @@ def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
-def place_chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> None:
-    """Put a chain in the place of the matrix of a module, with the bias and P that this has."""
-    module = model.get_submodule(name)
-    tensors = [tensor.to(model.get_parameter(f"{name}.weight")) for tensor in tensors]
-    chain: nn.Module
-    if isinstance(module, nn.Embedding):
-        chain = MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
-    else:
-        assert isinstance(module, nn.Linear | Conv1D)
-        chain = MPOLinear(
-            tensors,
-            None if module.bias is None else module.bias.detach(),
-            multiplicity=multiplicities(module).get(""),
-            transposed=isinstance(module, Conv1D),
-        )
-    _replace(model, module, chain)
+def place_chains(model: nn.Module, chains: Mapping[str, Sequence[Tensor]]) -> None:
+    """Put chains in the places of matrices, with the bias and P that their modules have.
+
+    Args:
+        model: Changed in place.
+        chains: T_1 … T_5 by the name of the module whose matrix they are.
+    """
+    _replace(
+        model, {model.get_submodule(name): _chain(model, name, chains[name]) for name in chains}
+    )
 
 
 @torch.no_grad()
 def merge_chains(model: nn.Module) -> None:
     """Rebuild every matrix of a model, in place: the model before, P standalone where it was."""
-    for module in list(model.modules()):
-        if isinstance(module, MPOLinear | MPOEmbedding):
-            _replace(model, module, module.plain())
+    chains = [one for one in model.modules() if isinstance(one, MPOLinear | MPOEmbedding)]
+    _replace(model, {chain: chain.plain() for chain in chains})
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """A layer that is shared has several places."""
+def _chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> nn.Module:
+    module = model.get_submodule(name)
+    tensors = [tensor.to(model.get_parameter(f"{name}.weight")) for tensor in tensors]
+    if isinstance(module, nn.Embedding):
+        return MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
+    assert isinstance(module, nn.Linear | Conv1D)
+    return MPOLinear(
+        tensors,
+        None if module.bias is None else module.bias.detach(),
+        multiplicity=multiplicities(module).get(""),
+        transposed=isinstance(module, Conv1D),
+    )
+
+
+def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put each module's successor in all its places; a layer that is shared has several."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module is old:
-            model.set_submodule(name, new)
+        if module in new:
+            model.set_submodule(name, new[module])
 
 
 def _of_mlps(model: PreTrainedModel) -> Iterator[str]:

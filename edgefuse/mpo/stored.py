@@ -26,7 +26,7 @@ from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import quiet
 from edgefuse.models.record import CompressionRecord, MatrixRecord, write_record
 from edgefuse.mpo.layers import Chain
-from edgefuse.mpo.matrices import place_chain
+from edgefuse.mpo.matrices import place_chains
 from edgefuse.mpo.unstack import unstack
 
 VARIANT = "mpo"
@@ -100,8 +100,7 @@ def load_chains(
         give_widths(self, record)
         if any(matrix.kind == "mlp" for matrix in record.matrices):
             unstack(self)
-        for matrix in record.matrices:
-            _place_empty_chain(self, matrix)
+        _place_empty_chains(self, record.matrices)
 
     chained = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
     model, info = chained.from_pretrained(  # type: ignore[attr-defined]
@@ -126,26 +125,30 @@ def give_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
         multiply(model, name, multiplicity, transposed=slot.transposed)
 
 
-def _place_empty_chain(model: PreTrainedModel, matrix: MatrixRecord) -> None:
-    name = _name_in(model, matrix.name)
+def _place_empty_chains(model: PreTrainedModel, matrices: Sequence[MatrixRecord]) -> None:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    prefix = f"{model.base_model_prefix}."
+
+    def here(name: str) -> str:
+        """The name that a module has under this head, or under none."""
+        return next(n for n in (name, prefix + name, name.removeprefix(prefix)) if n in modules)
+
+    place_chains(model, {here(one.name): _empty_tensors(one) for one in matrices})
+    for matrix in matrices:
+        if matrix.shares_central_of is not None:
+            chain = model.get_submodule(here(matrix.name))
+            leader = model.get_submodule(here(matrix.shares_central_of))
+            assert isinstance(chain, Chain)
+            assert isinstance(leader, Chain)
+            chain.follow(leader)
+
+
+def _empty_tensors(matrix: MatrixRecord) -> list[Tensor]:
+    """T_1 … T_5 without values, which take the device of the matrix in whose place they come."""
     shapes = zip(
         pairwise((1, *matrix.bonds, 1)),
         matrix.row_dimensions,
         matrix.column_dimensions,
         strict=True,
     )
-    device = next(model.get_submodule(name).parameters()).device
-    place_chain(model, name, [torch.empty(a, i, j, b, device=device) for (a, b), i, j in shapes])
-    if matrix.shares_central_of is not None:
-        chain = model.get_submodule(name)
-        leader = model.get_submodule(_name_in(model, matrix.shares_central_of))
-        assert isinstance(chain, Chain)
-        assert isinstance(leader, Chain)
-        chain.follow(leader)
-
-
-def _name_in(model: PreTrainedModel, name: str) -> str:
-    """The name that a module has under another head, or under none."""
-    prefix = f"{model.base_model_prefix}."
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    return next(n for n in (name, prefix + name, name.removeprefix(prefix)) if n in modules)
+    return [torch.empty(a, i, j, b) for (a, b), i, j in shapes]

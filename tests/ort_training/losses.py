@@ -12,27 +12,46 @@ from pathlib import Path
 
 from edgefuse_runtime.bundle import open_bundle
 from edgefuse_runtime.engine import open_engine
-from tests.ort_training.training_case import LABELS, LEARNING_RATE, Case, batches
+from tests.ort_training.training_case import LABELS, LEARNING_RATE, batches
 from tests.pico_models import save_pico_model
 
-CASES = (Case(fused=False, tuning="head"), Case(fused=True, tuning="full"))
+CASES = (
+    ("bert", "head"),
+    ("bert", "adapter"),
+    ("bert", "prefix"),
+    ("bert", "bitfit"),
+    ("fused", "full"),
+    ("fused", "lora"),
+    ("chains", "mpo"),
+    ("mixtral", "last-1"),
+    ("fused-mixtral", "full"),
+)
+"""Models and ways of tuning."""
 
 
 def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
     models = folder / "models"
     if not models.exists():
-        save_pico_model(models / "unfused", "bert", num_labels=LABELS)
-        _edgefuse("compress", models / "unfused", models / "fused", "--ratio", "0.25")
+        _make_models(models)
     losses = {}
-    for case in CASES:
-        model = models / ("fused" if case.fused else "unfused")
-        bundle = folder / engine / str(case)
+    for model, tuning in CASES:
+        case = f"{model}-{tuning}"
+        bundle = folder / engine / case
         options = ["--device", "host", "--task", "text-classification", "--sequence-length", "32"]
-        options += ["--tune", case.tuning, "--engine", engine, "--num-labels", str(LABELS)]
-        _edgefuse("export", model, bundle, *options)
+        options += ["--tune", tuning, "--engine", engine, "--num-labels", str(LABELS)]
+        _edgefuse("export", models / model, bundle, *options)
         trained = open_engine(open_bundle(bundle), threads=1)
-        losses[str(case)] = [trained.step(batch, LEARNING_RATE).loss for batch in batches()]
+        losses[case] = [trained.step(batch, LEARNING_RATE).loss for batch in batches()]
     return losses
+
+
+def _make_models(folder: Path) -> None:
+    for name in ("bert", "mixtral"):
+        save_pico_model(folder / name, name, num_labels=LABELS)
+    _edgefuse("compress", folder / "bert", folder / "fused", "--ratio", "0.25")
+    _edgefuse("compress", folder / "mixtral", folder / "fused-mixtral", "--ratio", "0.5")
+    chains = ["--method", "mpo", "--max-error", "0.2", "--matrices", "mlp,attention,embeddings"]
+    _edgefuse("compress", folder / "fused", folder / "chains", *chains)
 
 
 def _edgefuse(*arguments: str | Path) -> None:

@@ -11,7 +11,7 @@ from edgefuse.compression.methods.mlp_fusion import mlp_fusion, published
 from edgefuse.compression.methods.mmd import mmd
 from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import random
-from edgefuse.compression.methods.sketch import sketch
+from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import svd
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import FusedNeurons, Layer
@@ -38,6 +38,8 @@ class Method:
         refits: With text, what it gives is refitted without being asked.
         matches: With text, P is matched to the kernel in the end.
         misfit: Why it does not suit an MLP, as half a sentence; None where it does.
+        stores_products: What it gives are thin matrices, and the folder that is made holds their
+            products: matrices as large as before.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Method:
     refits: bool = False
     matches: bool = False
     misfit: Callable[[MLP], str | None] = lambda _mlp: None
+    stores_products: bool = False
 
 
 METHODS = (
@@ -58,8 +61,15 @@ METHODS = (
         misfit=lambda mlp: root_n_misfit(mlp.activation, gated=mlp.gated),
     ),
     Method("sketch", f"{_FUSION}, baseline", sketch),
+    Method("sketch-top", f"{_FUSION}, baseline", sketch_top),
     Method("mmd", f"{_FUSION}, baseline", mmd),
-    Method("svd", f"{_FUSION}, baseline", svd, misfit=lambda mlp: svd_misfit(mlp.layout)),
+    Method(
+        "svd",
+        f"{_FUSION}, baseline",
+        svd,
+        misfit=lambda mlp: svd_misfit(mlp.layout),
+        stores_products=True,
+    ),
     Method("prune", f"{_FUSION}, baseline", prune),
     Method("prune-activation", _WANDA, prune_activation),
     Method("random", "Re-initialised, what every method has to beat", random),
