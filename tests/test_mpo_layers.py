@@ -1,5 +1,7 @@
 """Chains in layers: the same numbers as their matrix, in whatever order they meet activations."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,9 +19,10 @@ from edgefuse.mpo.contraction import (
     multiplications,
     rebuilt,
 )
-from edgefuse.mpo.decomposition import MPO, decompose
+from edgefuse.mpo.decomposition import MPO, decompose, rebuild
 from edgefuse.mpo.dimensions import dimensions_of
 from edgefuse.mpo.layers import Chain, MPOEmbedding, MPOLinear
+from edgefuse.mpo.lookup import all_at_once, one_by_one
 
 BONDS = [(4, 16, 20, 4), (3, 7, 9, 2), (1, 1, 1, 1), (4, 2, 20, 1), (2, 16, 3, 4)]
 
@@ -112,6 +115,39 @@ def test_an_embedding_gives_the_tables_rows(bonds: tuple[int, ...], looks_up: bo
     torch.testing.assert_close(layer(ids), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(layer.plain()(ids), expected, rtol=1e-4, atol=1e-4)
     assert layer.weight.shape == (997, 24)
+
+
+@pytest.mark.parametrize("bonds", [(100, 100, 100, 100), (2, 3, 3, 2), (1, 2, 1, 1)])
+@pytest.mark.parametrize("lookup", [one_by_one, all_at_once])
+def test_gradients_of_rows_are_those_through_the_table(
+    bonds: tuple[int, ...], lookup: Callable[..., Tensor]
+) -> None:
+    whole = mpo(997, 24, pads=True)
+    chain = whole.truncate([min(pair) for pair in zip(bonds, whole.bonds, strict=True)])
+    tensors = [tensor.double().requires_grad_() for tensor in chain.tensors]
+    numbers = torch.tensor([0, 1, 2, 40, 41, 500, 996])
+    weights = torch.randn(7, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    rows = lookup(numbers, tensors)
+    expected = rebuild(tensors)[numbers]
+    torch.testing.assert_close(rows, expected)
+    ours = torch.autograd.grad((rows * weights).sum(), tensors)
+    theirs = torch.autograd.grad((expected * weights).sum(), tensors)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_rows_of_many_tokens_come_from_the_table_and_padding_learns_nothing() -> None:
+    chain = mpo(997, 24, pads=True)
+    layer = MPOEmbedding(tensors_of(chain), 997, padding_idx=3)
+    assert not layer.looks_up
+    for ids in (torch.arange(997), torch.tensor([[3, 5, 3], [9, 5, 3]])):
+        layer.zero_grad()
+        layer(ids).square().sum().backward()
+        tensors = [tensor.detach().requires_grad_() for tensor in layer.tensors]
+        rows = F.embedding(ids, rebuild(tensors), padding_idx=3)
+        expected = torch.autograd.grad(rows.square().sum(), tensors)
+        for own, gradient in zip(layer.tensors, expected, strict=True):
+            torch.testing.assert_close(own.grad, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_are_looked_up_where_that_is_cheaper() -> None:

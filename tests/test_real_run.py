@@ -37,16 +37,18 @@ def finish(*arguments):
     return result.stdout
 
 
-@pytest.fixture(scope="module", params=["bert", "albert"])
+@pytest.fixture(scope="module", params=["bert-full", "albert-full", "bert-child-f"])
 def home(request, pico_model, tmp_path_factory):
     """Fused, exported, and trained without interruption."""
     home = tmp_path_factory.mktemp(request.param)
-    compress(plan_compression(str(pico_model(request.param)), width=12), home / "fused")
+    architecture, _, tune = request.param.partition("-")
+    compress(plan_compression(str(pico_model(architecture)), width=12), home / "fused")
     export(
         str(home / "fused"),
         home / "bundle",
         device=probe(),
         labels=LABELS,
+        tune=tune,
         batch_size=4,
         sequence_length=16,
     )

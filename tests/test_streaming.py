@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import edgefuse
 from edgefuse.compression import compress as core
+from edgefuse.compression import verify
 from edgefuse.compression.compress import CompressionPlan, compress, plan_compression
 from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.mlp import find_mlps
@@ -20,7 +21,15 @@ from edgefuse.models.load import quiet
 from edgefuse.models.record import CompressionRecord
 from edgefuse.models.tensor_files import TensorFile
 from edgefuse_devices.errors import ModelError
-from tests.pico_models import ALL_KINDS, TEXTS, pico_model, pico_tokenizer, save_pico_model
+from tests.pico_models import (
+    ALL_KINDS,
+    HIDDEN_SIZE,
+    TEXTS,
+    WIDTH,
+    pico_model,
+    pico_tokenizer,
+    save_pico_model,
+)
 
 WITHOUT_TEXT = [m.name for m in METHODS if m.name not in ("prune-activation", "mlp-fusion")]
 
@@ -150,6 +159,39 @@ def test_a_weight_that_is_no_number_is_named_and_nothing_is_left(
     with pytest.raises(ModelError, match=r"layers.2.mlp has weights that are NaN.*down_proj"):
         compress(plan, tmp_path / "fused")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_norm_between_projections_is_found_out_with_weights_and_without(
+    text: bool, tmp_path: Path
+) -> None:
+    config = transformers.BitNetConfig(
+        vocab_size=len(pico_tokenizer()),
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    with quiet():
+        transformers.BitNetForCausalLM(config).save_pretrained(tmp_path / "odd")
+        pico_tokenizer().save_pretrained(tmp_path / "odd")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 20))
+    plan = plan_compression(str(tmp_path / "odd"), ratio=0.5)
+    assert is_streamed(plan)
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp is built like an MLP and computes some"):
+        compress(plan, tmp_path / "out", calibration=tmp_path / "texts.txt" if text else None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_every_kind_is_run_to_see_what_it_computes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pico_model(kind).to("meta")
+    monkeypatch.setattr(verify, "_output", lambda *_: torch.tensor(1.0))
+    with pytest.raises(ModelError, match="is built like an MLP"):
+        verify.verify_without_weights(model, find_mlps(model))
 
 
 def test_files_that_lack_a_shard_or_are_cut_short_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
-from edgefuse.compression.verify import verify
+from edgefuse.compression.verify import verify, verify_without_weights
 from edgefuse.models.compressed import WEIGHTS, save_compressed, save_description
 from edgefuse.models.device import computing_on, fastest, move
 from edgefuse.models.load import (
@@ -155,6 +155,7 @@ def compress(
         stored = open_stored(plan.source, plan.config) if texts is None else None
         if stored is not None:
             model, weights = stored.model, folder / WEIGHTS
+            verify_without_weights(model, find_mlps(model))
             layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
-from edgefuse.mpo.contraction import TOKENS, Order, cheapest, rebuilding
+from edgefuse.mpo.contraction import Order, cheapest
 from edgefuse.mpo.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
+from edgefuse.mpo.lookup import all_at_once, one_by_one, suits_all_at_once, suits_one_by_one
 
 
 class Chain(nn.Module):
@@ -124,9 +126,8 @@ class MPOLinear(Chain):
 class MPOEmbedding(Chain):
     """An embedding table.
 
-    A row is a product of one slice of each tensor, taken at the digits of the row's number. Where
-    that takes fewer multiplications for a batch than rebuilding the table, and the slices are no
-    larger than it, rows are looked up so.
+    Rows are made without the table where that is less work. In graphs that are exported no shape
+    may follow the tokens, and it is decided once.
 
     Attributes:
         num_embeddings: I.
@@ -143,27 +144,20 @@ class MPOEmbedding(Chain):
     @cached_property
     def looks_up(self) -> bool:
         """Whether rows are made one by one."""
-        table = self.dimensions.padded_rows * self.dimensions.column_count
-        slices = TOKENS * self.central.numel() // self.central.shape[1]
-        of_rows = TOKENS * _multiplications_of_a_row(self.dimensions, self.bonds)
-        return slices <= table and of_rows < rebuilding(self.dimensions, self.bonds)
+        return suits_one_by_one(self.dimensions, self.bonds)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name
         """Map row numbers (…) to rows (…, J)."""
-        if not self.looks_up:
-            return F.embedding(input, rebuild(self.tensors), padding_idx=self.padding_idx)
-        digits = []
-        rest = input
-        for radix in reversed(self.dimensions.rows):
-            digits.append(rest % radix)
-            rest = rest // radix
-        state: Tensor = self.central.new_ones(1, 1)  # (…, columns done, bond)
-        for tensor, digit in zip(self.tensors, reversed(digits), strict=True):
-            a, i, j, b = tensor.shape
-            slices = F.embedding(digit, tensor.transpose(0, 1).reshape(i, -1))
-            state = state @ slices.reshape(*input.shape, a, j * b)
-            state = state.reshape(*input.shape, -1, b)
-        return state.squeeze(-1)
+        if self.looks_up:
+            return one_by_one(input, self.tensors)
+        if not torch.compiler.is_exporting():
+            numbers, places = torch.unique(input, return_inverse=True)
+            if suits_all_at_once(len(numbers), self.dimensions, self.bonds):
+                rows = all_at_once(numbers, self.tensors)
+                if self.padding_idx is not None:
+                    rows = torch.where((numbers == self.padding_idx)[:, None], rows.detach(), rows)
+                return F.embedding(places, rows)
+        return F.embedding(input, rebuild(self.tensors), padding_idx=self.padding_idx)
 
     def plain(self) -> nn.Module:
         """The table as it is now."""
@@ -189,12 +183,3 @@ def _conv1d(weight: Tensor, bias: Tensor | None) -> Conv1D:
     conv.nf, conv.nx = weight.shape
     conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), nn.Parameter(bias)
     return conv
-
-
-def _multiplications_of_a_row(dimensions: Dimensions, bonds: Sequence[int]) -> int:
-    """From the left: (columns done, a) times (a, j b), tensor by tensor."""
-    total, done = 0, 1
-    for a, j, b in zip((1, *bonds), dimensions.columns, (*bonds, 1), strict=True):
-        total += done * a * j * b
-        done *= j
-    return total
