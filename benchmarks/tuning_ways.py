@@ -7,7 +7,7 @@ is best on `valid`; that run and two more seeds are then scored on the test rows
 
 `fused+…` starts from the model at a quarter of its MLPs' width (`compress --tune-text`), `mpo`
 from its matrices, embeddings among them, as matrix product operators at full bonds, `squeezed` from
-what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained like `mpo`. `step_ms` is
+what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained further like `mpo`. `step_ms` is
 the time in steps over their count, `peak_rss_mib` that of the process that trained.
 """
 
@@ -75,7 +75,7 @@ def _squeezed(work: Path, train: Path, valid: Path) -> str:
 
 
 _TASKS = {"sst2": Task(6000, 3), "banking77": Task(9000, 4)}
-_ALL, _FEW = (5e-5, 1e-4, 3e-4), (3e-4, 1e-3, 3e-3)
+_ALL, _FEW, _FURTHER = (5e-5, 1e-4, 3e-4), (3e-4, 1e-3, 3e-3), (2e-5, 5e-5)
 _ROWS = {
     "full": Row("full", _ALL),
     "full-without-embeddings": Row("full-without-embeddings", _ALL),
@@ -83,7 +83,7 @@ _ROWS = {
     "head": Row("head", _FEW),
     "lora": Row("lora", _FEW),
     "mpo": Row("mpo", _ALL, _decomposed),
-    "squeezed": Row("mpo", _ALL, _squeezed),
+    "squeezed": Row("mpo", _FURTHER, _squeezed),
     "adapter": Row("adapter", _FEW),
     "prefix": Row("prefix", _FEW),
     "child-f": Row("child-f", _ALL),

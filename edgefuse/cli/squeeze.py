@@ -22,8 +22,12 @@ def squeeze(
         float, typer.Option(help="Points of accuracy that may be lost, against the first round.")
     ] = 1.0,
     step: Annotated[
-        float, typer.Option(help="Part of the chains' parameters that a round cuts.")
-    ] = 0.05,
+        float,
+        typer.Option(
+            help="Part of the chains' parameters that a round cuts, until one loses too much; then "
+            "half of it, until the next does."
+        ),
+    ] = 0.1,
     first_steps: Annotated[int, typer.Option(help="Training steps before the first cut.")] = 600,
     steps: Annotated[int, typer.Option(help="Training steps after each cut.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows in a training step.")] = 16,
@@ -44,9 +48,9 @@ def squeeze(
 ) -> None:
     """Cut the bonds of matrix product operators as far as a task allows.
 
-    In rounds: bonds are cut where that costs least, what `--tune mpo` trains is trained for some
-    steps, and accuracy is measured. The last model within --max-drop points of the first round is
-    written, with its head.
+    In rounds: bonds are cut where the task feels it least, what `--tune mpo` trains is trained for
+    some steps, and accuracy is measured. The last model within --max-drop points of the first round
+    is written, with its head.
 
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from torch import Tensor
 
-from edgefuse.mpo.decomposition import MPO, parameter_count
+from edgefuse.mpo.decomposition import MPO, bonds_of, dimensions_of, parameter_count
 
 Bonds = tuple[int, ...]
+Costs = Sequence[np.ndarray]
+"""Of a chain: at every bond, what leaving out each of its directions costs, descending."""
 
 
 def cut_evenly(mpos: Sequence[MPO], bond: int) -> list[Bonds]:
@@ -20,16 +23,21 @@ def cut_to_parameters(mpos: Sequence[MPO], parameters: int) -> list[Bonds]:
     What is cut next is always what adds least to Σ ‖W − MPO‖² / ‖W‖² for each parameter that goes,
     by the fast estimate.
     """
-    cuts = Cuts(mpos)
+    cuts = Cuts([mpo.tensors for mpo in mpos], [_relative(mpo) for mpo in mpos])
     cuts.go_on(lambda: cuts.parameters > parameters)
     return cuts.bonds
 
 
 def cut_to_error(mpo: MPO, error: float) -> Bonds:
     """The bonds with the fewest parameters, nearly, at which ‖W − MPO‖ ≤ error · ‖W‖ for sure."""
-    cuts = Cuts([mpo], most=error**2)
+    cuts = Cuts([mpo.tensors], [_relative(mpo)], most=error**2)
     cuts.go_on(lambda: True)
     return cuts.bonds[0]
+
+
+def _relative(mpo: MPO) -> Costs:
+    """(λ / ‖W‖)²: they add up to the fast estimate of (‖W − MPO‖ / ‖W‖)²."""
+    return [(spectrum / (mpo.norm or 1)).square().numpy() for spectrum in mpo.spectra]
 
 
 class Cuts:
@@ -37,29 +45,35 @@ class Cuts:
 
     Attributes:
         parameters: Of all chains as they are cut now.
-        error: Σ (ε / ‖W‖)² of all bonds: the squared bounds of all chains.
+        cost: Of all that was left out, before and now.
     """
 
-    def __init__(self, mpos: Sequence[MPO], *, most: float = np.inf) -> None:
+    def __init__(
+        self,
+        chains: Sequence[Sequence[Tensor]],
+        costs: Sequence[Costs],
+        *,
+        most: float = np.inf,
+    ) -> None:
         """Begin at the bonds that there are.
 
         Args:
-            mpos: Chains of the same number of tensors.
-            most: What `error` may reach.
+            chains: T_1 … T_n of each, n the same for all.
+            costs: Of each; what is beyond a chain's own bond has been left out before.
+            most: What `cost` may reach.
         """
-        self._mpos = mpos
+        self._costs = costs
         self._most = most
-        self._spectra = [
-            [(spectrum / (mpo.norm or 1)).square().numpy() for spectrum in mpo.spectra]
-            for mpo in mpos
-        ]
-        self._bonds = np.array([mpo.bonds for mpo in mpos])
-        self._sizes = np.array([np.prod([t.shape[1:3] for t in m.tensors], axis=1) for m in mpos])
-        self.parameters = sum(parameter_count(mpo.dimensions, mpo.bonds)[0] for mpo in mpos)
-        self.error = sum(mpo.error_bound() ** 2 / (mpo.norm**2 or 1) for mpo in mpos)
-        self._price = np.array(
-            [[self._price_of(k, m) for m in range(len(mpo.bonds))] for k, mpo in enumerate(mpos)]
+        self._bonds = np.array([bonds_of(chain) for chain in chains])
+        self._sizes = np.array([np.prod([t.shape[1:3] for t in c], axis=1) for c in chains])
+        self.parameters = sum(parameter_count(dimensions_of(c), bonds_of(c))[0] for c in chains)
+        self.cost = sum(
+            float(at_bond[bond:].sum())
+            for own, bonds in zip(costs, self._bonds, strict=True)
+            for at_bond, bond in zip(own, bonds, strict=True)
         )
+        count, bonds = self._bonds.shape
+        self._price = np.array([[self._price_of(k, m) for m in range(bonds)] for k in range(count)])
 
     @property
     def bonds(self) -> list[Bonds]:
@@ -73,10 +87,10 @@ class Cuts:
             if not np.isfinite(self._price[k, m]):
                 return
             added = self._added(int(k), int(m))
-            if self.error + added > self._most:
+            if self.cost + added > self._most:
                 self._price[k, m] = np.inf
                 continue
-            self.error += added
+            self.cost += added
             self.parameters -= self._saved(int(k), int(m))
             self._bonds[k, m] -= 1
             for neighbour in (m - 1, m, m + 1):
@@ -87,7 +101,7 @@ class Cuts:
         return self._added(k, m) / self._saved(k, m) if self._bonds[k, m] > 1 else np.inf
 
     def _added(self, k: int, m: int) -> float:
-        return float(self._spectra[k][m][self._bonds[k, m] - 1])
+        return float(self._costs[k][m][self._bonds[k, m] - 1])
 
     def _saved(self, k: int, m: int) -> int:
         """Parameters of both tensors at bond m for each of its directions."""

@@ -1,26 +1,67 @@
-"""Chains of a model that are cut where they stand."""
+"""Bonds of a model's chains cut a step further, where a task feels it least."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgefuse.mpo.bonds import cut_to_parameters
-from edgefuse.mpo.decomposition import canonical, parameter_count
+from edgefuse.mpo.bonds import Cuts
+from edgefuse.mpo.decomposition import canonical
 from edgefuse.mpo.layers import Chain
 
 
+def chains_of(model: nn.Module) -> dict[str, Chain]:
+    """A model's chains by their names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
+
+
 @torch.no_grad()
-def cut_chains(model: nn.Module, step: float) -> bool:
-    """Cut that part of the parameters of all chains, in place, by their spectra as they are now.
+def make_canonical(model: nn.Module) -> None:
+    """Bring all chains to canonical form, in place: each direction of a bond by itself."""
+    for chain in chains_of(model).values():
+        _put_canonical(chain, chain.tensors)
+
+
+@torch.no_grad()
+def cut_chains(
+    model: nn.Module, step: float, importance: Mapping[str, Sequence[np.ndarray]]
+) -> bool:
+    """Leave directions of bonds out, one after the other, in place.
+
+    What is left out next is always what costs least for each parameter that goes with it.
+
+    Args:
+        model: Its chains are canonical.
+        step: Part of the parameters of all chains to cut.
+        importance: At every bond of every chain, by its name: what each direction's absence costs.
 
     Returns:
         Whether anything could be cut.
     """
-    chains = [module for module in model.modules() if isinstance(module, Chain)]
-    mpos = [canonical([tensor.cpu() for tensor in chain.tensors]) for chain in chains]
-    parameters = sum(parameter_count(mpo.dimensions, mpo.bonds)[0] for mpo in mpos)
-    bonds = cut_to_parameters(mpos, int(parameters * (1 - step)))
-    for chain, mpo, own in zip(chains, mpos, bonds, strict=True):
-        if own != mpo.bonds:
-            tensors = canonical(mpo.truncate(own).tensors).tensors
-            chain.put([tensor.to(chain.central).contiguous() for tensor in tensors])
-    return any(own != mpo.bonds for mpo, own in zip(mpos, bonds, strict=True))
+    chains = chains_of(model)
+    orders = {
+        name: [np.argsort(-one, kind="stable") for one in importance[name]] for name in chains
+    }
+    costs = [
+        [one[order] for one, order in zip(importance[name], orders[name], strict=True)]
+        for name in chains
+    ]
+    cuts = Cuts([chain.tensors for chain in chains.values()], costs)
+    before, wanted = cuts.parameters, int(cuts.parameters * (1 - step))
+    cuts.go_on(lambda: cuts.parameters > wanted)
+    for (name, chain), bonds in zip(chains.items(), cuts.bonds, strict=True):
+        if bonds != chain.bonds:
+            tensors = list(chain.tensors)
+            for m, (order, bond) in enumerate(zip(orders[name], bonds, strict=True)):
+                kept = torch.from_numpy(np.sort(order[:bond])).to(chain.central.device)
+                tensors[m] = tensors[m].index_select(-1, kept)
+                tensors[m + 1] = tensors[m + 1].index_select(0, kept)
+            _put_canonical(chain, tensors)
+    return cuts.parameters < before
+
+
+def _put_canonical(chain: Chain, tensors: Sequence[Tensor]) -> None:
+    """What one bond lost another may carry for nothing: in canonical form, that is dropped."""
+    canonical_form = canonical([tensor.cpu() for tensor in tensors])
+    chain.put([tensor.to(chain.central).contiguous() for tensor in canonical_form.tensors])

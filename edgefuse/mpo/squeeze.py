@@ -1,9 +1,10 @@
 """Dimension squeezing: bonds are cut and the model trained, in turn, until it loses too much.
 
-Algorithm 1 of Liu et al. (ACL 2021, arXiv 2106.02205), with one difference. There every single
-truncation, of one bond by one, is followed by fine-tuning; MiniLM's 37 chains have 12,000 of them.
-Here a round cuts a few hundredths of the parameters, one by one and each where the fast estimate
-says that it costs least, and then trains. Spectra are true again at the start of every round.
+After Algorithm 1 of Liu et al. (ACL 2021, arXiv 2106.02205), with three differences. There every
+single truncation, of one bond by one, is followed by fine-tuning; MiniLM's 37 chains have 12,000 of
+them. Here a round cuts a tenth of the parameters, one direction at a time, and then trains. What
+goes is what the task feels least (`importance.py`), not what has the smallest singular values. And
+the first round that loses too much is taken back, and every cut from then on is half as large.
 """
 
 import shutil
@@ -24,7 +25,8 @@ from edgefuse.models.device import computing_on, fastest, move
 from edgefuse.models.load import find_source, load_tokenizer
 from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
-from edgefuse.mpo.cutting import cut_chains
+from edgefuse.mpo.cutting import cut_chains, make_canonical
+from edgefuse.mpo.importance import importance
 from edgefuse.mpo.records import record_of_squeezed
 from edgefuse.mpo.squeeze_record import (
     RECORD,
@@ -43,6 +45,8 @@ from edgefuse_runtime.dataset import read_examples, read_labels
 from edgefuse_runtime.output import check_replaceable, new_directory
 
 _LONGEST = 128  # tokens of a text
+_FAILURES = 2  # after which it ends; each halves the cuts
+_BATCHES = 50  # of which importance is a mean
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,12 @@ def squeeze(
         if not record.rounds:
             classifier = _load(source.name, record)
             record = _round(task, work, record, classifier, compression)
-        while record.rounds[-1].kept:
+        while record.failures < _FAILURES:
             last = work / f"round-{record.kept}"
             classifier = _load(str(last), record)
             compressed = read_record(last)
             assert compressed is not None
-            if not cut_chains(classifier, settings.step):
+            if not _cut(task, record, classifier):
                 break
             record = _round(task, work, record, classifier, compressed)
     _finish(work, record, output, overwrite=overwrite)
@@ -193,6 +197,29 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
     return model
 
 
+def _cut(task: _Task, record: SqueezeRecord, model: PreTrainedModel) -> bool:
+    """Cut a model that was kept, in place, the less the more often that has failed."""
+    settings = task.settings
+    make_canonical(model)
+    felt = importance(
+        model,
+        task.train,
+        count=_BATCHES,
+        batch_size=settings.batch_size,
+        seed=settings.seed + record.kept,
+        on_batch=lambda: _stop_if_asked(task, f"before the training of round {len(record.rounds)}"),
+    )
+    return cut_chains(model, settings.step / 2**record.failures, felt)
+
+
+def _stop_if_asked(task: _Task, when: str) -> None:
+    if task.stop():
+        raise Interrupted(
+            f"stopped {when}",
+            "Give the same command again with --resume to go on with this round",
+        )
+
+
 def _round(
     task: _Task,
     work: Path,
@@ -206,11 +233,7 @@ def _round(
 
     def on_step(step: int) -> None:
         task.observer.on_step(index, step, steps)
-        if task.stop():
-            raise Interrupted(
-                f"stopped in round {index}, after {step} of {steps} steps",
-                "Give the same command again with --resume to go on with this round",
-            )
+        _stop_if_asked(task, f"in round {index}, after {step} of {steps} steps")
 
     train(
         model,
@@ -230,10 +253,11 @@ def _round(
         with new_directory(folder, marker=COMPRESSION, overwrite=True) as directory:
             save_chains(directory, model, task.tokenizer, record_of_squeezed(compression, model))
     one = Round(parameters=model.num_parameters(), accuracy=reached, kept=kept)
-    record = msgspec.structs.replace(record, rounds=[*record.rounds, one])
+    before = record
+    record = msgspec.structs.replace(record, rounds=[*before.rounds, one])
     write_squeeze(work, record)
     if kept and index:
-        shutil.rmtree(work / f"round-{index - 1}")
+        shutil.rmtree(work / f"round-{before.kept}")
     task.observer.on_round(one)
     return record
 

@@ -26,7 +26,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
     """
 
     max_drop: float = 1.0
-    step: float = 0.05
+    step: float = 0.1
     first_steps: int = 600
     steps: int = 200
     batch_size: int = 16
@@ -78,7 +78,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
         train: SHA-256 of the training data.
         valid: SHA-256 of the validation data.
         labels: The classes, in the order of the logits.
-        rounds: One after the other; all but the last one were kept for sure.
+        rounds: One after the other, each from the last one before it that was kept.
         edgefuse_version: Of the EdgeFuse that began.
     """
 
@@ -95,6 +95,11 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     def kept(self) -> int:
         """Index of the last round that was kept."""
         return max(index for index, one in enumerate(self.rounds) if one.kept)
+
+    @property
+    def failures(self) -> int:
+        """How many rounds were not kept."""
+        return sum(not one.kept for one in self.rounds)
 
 
 def write_squeeze(directory: Path, record: SqueezeRecord) -> None:

@@ -74,16 +74,32 @@ def train(
     ]
     optimizer = torch.optim.AdamW(groups)
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    for step, index in enumerate(_batches(len(rows.labels), steps, batch_size, seed)):
+    for step, index in enumerate(batches(len(rows.labels), steps, batch_size, seed)):
         rate = rate_of(step, peak=learning_rate, total_steps=steps, warmup_ratio=_WARMUP)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         optimizer.zero_grad()
-        loss = F.cross_entropy(_logits(model, rows, index), rows.labels[index].to(model.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss_of(model, rows, index).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
         optimizer.step()
         on_step(step + 1)
+
+
+def loss_of(model: PreTrainedModel, rows: Rows, index: Tensor) -> Tensor:
+    """Mean cross-entropy of the rows of these indices."""
+    return F.cross_entropy(_logits(model, rows, index), rows.labels[index].to(model.device))
+
+
+def batches(rows: int, steps: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Indices of each step's rows, epoch after epoch in a new order."""
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    while True:
+        for index in torch.split(torch.randperm(rows, generator=generator), batch_size):
+            if done == steps:
+                return
+            yield index
+            done += 1
 
 
 @torch.no_grad()
@@ -95,18 +111,6 @@ def accuracy(model: PreTrainedModel, rows: Rows) -> float:
         predicted = _logits(model, rows, index).argmax(dim=-1).cpu()
         right += int((predicted == rows.labels[index]).sum())
     return right / len(rows.labels)
-
-
-def _batches(rows: int, steps: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Indices of each step's rows, epoch after epoch in a new order."""
-    generator = torch.Generator().manual_seed(seed)
-    done = 0
-    while True:
-        for index in torch.split(torch.randperm(rows, generator=generator), batch_size):
-            if done == steps:
-                return
-            yield index
-            done += 1
 
 
 def _logits(model: PreTrainedModel, rows: Rows, index: Tensor) -> Tensor:

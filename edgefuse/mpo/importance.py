@@ -1,0 +1,58 @@
+"""How much a task's loss would feel the absence of each direction of a bond.
+
+A factor of one before a direction takes it away when it becomes zero. To second order, with the
+empirical Fisher information in the Hessian's place, that costs E[g²], where g is the factor's
+gradient: Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019, arXiv
+1906.10771), there for channels. A direction's singular value says how much of the matrix goes with
+it, and nothing of what the matrix is for: by those, all is cut from MiniLM's embeddings, and of
+88.4 % on SST-2's validation rows 78.8 % are left at a quarter less; by importance, 87.0 %.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from edgefuse.mpo.cutting import chains_of
+from edgefuse.mpo.decomposition import CENTRAL
+from edgefuse.mpo.training import Rows, batches, loss_of
+
+
+def importance(
+    model: PreTrainedModel,
+    rows: Rows,
+    *,
+    count: int,
+    batch_size: int,
+    seed: int,
+    on_batch: Callable[[], None],
+) -> dict[str, list[np.ndarray]]:
+    """Mean over batches of g² for every direction.
+
+    Args:
+        model: A classifier whose chains are canonical.
+        rows: Of the task.
+        count: How many batches.
+        batch_size: Rows of one.
+        seed: Of the rows' order.
+        on_batch: Called after each.
+
+    Returns:
+        For every chain, by its name, four arrays (d_1,) … (d_4,).
+    """
+    chains = chains_of(model)
+    total = {name: [np.zeros(bond) for bond in chain.bonds] for name, chain in chains.items()}
+    tensors = [tensor for chain in chains.values() for tensor in chain.auxiliary]
+    for index in batches(len(rows.labels), count, batch_size, seed):
+        loss = loss_of(model, rows, index)
+        gradients = iter(torch.autograd.grad(loss, tensors, allow_unused=True))
+        for name, chain in chains.items():
+            for m, tensor in enumerate(chain.auxiliary):
+                gradient = next(gradients)
+                if gradient is not None:
+                    products = (tensor.detach() * gradient).double()
+                    others = (0, 1, 2) if m < CENTRAL else (1, 2, 3)
+                    total[name][m] += products.sum(dim=others).square().cpu().numpy() / count
+        on_batch()
+    return total
