@@ -7,8 +7,8 @@ is best on `valid`; that run and two more seeds are then scored on the test rows
 
 `fused+…` starts from the model at a quarter of its MLPs' width (`compress --tune-text`), `mpo`
 from its matrices, embeddings among them, as matrix product operators at full bonds, `squeezed` from
-what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained further like `mpo`. `step_ms` is
-the time in steps over their count, `peak_rss_mib` that of the process that trained.
+what `edgefuse squeeze --max-drop 1.0` made of those, and is then trained further like `mpo`.
+`step_ms` is the time in steps over their count, `peak_rss_mib` that of the process that trained.
 """
 
 import tempfile
