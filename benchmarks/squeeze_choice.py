@@ -1,0 +1,128 @@
+"""What is left of a model when its bonds are cut by singular values, and by what the task feels.
+
+all-MiniLM-L6-v2 as matrix product operators at full bonds, embeddings among them, trained for 600
+steps on SST-2 as `edgefuse squeeze` does before its first cut. Then the chains are cut at once to
+that part of their parameters, and nothing is trained: `accuracy` in percent and `loss` on 1,000 rows
+of `valid`, the model's `parameters`, and what part of the cut was taken from the embeddings.
+
+`singular-values` leaves out what adds least to the matrices' relative errors for each parameter, as
+the paper does; `importance` what adds least to the loss, by its gradients on 50 batches.
+"""
+
+import tempfile
+from copy import deepcopy
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.data import first_rows, minilm, path_of
+
+_PARTS = (0.05, 0.15, 0.25, 0.35)
+_CHOICES = ("singular-values", "importance")
+_EMBEDDINGS = "bert.embeddings.word_embeddings"
+
+
+def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+    """The model with that part of its chains cut, so chosen; with nothing cut for a part of 0."""
+    from edgefuse.mpo.cutting import chains_of, cut_chains, make_canonical  # noqa: PLC0415
+    from edgefuse.mpo.decomposition import canonical  # noqa: PLC0415
+    from edgefuse.mpo.importance import importance  # noqa: PLC0415
+    from edgefuse.mpo.training import accuracy  # noqa: PLC0415
+
+    trained, train, valid = _trained(quick=quick)
+    model = deepcopy(trained)
+    make_canonical(model)
+    before = _sizes(model)
+    if part and choice == "importance":
+        batches = {"count": 2 if quick else 50, "batch_size": 16, "seed": 0}
+        cut_chains(model, part, importance(model, train, **batches, on_batch=lambda: None))
+    elif part:
+        mpos = {name: canonical(chain.tensors) for name, chain in chains_of(model).items()}
+        relative = {n: [(s / m.norm).square().numpy() for s in m.spectra] for n, m in mpos.items()}
+        cut_chains(model, part, relative)
+    gone = {name: count - _sizes(model)[name] for name, count in before.items()}
+    return {
+        "parameters": model.num_parameters(),
+        "accuracy": 100 * accuracy(model, valid),
+        "loss": _loss(model, valid),
+        "from_embeddings": gone[_EMBEDDINGS] / sum(gone.values()) if part else None,
+    }
+
+
+def _sizes(model: Any) -> dict[str, int]:
+    from edgefuse.mpo.cutting import chains_of  # noqa: PLC0415
+
+    return {name: sum(t.numel() for t in c.tensors) for name, c in chains_of(model).items()}
+
+
+def _loss(model: Any, rows: Any) -> float:
+    import torch  # noqa: PLC0415
+
+    from edgefuse.mpo.training import loss_of  # noqa: PLC0415
+
+    count = len(rows.labels)
+    with torch.no_grad():
+        parts = torch.arange(count).split(64)
+        return sum(float(loss_of(model, rows, part)) * len(part) for part in parts) / count
+
+
+@cache
+def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
+    """The model, and the rows to train and to measure on."""
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
+
+    import edgefuse  # noqa: PLC0415
+    from edgefuse.mpo.training import tokenize_rows, train  # noqa: PLC0415
+    from edgefuse.tuning.mpo import Mpo  # noqa: PLC0415
+    from edgefuse_runtime.dataset import read_examples, read_labels  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        harness.edgefuse(
+            "compress",
+            minilm(),
+            str(work / "chains"),
+            *("--method", "mpo", "--matrices", "mlp,attention,embeddings", "--max-error", "0"),
+        )
+        torch.manual_seed(0)
+        model = edgefuse.from_pretrained(
+            work / "chains", AutoModelForSequenceClassification, num_labels=2
+        )
+        tokenizer = AutoTokenizer.from_pretrained(work / "chains")
+        labels = read_labels(path_of("sst2/train.jsonl"))
+        files = [
+            first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)
+            for part, count in (("train", 6000), ("valid", 64 if quick else 1000))
+        ]
+        rows = [tokenize_rows(tokenizer, read_examples(f, labels), longest=128) for f in files]
+    train(
+        model,
+        rows[0],
+        way=Mpo(),
+        steps=4 if quick else 600,
+        batch_size=16,
+        learning_rate=5e-5,
+        seed=0,
+        on_step=lambda _: None,
+    )
+    return model, *rows
+
+
+if __name__ == "__main__":
+    harness.main(
+        "squeeze_choice",
+        {
+            "uncut": partial(measure, "", 0.0),
+            **{
+                f"{choice}@{1 - part:g}": partial(measure, choice, part)
+                for part in _PARTS
+                for choice in _CHOICES
+            },
+        },
+        description=__doc__,
+        packages=("torch", "transformers"),
+        inputs=[path_of(f"sst2/{part}.jsonl") for part in ("train", "valid")],
+        quick=("uncut", "singular-values@0.75", "importance@0.75"),
+    )
