@@ -2,8 +2,8 @@
 
 all-MiniLM-L6-v2 as matrix product operators at full bonds, embeddings among them, trained for 600
 steps on SST-2 as `edgefuse squeeze` does before its first cut. Then the chains are cut at once to
-that part of their parameters, and nothing is trained: `accuracy` in percent and `loss` on 1,000 rows
-of `valid`, the model's `parameters`, and what part of the cut was taken from the embeddings.
+that part of their parameters, and nothing is trained: `accuracy` in percent and `loss` on 1,000
+rows of `valid`, the model's `parameters`, and what part of the cut was taken from the embeddings.
 
 `singular-values` leaves out what adds least to the matrices' relative errors for each parameter, as
 the paper does; `importance` what adds least to the loss, by its gradients on 50 batches.
