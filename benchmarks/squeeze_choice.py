@@ -3,10 +3,10 @@
 all-MiniLM-L6-v2 as matrix product operators at full bonds, embeddings among them, trained for 600
 steps on SST-2 as `edgefuse squeeze` does before its first cut. Then the chains are cut at once to
 that part of their parameters, and nothing is trained: `accuracy` in percent and `loss` on 1,000
-rows of `valid`, the model's `parameters`, and what part of the cut was taken from the embeddings.
+rows of `valid`, the model's `parameters`, and what part of the cut is `from_embeddings`.
 
-`singular-values` leaves out what adds least to the matrices' relative errors for each parameter, as
-the paper does; `importance` what adds least to the loss, by its gradients on 50 batches.
+`singular-values` leaves out what adds least to the matrices' relative errors for each parameter, by
+the paper's fast estimate; `importance` what adds least to the loss, by its gradients on 50 batches.
 """
 
 import tempfile
@@ -36,7 +36,7 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
     before = _sizes(model)
     if part and choice == "importance":
         batches = {"count": 2 if quick else 50, "batch_size": 16, "seed": 0}
-        cut_chains(model, part, importance(model, train, **batches, on_batch=lambda: None))
+        cut_chains(model, part, importance(model, train, **batches, on_batch=lambda _: None))
     elif part:
         mpos = {name: canonical(chain.tensors) for name, chain in chains_of(model).items()}
         relative = {n: [(s / m.norm).square().numpy() for s in m.spectra] for n, m in mpos.items()}

@@ -259,7 +259,7 @@ def test_text_to_tune_on_may_be_another_and_each_stage_brings_the_output_nearer(
     assert sum(layer.output_error for layer in alone.layers) == tuned
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "llama", "gpt2"])
 @pytest.mark.parametrize("text", [False, True])
 def test_svd_loads_with_the_same_outputs_low_rank_here_and_whole_in_plain_transformers(
     kind: str, text: bool, pico_model: Callable[..., Path], tmp_path: Path

@@ -213,7 +213,7 @@ def _with_chains(model: Any) -> list[str]:
         one.name: decompose(read_matrix(model, one), dimensions_of(one.rows, one.columns)).tensors
         for one in find_matrices(model, KINDS)
     }
-    place_chains(model, chains)
+    place_chains(model, chains.items())
     return list(chains)
 
 

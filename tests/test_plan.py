@@ -8,6 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgefuse.mpo.contraction import rebuilding
+from edgefuse.mpo.decomposition import decompose
+from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.matrices import find_matrices, place_chains, read_matrix
 from edgefuse.tuning.plan import plan, plan_ways
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.catalog import load_device
@@ -25,6 +29,18 @@ def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
     assert row.trained_parameters == trained
     assert row.gradient_bytes == 4 * trained
     assert row.optimizer_bytes == 8 * trained
+
+
+def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
+    model = classifier(pico("bert"))
+    (table,) = find_matrices(model, ["embeddings"])
+    dimensions = dimensions_of(table.rows, table.columns, pads=True)
+    mpo = decompose(read_matrix(model, table), dimensions)
+    place_chains(model, [(table.name, mpo.tensors)])
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    assert rows["mpo"].possible
+    plain = {row.way: row for row in plan_ways(classifier(pico("bert")), **SHAPE)}
+    assert rows["head"].flops == plain["head"].flops + 2 * rebuilding(dimensions, mpo.bonds)
 
 
 @pytest.mark.parametrize("kind", ["bert", "fused-bert", "llama", "albert", "mixtral"])

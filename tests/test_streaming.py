@@ -179,9 +179,13 @@ def test_a_norm_between_projections_is_found_out_with_weights_and_without(
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 20))
     plan = plan_compression(str(tmp_path / "odd"), ratio=0.5)
     assert is_streamed(plan)
+    texts = tmp_path / "texts.txt" if text else None
     with pytest.raises(ModelError, match=r"layers\.0\.mlp is built like an MLP and computes some"):
-        compress(plan, tmp_path / "out", calibration=tmp_path / "texts.txt" if text else None)
+        compress(plan, tmp_path / "out", calibration=texts)
     assert not (tmp_path / "out").exists()
+    upper = plan_compression(str(tmp_path / "odd"), ratio=0.5, layers="1")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp is built like"):  # and not layer 0
+        compress(upper, tmp_path / "out", calibration=texts)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

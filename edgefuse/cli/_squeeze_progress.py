@@ -16,12 +16,16 @@ def squeeze_progress() -> Iterator[Observer]:
     reached = ""
     with console.status("loading …") as status:
 
+        def on_batch(index: int, batch: int, batches: int) -> None:
+            status.update(f"round {index}: what the task feels {batch}/{batches}{reached}")
+
         def on_step(index: int, step: int, steps: int) -> None:
             status.update(f"round {index}: training step {step}/{steps}{reached}")
 
         def on_round(one: Round) -> None:
             nonlocal reached
-            reached = f", before: {one.parameters / 1e6:.2f} M parameters, {one.accuracy:.1%}"
+            if one.kept:
+                reached = f", before: {one.parameters / 1e6:.2f} M parameters, {one.accuracy:.1%}"
             status.update(f"cutting bonds{reached}")
 
-        yield Observer(on_step, on_round)
+        yield Observer(on_batch, on_step, on_round)

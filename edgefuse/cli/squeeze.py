@@ -105,7 +105,7 @@ def _show(record: "SqueezeRecord", output: Path) -> None:
                 f"{one.parameters:,}",
                 f"{one.parameters / before:.0%}",
                 f"{one.accuracy:.2%}",
-                "" if one.kept else "too low",
+                "" if one.kept else "too low, taken back",
             )
             for index, one in enumerate(record.rounds)
         ],

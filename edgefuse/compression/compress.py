@@ -11,7 +11,7 @@ from edgefuse.compression.allocation import check_allocation
 from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
-from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
@@ -155,7 +155,7 @@ def compress(
         stored = open_stored(plan.source, plan.config) if texts is None else None
         if stored is not None:
             model, weights = stored.model, folder / WEIGHTS
-            verify_without_weights(model, find_mlps(model))
+            verify_without_weights(model, _chosen(model, plan))
             layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
@@ -163,7 +163,7 @@ def compress(
             device = fastest()
             with computing_on(device):
                 move(model, device)
-                verify(model, find_mlps(model))
+                verify(model, _chosen(model, plan))
                 layers = fuse_model(
                     model,
                     plan.layers,
@@ -197,6 +197,11 @@ def compress(
             move(model, torch.device("cpu"))
             save_compressed(folder, model, tokenizer, record)
     return record
+
+
+def _chosen(model: PreTrainedModel, plan: CompressionPlan) -> list[MLP]:
+    names = {layer.name for layer in plan.layers}
+    return [mlp for mlp in find_mlps(model) if mlp.name in names]
 
 
 def _is_even(empty: PreTrainedModel, layers: Sequence[LayerPlan | LayerRecord]) -> bool:

@@ -12,7 +12,8 @@ def fold(model: nn.Module) -> None:
 
     Chains and products of thin matrices become matrices, P is multiplied into W2. For inference
     only: folded, duplicated neurons no longer learn as they did under Adam. `save_pretrained` then
-    writes what plain transformers reads, but for experts that left their stack to become chains.
+    writes what plain transformers reads, where all MLPs have one width and no experts left their
+    stack to become chains.
 
     Args:
         model: Compressed in any way, or not at all.

@@ -1,6 +1,6 @@
 """`edgefuse compress --method mpo` as plain functions: plan, then do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,14 +159,17 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
     for matrix in plan.matrices:
         mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
         on_matrix()
-    records, chains = [], {}
-    for matrix, mpo, bonds in zip(plan.matrices, mpos, plan.limit.bonds(mpos), strict=True):
-        cut = mpo.truncate(bonds)
-        # What one bond lost another may carry for nothing: canonical again, it is dropped.
-        tensors = canonical(cut.tensors).tensors
-        records.append(matrix_record(matrix, mpo, cut, tensors))
-        chains[matrix.name] = [tensor.float().contiguous() for tensor in tensors]
-    place_chains(model, chains)
+    records: list[MatrixRecord] = []
+
+    def cut_one_by_one() -> Iterator[tuple[str, list[Tensor]]]:
+        for matrix, mpo, bonds in zip(plan.matrices, mpos, plan.limit.bonds(mpos), strict=True):
+            cut = mpo.truncate(bonds)
+            # What one bond lost another may carry for nothing: canonical again, it is dropped.
+            tensors = canonical(cut.tensors).tensors
+            records.append(matrix_record(matrix, mpo, cut, tensors))
+            yield matrix.name, [tensor.float().contiguous() for tensor in tensors]
+
+    place_chains(model, cut_one_by_one())
     if plan.shares_central:
         for group in group_experts(plan.matrices):
             _share_central(model, group, mpos, records)

@@ -29,7 +29,9 @@ def cut_chains(
 ) -> bool:
     """Leave directions of bonds out, one after the other, in place.
 
-    What is left out next is always what costs least for each parameter that goes with it.
+    What is left out next is always what costs least for each parameter that goes with it. Chains
+    that are of no importance at all stay whole: nothing has been seen of them, such as experts that
+    no token came to.
 
     Args:
         model: Its chains are canonical.
@@ -39,7 +41,9 @@ def cut_chains(
     Returns:
         Whether anything could be cut.
     """
-    chains = chains_of(model)
+    chains = {n: c for n, c in chains_of(model).items() if any(one.any() for one in importance[n])}
+    if not chains:
+        return False
     orders = {
         name: [np.argsort(-one, kind="stable") for one in importance[name]] for name in chains
     }

@@ -1,9 +1,9 @@
 """How much a task's loss would feel the absence of each direction of a bond.
 
-A factor of one before a direction takes it away when it becomes zero. To second order, with the
-empirical Fisher information in the Hessian's place, that costs E[g²], where g is the factor's
-gradient: Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019, arXiv
-1906.10771), there for channels. A direction's singular value says how much of the matrix goes with
+A factor of one before a direction takes it away when it becomes zero. To first order the loss of a
+batch then changes by the factor's gradient g; importance is the mean of g² over batches, as in
+Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019, arXiv 1906.10771),
+there for channels. A direction's singular value says how much of the matrix goes with
 it, and nothing of what the matrix is for (`docs/results/squeeze_choice.md`).
 """
 
@@ -25,7 +25,7 @@ def importance(
     count: int,
     batch_size: int,
     seed: int,
-    on_batch: Callable[[], None],
+    on_batch: Callable[[int], None],
 ) -> dict[str, list[np.ndarray]]:
     """Mean over batches of g² for every direction.
 
@@ -35,7 +35,7 @@ def importance(
         count: How many batches.
         batch_size: Rows of one.
         seed: Of the rows' order.
-        on_batch: Called after each.
+        on_batch: Called after each with the count of those done.
 
     Returns:
         For every chain, by its name, four arrays (d_1,) … (d_4,).
@@ -43,7 +43,7 @@ def importance(
     chains = chains_of(model)
     total = {name: [np.zeros(bond) for bond in chain.bonds] for name, chain in chains.items()}
     tensors = [tensor for chain in chains.values() for tensor in chain.auxiliary]
-    for index in batches(len(rows.labels), count, batch_size, seed):
+    for done, index in enumerate(batches(len(rows.labels), count, batch_size, seed), start=1):
         loss = loss_of(model, rows, index)
         gradients = iter(torch.autograd.grad(loss, tensors, allow_unused=True))
         for name, chain in chains.items():
@@ -53,5 +53,5 @@ def importance(
                     products = (tensor.detach() * gradient).double()
                     others = (0, 1, 2) if m < CENTRAL else (1, 2, 3)
                     total[name][m] += products.sum(dim=others).square().cpu().numpy() / count
-        on_batch()
+        on_batch(done)
     return total

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
@@ -126,8 +127,8 @@ class MPOLinear(Chain):
 class MPOEmbedding(Chain):
     """An embedding table.
 
-    Rows are made without the table where that is less work. In graphs that are exported no shape
-    may follow the tokens, and it is decided once.
+    Rows are made without the table where that takes no more memory. No shape of a graph that is
+    exported, or counted, may follow the tokens; what it computes is decided once.
 
     Attributes:
         num_embeddings: I.
@@ -149,15 +150,19 @@ class MPOEmbedding(Chain):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name
         """Map row numbers (…) to rows (…, J)."""
         if self.looks_up:
-            return one_by_one(input, self.tensors)
-        if not torch.compiler.is_exporting():
+            return self._without_padding(input, one_by_one(input, self.tensors))
+        if not (torch.compiler.is_exporting() or isinstance(input, FakeTensor)):
             numbers, places = torch.unique(input, return_inverse=True)
             if suits_all_at_once(len(numbers), self.dimensions, self.bonds):
                 rows = all_at_once(numbers, self.tensors)
-                if self.padding_idx is not None:
-                    rows = torch.where((numbers == self.padding_idx)[:, None], rows.detach(), rows)
-                return F.embedding(places, rows)
+                return F.embedding(places, self._without_padding(numbers, rows))
         return F.embedding(input, rebuild(self.tensors), padding_idx=self.padding_idx)
+
+    def _without_padding(self, numbers: Tensor, rows: Tensor) -> Tensor:
+        """The rows (…, J) of these numbers (…), that of padding without a gradient."""
+        if self.padding_idx is None:
+            return rows
+        return torch.where((numbers == self.padding_idx)[..., None], rows.detach(), rows)
 
     def plain(self) -> nn.Module:
         """The table as it is now."""

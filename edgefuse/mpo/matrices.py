@@ -1,7 +1,7 @@
 """Which matrices of a model can become chains, and chains in their place."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -113,23 +113,24 @@ def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
-def place_chains(model: nn.Module, chains: Mapping[str, Sequence[Tensor]]) -> None:
+def place_chains(model: nn.Module, chains: Iterable[tuple[str, Sequence[Tensor]]]) -> None:
     """Put chains in the places of matrices, with the bias and P that their modules have.
 
     Args:
-        model: Changed in place.
-        chains: T_1 … T_5 by the name of the module whose matrix they are.
+        model: Changed in place, chain by chain.
+        chains: Names of modules, and T_1 … T_5 of their matrices.
     """
-    _replace(
-        model, {model.get_submodule(name): _chain(model, name, chains[name]) for name in chains}
-    )
+    places = _places(model)
+    for name, tensors in chains:
+        _put(model, places[model.get_submodule(name)], _chain(model, name, tensors))
 
 
 @torch.no_grad()
 def merge_chains(model: nn.Module) -> None:
     """Rebuild every matrix of a model, in place: the model before, P standalone where it was."""
-    chains = [one for one in model.modules() if isinstance(one, MPOLinear | MPOEmbedding)]
-    _replace(model, {chain: chain.plain() for chain in chains})
+    for module, names in _places(model).items():
+        if isinstance(module, MPOLinear | MPOEmbedding):
+            _put(model, names, module.plain())
 
 
 def _chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> nn.Module:
@@ -146,11 +147,17 @@ def _chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> nn.Module:
     )
 
 
-def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Put each module's successor in all its places; a layer that is shared has several."""
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module in new:
-            model.set_submodule(name, new[module])
+def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """All names of each module: a layer that is shared has several."""
+    places: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        places.setdefault(module, []).append(name)
+    return places
+
+
+def _put(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
+    for name in names:
+        model.set_submodule(name, module)
 
 
 def _of_mlps(model: PreTrainedModel) -> Iterator[str]:

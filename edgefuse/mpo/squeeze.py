@@ -54,10 +54,13 @@ class Observer:
     """What is told how far a squeeze is.
 
     Attributes:
+        on_batch: Of the round's index and the batches that it looks at before it cuts, done and in
+            all.
         on_step: Of the round's index and its training steps, done and in all.
         on_round: After each round, with what was reached.
     """
 
+    on_batch: Callable[[int, int, int], None] = lambda _round, _batch, _batches: None
     on_step: Callable[[int, int, int], None] = lambda _round, _step, _steps: None
     on_round: Callable[[Round], None] = lambda _round: None
 
@@ -100,7 +103,7 @@ def squeeze(
         resume: Go on with what OUTPUT.squeezing holds.
         overwrite: Replace the output, and an earlier attempt.
         observer: Told of steps and rounds.
-        stop: Asked after every training step; True raises `Interrupted`.
+        stop: Asked after every batch; True raises `Interrupted`.
 
     Returns:
         The record of all rounds.
@@ -199,15 +202,20 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
 
 def _cut(task: _Task, record: SqueezeRecord, model: PreTrainedModel) -> bool:
     """Cut a model that was kept, in place, the less the more often that has failed."""
-    settings = task.settings
+    settings, index = task.settings, len(record.rounds)
+
+    def on_batch(batch: int) -> None:
+        task.observer.on_batch(index, batch, _BATCHES)
+        _stop_if_asked(task, f"before the training of round {index}")
+
     make_canonical(model)
     felt = importance(
         model,
         task.train,
         count=_BATCHES,
         batch_size=settings.batch_size,
-        seed=settings.seed + record.kept,
-        on_batch=lambda: _stop_if_asked(task, f"before the training of round {len(record.rounds)}"),
+        seed=settings.seed + index,
+        on_batch=on_batch,
     )
     return cut_chains(model, settings.step / 2**record.failures, felt)
 

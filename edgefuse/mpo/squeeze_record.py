@@ -16,7 +16,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_drop: Points of accuracy that may be lost, against the first round.
-        step: Part of the chains' parameters that a round cuts.
+        step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
         first_steps: Training steps before the first cut.
         steps: Training steps after each cut.
         batch_size: Rows in a training step.

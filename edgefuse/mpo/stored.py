@@ -133,7 +133,7 @@ def _place_empty_chains(model: PreTrainedModel, matrices: Sequence[MatrixRecord]
         """The name that a module has under this head, or under none."""
         return next(n for n in (name, prefix + name, name.removeprefix(prefix)) if n in modules)
 
-    place_chains(model, {here(one.name): _empty_tensors(one) for one in matrices})
+    place_chains(model, ((here(one.name), _empty_tensors(one)) for one in matrices))
     for matrix in matrices:
         if matrix.shares_central_of is not None:
             chain = model.get_submodule(here(matrix.name))

@@ -17,12 +17,15 @@ def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
     """
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()
-    places = [one.parameters / 1e6 for one in record.rounds]
-    heights = [100 * one.accuracy for one in record.rounds]
-    axes.plot(places, heights, color="tab:blue", zorder=1)
-    for one, place, height in zip(record.rounds, places, heights, strict=True):
-        axes.scatter(place, height, color="tab:blue" if one.kept else "tab:red", zorder=2)
-    least = heights[0] - record.settings.max_drop
+    for kept, marks, colour, label in (
+        (True, "o-", "tab:blue", "rounds"),
+        (False, "x", "tab:red", "rounds taken back"),
+    ):
+        rounds = [one for one in record.rounds if one.kept == kept]
+        places = [one.parameters / 1e6 for one in rounds]
+        heights = [100 * one.accuracy for one in rounds]
+        axes.plot(places, heights, marks, color=colour, label=label)
+    least = 100 * record.rounds[0].accuracy - record.settings.max_drop
     label = f"{record.settings.max_drop:g} points below the first round"
     axes.axhline(least, color="tab:gray", linestyle="--", label=label)
     axes.axvline(record.parameters_before / 1e6, color="tab:gray", linestyle=":", label="plain")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.layout import Layout, Slot
 from edgefuse.compression.mlp import MLP
@@ -128,11 +129,13 @@ class LowRankLinear(nn.Module):
     Attributes:
         right: n → r, without bias.
         left: r → m, with the layer's bias.
+        transposed: It is in the place of a `Conv1D`, whose matrix lies (n, m).
     """
 
-    def __init__(self, factors: Factors, bias: Tensor | None) -> None:
+    def __init__(self, factors: Factors, bias: Tensor | None, *, transposed: bool = False) -> None:
         """Make it from its tensors: factors of a weight (m, n), and a bias (m,) or None."""
         super().__init__()
+        self.transposed = transposed
         self.right = _plain(factors.right, None)
         self.left = _plain(factors.left, bias)
         self.in_features, self.out_features = self.right.in_features, self.left.out_features
@@ -142,9 +145,15 @@ class LowRankLinear(nn.Module):
         output: Tensor = self.left(self.right(input))
         return output
 
-    def fold(self) -> nn.Linear:
+    def fold(self) -> nn.Module:
         """The plain layer (m, n) that computes the same, as large as before the compression."""
-        return _plain(self.left.weight.detach() @ self.right.weight.detach(), self.left.bias)
+        weight = self.left.weight.detach() @ self.right.weight.detach()
+        if not self.transposed:
+            return _plain(weight, self.left.bias)
+        conv: Conv1D = Conv1D(0, 0)  # type: ignore[no-untyped-call]
+        conv.nf, conv.nx = weight.shape
+        conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), self.left.bias
+        return conv
 
 
 def install(
@@ -167,11 +176,16 @@ def install(
         gate_name: Of the gate p → I, of a gated MLP.
     """
     bias = bias if low_rank.output_bias is None else low_rank.output_bias
-    model.set_submodule(up_name, LowRankLinear(low_rank.up, low_rank.up_bias))
-    model.set_submodule(down_name, LowRankLinear(low_rank.down, bias))
+
+    def put(name: str, factors: Factors, own_bias: Tensor | None) -> None:
+        transposed = isinstance(model.get_submodule(name), Conv1D)
+        model.set_submodule(name, LowRankLinear(factors, own_bias, transposed=transposed))
+
+    put(up_name, low_rank.up, low_rank.up_bias)
+    put(down_name, low_rank.down, bias)
     if low_rank.gate is not None:
         assert gate_name is not None
-        model.set_submodule(gate_name, LowRankLinear(low_rank.gate, low_rank.gate_bias))
+        put(gate_name, low_rank.gate, low_rank.gate_bias)
 
 
 def misfit(layout: Layout) -> str | None:
