@@ -20,7 +20,8 @@ from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import KINDS
 from edgefuse.mpo.squeeze import Observer, squeeze
-from edgefuse.mpo.squeeze_record import SqueezeRecord, SqueezeSettings, read_squeeze
+from edgefuse.mpo.squeeze_record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
+from edgefuse.report.squeeze_plot import plot_squeeze
 from edgefuse_devices.errors import InputError, Interrupted, ModelError, OutputError, RunError
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
@@ -126,6 +127,40 @@ def test_a_stopped_squeeze_goes_on_to_the_same_weights(
     ours, theirs = weights(tmp_path / "out"), weights(whole)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_one_stopped_after_a_round_was_taken_back_goes_on_to_the_same_weights(
+    whole: Path, chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    rounds = read_squeeze(whole).rounds
+    after = next(index for index, one in enumerate(rounds) if not one.kept) + 1
+    at: list[int] = []
+    observer = Observer(on_step=lambda index, _step, _steps: at.append(index))
+    with pytest.raises(Interrupted, match=f"round {after}"):
+        squeezed(chains, tmp_path / "out", rows, observer=observer, stop=lambda: at[-1] == after)
+    assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
+    assert all(torch.equal(one, weights(whole)[n]) for n, one in weights(tmp_path / "out").items())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_path: Path) -> None:
+    rounds = [
+        Round(parameters=count, accuracy=accuracy, kept=accuracy > 0.8)
+        for count, accuracy in ((1000, 0.9), (800, 0.7), (900, 0.9))
+    ]
+    record = SqueezeRecord(
+        source="chains",
+        parameters_before=950,
+        settings=SETTINGS,
+        train="",
+        valid="",
+        labels=[],
+        rounds=rounds if fails else rounds[::2],
+    )
+    plot_squeeze(record, tmp_path / "one.svg")
+    picture = (tmp_path / "one.svg").read_text()
+    assert "<!-- rounds -->" in picture
+    assert ("<!-- rounds taken back -->" in picture) == fails
 
 
 def test_one_stopped_before_a_cut_goes_on_to_the_same_weights(

@@ -24,7 +24,8 @@ def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
         rounds = [one for one in record.rounds if one.kept == kept]
         places = [one.parameters / 1e6 for one in rounds]
         heights = [100 * one.accuracy for one in rounds]
-        axes.plot(places, heights, marks, color=colour, label=label)
+        if rounds:
+            axes.plot(places, heights, marks, color=colour, label=label)
     least = 100 * record.rounds[0].accuracy - record.settings.max_drop
     label = f"{record.settings.max_drop:g} points below the first round"
     axes.axhline(least, color="tab:gray", linestyle="--", label=label)
