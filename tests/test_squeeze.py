@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,9 +69,11 @@ def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path:
     assert len(kept) > 2
     assert len(set(kept)) == len(kept)
     assert [one.kept for one in record.rounds].count(False) == 2
+    assert record.rounds[0].steps == SETTINGS.first_steps
+    assert {one.steps for one in record.rounds[1:]} == {0, SETTINGS.steps}
     assert not record.rounds[-1].kept
-    parts = [after / before for before, after in pairwise(kept)]
-    assert min(parts) < 0.8 < max(parts)  # cuts of 0.3, then of 0.15
+    before, after = _parts_that_cuts_left(record.rounds)
+    assert max(before) < 0.8 < min(after)  # cuts of 0.3, then of 0.15
     least = record.rounds[0].accuracy - SETTINGS.max_drop / 100
     assert [one.accuracy >= least for one in record.rounds] == [one.kept for one in record.rounds]
     assert not (tmp_path / "out.squeezing").exists()
@@ -96,6 +97,16 @@ def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path:
         assert model(**encoded).logits.argmax(dim=-1).tolist() == [1, 0, 2]
 
 
+def _parts_that_cuts_left(rounds: list[Round]) -> tuple[list[float], list[float]]:
+    """Until one was taken back, and after that."""
+    parts: tuple[list[float], list[float]] = ([], [])
+    last, failed = rounds[0], False
+    for one in rounds[1:]:
+        parts[failed].append(one.parameters / last.parameters)
+        last, failed = (one, failed) if one.kept else (last, True)
+    return parts
+
+
 @pytest.fixture(scope="module")
 def whole(chains: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a squeeze makes that nobody stops."""
@@ -108,19 +119,20 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return load_file(directory / "model.mpo.safetensors")
 
 
-@pytest.mark.parametrize("stopped_at", [(0, 3), (1, 2), (2, 1)])
+@pytest.mark.parametrize("trained", [0, 1])
 def test_a_stopped_squeeze_goes_on_to_the_same_weights(
-    stopped_at: tuple[int, int], whole: Path, chains: Path, rows: Path, tmp_path: Path
+    trained: int, whole: Path, chains: Path, rows: Path, tmp_path: Path
 ) -> None:
+    rounds = [index for index, one in enumerate(read_squeeze(whole).rounds) if one.steps]
     at: list[tuple[int, int]] = []
     observer = Observer(on_step=lambda index, step, _steps: at.append((index, step)))
-    with pytest.raises(Interrupted, match=f"round {stopped_at[0]}"):
+    with pytest.raises(Interrupted, match=f"in round {rounds[trained]}, after 2"):
         squeezed(
             chains,
             tmp_path / "out",
             rows,
             observer=observer,
-            stop=lambda: at[-1] == stopped_at,
+            stop=lambda: at[-1] == (rounds[trained], 2),
         )
     assert not (tmp_path / "out").exists()
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
@@ -145,7 +157,7 @@ def test_one_stopped_after_a_round_was_taken_back_goes_on_to_the_same_weights(
 @pytest.mark.parametrize("fails", [True, False])
 def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_path: Path) -> None:
     rounds = [
-        Round(parameters=count, accuracy=accuracy, kept=accuracy > 0.8)
+        Round(parameters=count, accuracy=accuracy, steps=5, kept=accuracy > 0.8)
         for count, accuracy in ((1000, 0.9), (800, 0.7), (900, 0.9))
     ]
     record = SqueezeRecord(
@@ -168,7 +180,7 @@ def test_one_stopped_before_a_cut_goes_on_to_the_same_weights(
 ) -> None:
     done: list[object] = []
     observer = Observer(on_round=done.append)
-    with pytest.raises(Interrupted, match="before the training of round 2"):
+    with pytest.raises(Interrupted, match="before the cut of round 2"):
         squeezed(chains, tmp_path / "out", rows, observer=observer, stop=lambda: len(done) == 2)
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
     assert all(torch.equal(one, weights(whole)[n]) for n, one in weights(tmp_path / "out").items())

@@ -29,7 +29,9 @@ def squeeze(
         ),
     ] = 0.1,
     first_steps: Annotated[int, typer.Option(help="Training steps before the first cut.")] = 600,
-    steps: Annotated[int, typer.Option(help="Training steps after each cut.")] = 200,
+    steps: Annotated[
+        int, typer.Option(help="Training steps after a cut that loses too much.")
+    ] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows in a training step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Its peak in every round.")] = 5e-5,
     auxiliary_rate: Annotated[
@@ -48,9 +50,9 @@ def squeeze(
 ) -> None:
     """Cut the bonds of matrix product operators as far as a task allows.
 
-    In rounds: bonds are cut where the task feels it least, what `--tune mpo` trains is trained for
-    some steps, and accuracy is measured. The last model within --max-drop points of the first round
-    is written, with its head.
+    In rounds: bonds are cut where the task feels it least, and accuracy is measured; where it fell
+    too far, what `--tune mpo` trains is trained for some steps. The last model within --max-drop
+    points of the first round is written, with its head.
 
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """
@@ -98,12 +100,13 @@ def squeeze(
 def _show(record: "SqueezeRecord", output: Path) -> None:
     before = record.parameters_before
     print_table(
-        ("round", "parameters", "of the plain model's", "accuracy", ""),
+        ("round", "parameters", "of the plain model's", "trained", "accuracy", ""),
         [
             (
                 index,
                 f"{one.parameters:,}",
                 f"{one.parameters / before:.0%}",
+                f"{one.steps} steps",
                 f"{one.accuracy:.2%}",
                 "" if one.kept else "too low, taken back",
             )

@@ -2,9 +2,10 @@
 
 After Algorithm 1 of Liu et al. (ACL 2021, arXiv 2106.02205), with three differences. There every
 single truncation, of one bond by one, is followed by fine-tuning; MiniLM's 37 chains have 12,000 of
-them. Here a round cuts a tenth of the parameters, one direction at a time, and then trains. What
-goes is what the task feels least (`importance.py`), not what has the smallest singular values. And
-the first round that loses too much is taken back, and every cut from then on is half as large.
+them. Here a round cuts a tenth of the parameters, one direction at a time, and trains if too much
+was lost. What goes is what the task feels least (`importance.py`), not what has the smallest
+singular values. And the first round that loses too much all the same is taken back, and every cut
+from then on is half as large.
 """
 
 import shutil
@@ -206,7 +207,7 @@ def _cut(task: _Task, record: SqueezeRecord, model: PreTrainedModel) -> bool:
 
     def on_batch(batch: int) -> None:
         task.observer.on_batch(index, batch, _BATCHES)
-        _stop_if_asked(task, f"before the training of round {index}")
+        _stop_if_asked(task, f"before the cut of round {index}")
 
     make_canonical(model)
     felt = importance(
@@ -235,32 +236,36 @@ def _round(
     model: PreTrainedModel,
     compression: CompressionRecord,
 ) -> SqueezeRecord:
-    """Train and evaluate a model that was cut; save it if it is within the gap."""
+    """Evaluate a model that was cut, train it if it needs that; save it if it is within the gap."""
     index, settings = len(record.rounds), task.settings
     steps = settings.steps if index else settings.first_steps
+    least = record.rounds[0].accuracy - settings.max_drop / 100 - 1e-9 if index else 0.0
 
     def on_step(step: int) -> None:
         task.observer.on_step(index, step, steps)
         _stop_if_asked(task, f"in round {index}, after {step} of {steps} steps")
 
-    train(
-        model,
-        task.train,
-        way=Mpo(auxiliary_rate=settings.auxiliary_rate),
-        steps=steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed + index,
-        on_step=on_step,
-    )
-    reached = accuracy(model, task.valid)
-    first = record.rounds[0].accuracy if record.rounds else reached
-    kept = first - reached <= settings.max_drop / 100 + 1e-9
+    reached = accuracy(model, task.valid) if index else -1.0
+    if reached >= least:
+        steps = 0
+    else:
+        train(
+            model,
+            task.train,
+            way=Mpo(auxiliary_rate=settings.auxiliary_rate),
+            steps=steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed + index,
+            on_step=on_step,
+        )
+        reached = accuracy(model, task.valid)
+    kept = reached >= least
     if kept:
         folder = work / f"round-{index}"
         with new_directory(folder, marker=COMPRESSION, overwrite=True) as directory:
             save_chains(directory, model, task.tokenizer, record_of_squeezed(compression, model))
-    one = Round(parameters=model.num_parameters(), accuracy=reached, kept=kept)
+    one = Round(parameters=model.num_parameters(), accuracy=reached, steps=steps, kept=kept)
     before = record
     record = msgspec.structs.replace(record, rounds=[*before.rounds, one])
     write_squeeze(work, record)

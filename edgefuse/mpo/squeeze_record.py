@@ -18,7 +18,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         max_drop: Points of accuracy that may be lost, against the first round.
         step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
         first_steps: Training steps before the first cut.
-        steps: Training steps after each cut.
+        steps: Training steps after a cut that exceeded the gap.
         batch_size: Rows in a training step.
         learning_rate: Its peak in every round.
         auxiliary_rate: What it is multiplied by for auxiliary tensors.
@@ -55,16 +55,18 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """A round: bonds were cut (not in the first), the model was trained and evaluated.
+    """A round: bonds were cut (not in the first), the model was evaluated, and trained if need was.
 
     Attributes:
         parameters: Of the whole model.
-        accuracy: On the validation rows.
+        accuracy: On the validation rows, in the end.
+        steps: Of training.
         kept: The gap was not exceeded.
     """
 
     parameters: int
     accuracy: float
+    steps: int
     kept: bool
 
 
