@@ -153,10 +153,10 @@ class _Check:
         )
 
     def see_inputs(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self.inputs = args
+        self.inputs = tuple(arg.clone() for arg in args)  # what follows may change them
 
     def see_output(self, _module: nn.Module, _args: object, output: Tensor) -> None:
-        self.calls.append((self.inputs, output))
+        self.calls.append((self.inputs, output.clone()))
 
     def error(self) -> float:
         """The largest of all calls; 0 without any."""
