@@ -272,7 +272,7 @@ def test_svd_loads_with_the_same_outputs_low_rank_here_and_whole_in_plain_transf
     )
     assert record.even
     for layer in record.layers:
-        assert (layer.kind, layer.width_after) == ("low-rank", WIDTH)
+        assert (layer.kind, layer.width_after) == ("low-rank", layer.width_before)
         assert layer.rank is not None
         assert 1 <= layer.rank < 16
         assert (layer.output_error is not None) == text
