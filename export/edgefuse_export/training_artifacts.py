@@ -20,6 +20,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def write_training_artifacts(
 
     Args:
         model: Float32, in evaluation mode (no dropout), with eager attention. `model(**inputs)`
-            gives one tensor, alone or as the only field of a model output: logits of shape
-            (batch, classes). P of a fused block stays standalone: a buffer, hence a constant.
+            gives logits of shape (batch, classes), alone or as `logits` of a model output. P of a
+            fused block stays standalone: a buffer, hence a constant.
         inputs: Example batch, at least 2 × 2 so that nothing is specialised: int64 tensors of
             shape (batch, sequence). Both dimensions are dynamic in the graphs.
         parameters: What trains. The optimizer graph decays all of them: it cannot tell one from
@@ -103,7 +104,8 @@ def write_training_artifacts(
             )
         except RuntimeError as error:
             raise ModelError(
-                f"onnxruntime-training builds no gradients for this model: {error}",
+                "onnxruntime-training builds no gradients for this model: "
+                + str(error).strip().rpartition(" : ")[2].rstrip("."),
                 "Export it with --engine onnxruntime",
             ) from error
 
@@ -127,23 +129,44 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     torch's optimizer stays off: it would fold the transposes of weights into new constants, which
     then no longer train. onnxruntime-training optimizes the graph itself.
     """
-    program = torch.onnx.export(
-        model,
-        (),
-        kwargs=dict(inputs),
-        dynamo=True,
-        opset_version=_OPSET,
-        optimize=False,
-        dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
-        output_names=["logits"],
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            _only_logits(model),
+            (),
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=_OPSET,
+            optimize=False,
+            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
+            output_names=["logits"],
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be written as onnxruntime-training needs it: "
+            f"{error.__cause__ or error}",
+            "Export it with --engine onnxruntime",
+        ) from error
     assert program is not None
     forward = program.model_proto
     for node in forward.graph.node:
         if node.op_type == "LayerNormalization" and len(node.output) == 1:
             node.output.extend([f"{node.output[0]}_mean", f"{node.output[0]}_inverse_deviation"])
     return forward
+
+
+def _only_logits(model: nn.Module) -> nn.Module:
+    """The model with its own tensors and names, without what decoders give besides: a cache."""
+    kind = type(model)
+
+    def forward(self: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = kind.forward(self, input_ids=input_ids, attention_mask=attention_mask)
+        logits: Tensor = getattr(output, "logits", output)
+        return logits
+
+    alone = copy(model)
+    alone.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return alone
 
 
 def _clip_gradients(

@@ -20,11 +20,10 @@ CASES = (
     ("bert", "adapter"),
     ("bert", "prefix"),
     ("bert", "bitfit"),
-    ("fused", "full"),
-    ("fused", "lora"),
+    ("fused-bert", "full"),
+    ("fused-bert", "lora"),
     ("chains", "mpo"),
-    ("mixtral", "last-1"),
-    ("fused-mixtral", "full"),
+    ("fused-llama", "full"),
 )
 """Models and ways of tuning."""
 
@@ -46,12 +45,11 @@ def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
 
 
 def _make_models(folder: Path) -> None:
-    for name in ("bert", "mixtral"):
+    for name in ("bert", "llama"):
         save_pico_model(folder / name, name, num_labels=LABELS)
-    _edgefuse("compress", folder / "bert", folder / "fused", "--ratio", "0.25")
-    _edgefuse("compress", folder / "mixtral", folder / "fused-mixtral", "--ratio", "0.5")
+        _edgefuse("compress", folder / name, folder / f"fused-{name}", "--ratio", "0.25")
     chains = ["--method", "mpo", "--max-error", "0.2", "--matrices", "mlp,attention,embeddings"]
-    _edgefuse("compress", folder / "fused", folder / "chains", *chains)
+    _edgefuse("compress", folder / "fused-bert", folder / "chains", *chains)
 
 
 def _edgefuse(*arguments: str | Path) -> None:
