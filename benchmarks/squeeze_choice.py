@@ -25,6 +25,7 @@ _EMBEDDINGS = "bert.embeddings.word_embeddings"
 
 def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
     """The model with that part of its chains cut, so chosen; with nothing cut for a part of 0."""
+    from edgefuse.mpo.bonds import relative_costs  # noqa: PLC0415
     from edgefuse.mpo.cutting import chains_of, cut_chains, make_canonical  # noqa: PLC0415
     from edgefuse.mpo.decomposition import canonical  # noqa: PLC0415
     from edgefuse.mpo.importance import importance  # noqa: PLC0415
@@ -38,9 +39,8 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
         batches = {"count": 2 if quick else 50, "batch_size": 16, "seed": 0}
         cut_chains(model, part, importance(model, train, **batches, on_batch=lambda _: None))
     elif part:
-        mpos = {name: canonical(chain.tensors) for name, chain in chains_of(model).items()}
-        relative = {n: [(s / m.norm).square().numpy() for s in m.spectra] for n, m in mpos.items()}
-        cut_chains(model, part, relative)
+        chains = chains_of(model).items()
+        cut_chains(model, part, {n: relative_costs(canonical(c.tensors)) for n, c in chains})
     gone = {name: count - _sizes(model)[name] for name, count in before.items()}
     return {
         "parameters": model.num_parameters(),

@@ -23,19 +23,19 @@ def cut_to_parameters(mpos: Sequence[MPO], parameters: int) -> list[Bonds]:
     What is cut next is always what adds least to Σ ‖W − MPO‖² / ‖W‖² for each parameter that goes,
     by the fast estimate.
     """
-    cuts = Cuts([mpo.tensors for mpo in mpos], [_relative(mpo) for mpo in mpos])
+    cuts = Cuts([mpo.tensors for mpo in mpos], [relative_costs(mpo) for mpo in mpos])
     cuts.go_on(lambda: cuts.parameters > parameters)
     return cuts.bonds
 
 
 def cut_to_error(mpo: MPO, error: float) -> Bonds:
     """The bonds with the fewest parameters, nearly, at which ‖W − MPO‖ ≤ error · ‖W‖ for sure."""
-    cuts = Cuts([mpo.tensors], [_relative(mpo)], most=error**2)
+    cuts = Cuts([mpo.tensors], [relative_costs(mpo)], most=error**2)
     cuts.go_on(lambda: True)
     return cuts.bonds[0]
 
 
-def _relative(mpo: MPO) -> Costs:
+def relative_costs(mpo: MPO) -> Costs:
     """(λ / ‖W‖)²: they add up to the fast estimate of (‖W − MPO‖ / ‖W‖)²."""
     return [(spectrum / (mpo.norm or 1)).square().numpy() for spectrum in mpo.spectra]
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
+from edgefuse.models.plain_layers import conv1d_of, linear_of
 from edgefuse.mpo.contraction import Order, cheapest
 from edgefuse.mpo.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
@@ -117,7 +117,7 @@ class MPOLinear(Chain):
         """The layer in whose place it is, with its matrix as it is now and P standalone."""
         weight = self.weight.detach()
         bias = None if self.bias is None else self.bias.detach()
-        plain = _conv1d(weight, bias) if self.transposed else linear_of(weight, bias)
+        plain = conv1d_of(weight, bias) if self.transposed else linear_of(weight, bias)
         holder = nn.Sequential(plain)
         if self.multiplicity is not None:
             multiply(holder, "0.weight", self.multiplicity, transposed=self.transposed)
@@ -171,20 +171,3 @@ class MPOEmbedding(Chain):
         )
         table.weight = nn.Parameter(self.weight.detach())
         return table
-
-
-def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """The layer with these tensors, which may be on the meta device."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    return linear
-
-
-def _conv1d(weight: Tensor, bias: Tensor | None) -> Conv1D:
-    assert bias is not None, "a Conv1D has one"
-    conv: Conv1D = Conv1D(0, 0)  # type: ignore[no-untyped-call]
-    conv.nf, conv.nx = weight.shape
-    conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), nn.Parameter(bias)
-    return conv

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from edgefuse.compression.fused_linear import FusedLinear, p_of_stack, put_beside
 from edgefuse.compression.mlp import MLP, find_mlps
-from edgefuse.mpo.layers import linear_of
+from edgefuse.models.plain_layers import linear_of
 
 
 class Expert(nn.Module):

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from edgefuse.compression.layout import Layout, Slot
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Activation, FusedNeurons, Neurons
+from edgefuse.models.plain_layers import conv1d_of, linear_of
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class LowRankLinear(nn.Module):
         """Make it from its tensors: factors of a weight (m, n), and a bias (m,) or None."""
         super().__init__()
         self.transposed = transposed
-        self.right = _plain(factors.right, None)
-        self.left = _plain(factors.left, bias)
+        self.right = linear_of(factors.right, None)
+        self.left = linear_of(factors.left, bias)
         self.in_features, self.out_features = self.right.in_features, self.left.out_features
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
@@ -148,12 +149,7 @@ class LowRankLinear(nn.Module):
     def fold(self) -> nn.Module:
         """The plain layer (m, n) that computes the same, as large as before the compression."""
         weight = self.left.weight.detach() @ self.right.weight.detach()
-        if not self.transposed:
-            return _plain(weight, self.left.bias)
-        conv: Conv1D = Conv1D(0, 0)  # type: ignore[no-untyped-call]
-        conv.nf, conv.nx = weight.shape
-        conv.weight, conv.bias = nn.Parameter(weight.T.contiguous()), self.left.bias
-        return conv
+        return (conv1d_of if self.transposed else linear_of)(weight, self.left.bias)
 
 
 def install(
@@ -224,11 +220,3 @@ def fold(model: nn.Module) -> None:
         layer = model.get_submodule(name)
         assert isinstance(layer, LowRankLinear)
         model.set_submodule(name, layer.fold())
-
-
-def _plain(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    return linear
