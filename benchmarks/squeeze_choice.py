@@ -26,9 +26,10 @@ _EMBEDDINGS = "bert.embeddings.word_embeddings"
 def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
     """The model with that part of its chains cut, so chosen; with nothing cut for a part of 0."""
     from edgefuse.mpo.bonds import relative_costs  # noqa: PLC0415
-    from edgefuse.mpo.cutting import chains_of, cut_chains, make_canonical  # noqa: PLC0415
+    from edgefuse.mpo.cutting import cut_chains, make_canonical  # noqa: PLC0415
     from edgefuse.mpo.decomposition import canonical  # noqa: PLC0415
     from edgefuse.mpo.importance import importance  # noqa: PLC0415
+    from edgefuse.mpo.layers import chains_of  # noqa: PLC0415
     from edgefuse.mpo.training import accuracy  # noqa: PLC0415
 
     trained, train, valid = _trained(quick=quick)
@@ -51,7 +52,7 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
 
 
 def _sizes(model: Any) -> dict[str, int]:
-    from edgefuse.mpo.cutting import chains_of  # noqa: PLC0415
+    from edgefuse.mpo.layers import chains_of  # noqa: PLC0415
 
     return {name: sum(t.numel() for t in c.tensors) for name, c in chains_of(model).items()}
 

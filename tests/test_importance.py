@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgefuse.mpo.cutting import chains_of, cut_chains, make_canonical
+from edgefuse.mpo.cutting import cut_chains, make_canonical
 from edgefuse.mpo.decomposition import decompose, rebuild
 from edgefuse.mpo.dimensions import dimensions_of
 from edgefuse.mpo.importance import importance
+from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.matrices import KINDS, find_matrices, place_chains, read_matrix
 from edgefuse.mpo.training import Rows, batches, loss_of
 from tests.tuned_pico import classifier, pico

@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 from edgefuse.mpo.bonds import Cuts
 from edgefuse.mpo.decomposition import canonical
-from edgefuse.mpo.layers import Chain
-
-
-def chains_of(model: nn.Module) -> dict[str, Chain]:
-    """A model's chains by their names."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
+from edgefuse.mpo.layers import Chain, chains_of
 
 
 @torch.no_grad()

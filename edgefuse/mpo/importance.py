@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from edgefuse.mpo.cutting import chains_of
 from edgefuse.mpo.decomposition import CENTRAL
+from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.training import Rows, batches, loss_of
 
 

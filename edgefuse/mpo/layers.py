@@ -171,3 +171,8 @@ class MPOEmbedding(Chain):
         )
         table.weight = nn.Parameter(self.weight.detach())
         return table
+
+
+def chains_of(model: nn.Module) -> dict[str, Chain]:
+    """A model's chains by their names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from edgefuse.mpo.decomposition import CENTRAL
-from edgefuse.mpo.layers import Chain, MPOLinear
+from edgefuse.mpo.layers import MPOLinear, chains_of
 from edgefuse.mpo.matrices import merge_chains
 from edgefuse.tuning.extend import share
 from edgefuse.tuning.way import Prepared
@@ -36,16 +36,15 @@ def matrix_products(model: nn.Module) -> list[MatrixProduct]:
     """The recipe of every chain's matrix, by the names of its tensors in the state dict."""
     own = {id(parameter): name for name, parameter in model.named_parameters()}  # a shared one's
     products = []
-    for name, module in model.named_modules():
-        if isinstance(module, Chain):
-            auxiliary = [f"{name}.auxiliary.{index}" for index in range(len(module.auxiliary))]
-            central = own[id(module.central)]
-            products.append(
-                MatrixProduct(
-                    weight=f"{name}.weight",
-                    tensors=[*auxiliary[:CENTRAL], central, *auxiliary[CENTRAL:]],
-                    rows=module.rows,
-                    transposed=isinstance(module, MPOLinear) and module.transposed,
-                )
+    for name, chain in chains_of(model).items():
+        auxiliary = [f"{name}.auxiliary.{index}" for index in range(len(chain.auxiliary))]
+        central = own[id(chain.central)]
+        products.append(
+            MatrixProduct(
+                weight=f"{name}.weight",
+                tensors=[*auxiliary[:CENTRAL], central, *auxiliary[CENTRAL:]],
+                rows=chain.rows,
+                transposed=isinstance(chain, MPOLinear) and chain.transposed,
             )
+        )
     return products

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.models.record import CompressionRecord, MatrixRecord
 from edgefuse.mpo.decomposition import MPO, bonds_of, parameter_count
-from edgefuse.mpo.layers import Chain
+from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.matrices import Matrix
 
 _SQUEEZED = "+squeeze"
@@ -53,20 +53,19 @@ def record_of_squeezed(compression: CompressionRecord, model: PreTrainedModel) -
     prefix = f"{model.base_model_prefix}."
     before = {matrix.name.removeprefix(prefix): matrix for matrix in compression.matrices}
     matrices = []
-    for name, chain in model.named_modules():
-        if isinstance(chain, Chain):
-            parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
-            matrices.append(
-                msgspec.structs.replace(
-                    before[name.removeprefix(prefix)],
-                    name=name,
-                    bonds=list(chain.bonds),
-                    parameters_after=parameters,
-                    auxiliary_parameters=auxiliary,
-                    error=None,
-                    error_bound=None,
-                )
+    for name, chain in chains_of(model).items():
+        parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
+        matrices.append(
+            msgspec.structs.replace(
+                before[name.removeprefix(prefix)],
+                name=name,
+                bonds=list(chain.bonds),
+                parameters_after=parameters,
+                auxiliary_parameters=auxiliary,
+                error=None,
+                error_bound=None,
             )
+        )
     method = compression.method
     return msgspec.structs.replace(
         compression,
