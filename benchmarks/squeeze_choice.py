@@ -36,12 +36,13 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
     model = deepcopy(trained)
     make_canonical(model)
     before = _sizes(model)
+    count = int(part * sum(before.values()))
     if part and choice == "importance":
         batches = {"count": 2 if quick else 50, "batch_size": 16, "seed": 0}
-        cut_chains(model, part, importance(model, train, **batches, on_batch=lambda _: None))
+        cut_chains(model, count, importance(model, train, **batches, on_batch=lambda _: None))
     elif part:
         chains = chains_of(model).items()
-        cut_chains(model, part, {n: relative_costs(canonical(c.tensors)) for n, c in chains})
+        cut_chains(model, count, {n: relative_costs(canonical(c.tensors)) for n, c in chains})
     gone = {name: count - _sizes(model)[name] for name, count in before.items()}
     return {
         "parameters": model.num_parameters(),

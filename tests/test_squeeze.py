@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 import transformers
@@ -95,6 +96,15 @@ def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path:
             [text for text, _ in ROWS], padding=True, return_tensors="pt"
         )
         assert model(**encoded).logits.argmax(dim=-1).tolist() == [1, 0, 2]
+
+
+def test_it_ends_at_the_budget_and_takes_no_more(chains: Path, rows: Path, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, max_drop=100, budget=0.7)
+    record = squeezed(chains, tmp_path / "out", rows, settings)
+    assert all(one.kept for one in record.rounds)
+    assert record.rounds[-2].parameters > 0.7 * record.parameters_before
+    one_direction = 0.01  # of a bond; the last cut ends within that of the budget
+    assert 0.7 - one_direction < record.rounds[-1].parameters / record.parameters_before <= 0.7
 
 
 def _parts_that_cuts_left(rounds: list[Round]) -> tuple[list[float], list[float]]:
@@ -235,7 +245,14 @@ def test_a_model_without_chains_is_refused(
 
 @pytest.mark.parametrize(
     "setting",
-    [{"max_drop": -1.0}, {"step": 0.0}, {"step": 1.0}, {"batch_size": 0}, {"learning_rate": 0.0}],
+    [
+        {"max_drop": -1.0},
+        {"budget": -0.1},
+        {"step": 0.0},
+        {"step": 1.0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+    ],
 )
 def test_numbers_out_of_range_are_refused(setting: dict[str, float]) -> None:
     name = next(iter(setting)).replace("_", "-")

@@ -21,6 +21,12 @@ def squeeze(
     max_drop: Annotated[
         float, typer.Option(help="Points of accuracy that may be lost, against the first round.")
     ] = 1.0,
+    budget: Annotated[
+        float,
+        typer.Option(
+            help="Part of the plain model's parameters to end at, even if more could be cut."
+        ),
+    ] = 0.0,
     step: Annotated[
         float,
         typer.Option(
@@ -52,7 +58,8 @@ def squeeze(
 
     In rounds: bonds are cut where the task feels it least, and accuracy is measured; where it fell
     too far, what `--tune mpo` trains is trained for some steps. The last model within --max-drop
-    points of the first round is written, with its head.
+    points of the first round is written, with its head. It ends where accuracy falls too far, or
+    --budget is reached.
 
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """
@@ -63,6 +70,7 @@ def squeeze(
 
     settings = SqueezeSettings(
         max_drop=max_drop,
+        budget=budget,
         step=step,
         first_steps=first_steps,
         steps=steps,

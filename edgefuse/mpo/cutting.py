@@ -20,7 +20,7 @@ def make_canonical(model: nn.Module) -> None:
 
 @torch.no_grad()
 def cut_chains(
-    model: nn.Module, step: float, importance: Mapping[str, Sequence[np.ndarray]]
+    model: nn.Module, count: int, importance: Mapping[str, Sequence[np.ndarray]]
 ) -> bool:
     """Leave directions of bonds out, one after the other, in place.
 
@@ -30,7 +30,7 @@ def cut_chains(
 
     Args:
         model: Its chains are canonical.
-        step: Part of the parameters of all chains to cut.
+        count: Parameters to cut, at the least.
         importance: At every bond of every chain, by its name: what each direction's absence costs.
 
     Returns:
@@ -47,8 +47,8 @@ def cut_chains(
         for name in chains
     ]
     cuts = Cuts([chain.tensors for chain in chains.values()], costs)
-    before, wanted = cuts.parameters, int(cuts.parameters * (1 - step))
-    cuts.go_on(lambda: cuts.parameters > wanted)
+    before = cuts.parameters
+    cuts.go_on(lambda: cuts.parameters > before - count)
     for (name, chain), bonds in zip(chains.items(), cuts.bonds, strict=True):
         if bonds != chain.bonds:
             tensors = list(chain.tensors)

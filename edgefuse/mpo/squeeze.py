@@ -8,6 +8,7 @@ singular values. And the first round that loses too much all the same is taken b
 from then on is half as large.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
 from edgefuse.mpo.cutting import cut_chains, make_canonical
 from edgefuse.mpo.importance import importance
+from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.records import record_of_squeezed
 from edgefuse.mpo.squeeze_record import (
     RECORD,
@@ -150,7 +152,7 @@ def squeeze(
         if not record.rounds:
             classifier = _load(source.name, record)
             record = _round(task, work, record, classifier, compression)
-        while record.failures < _FAILURES:
+        while record.failures < _FAILURES and not record.small_enough:
             last = work / f"round-{record.kept}"
             classifier = _load(str(last), record)
             compressed = read_record(last)
@@ -218,7 +220,9 @@ def _cut(task: _Task, record: SqueezeRecord, model: PreTrainedModel) -> bool:
         seed=settings.seed + index,
         on_batch=on_batch,
     )
-    return cut_chains(model, settings.step / 2**record.failures, felt)
+    chained = sum(t.numel() for chain in chains_of(model).values() for t in chain.tensors)
+    count = math.ceil(chained * settings.step / 2**record.failures)
+    return cut_chains(model, min(count, record.excess), felt)
 
 
 def _stop_if_asked(task: _Task, when: str) -> None:

@@ -16,6 +16,8 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_drop: Points of accuracy that may be lost, against the first round.
+        budget: Part of the plain model's parameters that is small enough to end at; 0 ends only at
+            the gap.
         step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
         first_steps: Training steps before the first cut.
         steps: Training steps after a cut that exceeded the gap.
@@ -26,6 +28,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
     """
 
     max_drop: float = 1.0
+    budget: float = 0.0
     step: float = 0.1
     first_steps: int = 600
     steps: int = 200
@@ -42,6 +45,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         """
         for name, holds, range_ in (
             ("max-drop", self.max_drop >= 0, "0 or more"),
+            ("budget", self.budget >= 0, "0 or more"),
             ("step", 0 < self.step < 1, "between 0 and 1"),
             ("first-steps", self.first_steps >= 0, "0 or more"),
             ("steps", self.steps >= 0, "0 or more"),
@@ -102,6 +106,18 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     def failures(self) -> int:
         """How many rounds were not kept."""
         return sum(not one.kept for one in self.rounds)
+
+    @property
+    def excess(self) -> int:
+        """Parameters by which the last round that was kept is above the budget."""
+        return self.rounds[self.kept].parameters - int(
+            self.settings.budget * self.parameters_before
+        )
+
+    @property
+    def small_enough(self) -> bool:
+        """The budget is reached."""
+        return self.excess <= 0
 
 
 def write_squeeze(directory: Path, record: SqueezeRecord) -> None:
