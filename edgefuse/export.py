@@ -1,6 +1,7 @@
 """`edgefuse export` as a plain function: load, choose what trains, write the bundle."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ from edgefuse.models.classifier import (
     check_architecture,
     check_head,
     choose_length,
+    labels_of_head,
     load_classifier,
+    load_padding_tokenizer,
     longest_sequence,
 )
 from edgefuse.models.load import (
@@ -26,7 +29,6 @@ from edgefuse.models.load import (
     empty_model,
     find_source,
     load_config,
-    load_tokenizer,
     quiet,
 )
 from edgefuse.models.record import CompressionRecord, read_record
@@ -83,7 +85,8 @@ def export(
             or a hub name.
         output: The directory to make.
         device: The board.
-        labels: Names of the classes, in the order of the logits.
+        labels: Names of the classes, in the order of the logits; a head that knows the same names
+            keeps its own.
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Rows in a batch; None for what the board's memory takes.
         sequence_length: Longest sequence, in tokens; None for 128 or what the model takes.
@@ -104,14 +107,12 @@ def export(
     config = load_config(source)
     check_architecture(config, model)
     check_head(config, labels, model)
-    tokenizer = load_tokenizer(source)
-    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-        raise ModelError(
-            f"{model} has no tokenizer.json with a padding token",
-            "Save the model with a fast tokenizer (`AutoTokenizer`, `save_pretrained`)",
-        )
+    labels = labels_of_head(config, labels)
+    tokenizer = load_padding_tokenizer(source)
+    padding_id = tokenizer.pad_token_id
+    assert isinstance(padding_id, int)
     torch.manual_seed(seed)
-    classifier = load_classifier(source, labels)
+    classifier = load_classifier(source, labels, padding_id=padding_id)
     _check_token_ids(classifier, tokenizer, model)
     plain = plain_form(classifier)
     fused = fused_mlps(plain)
@@ -123,6 +124,8 @@ def export(
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
     prepared = merge_chains_too(classifier, way.prepare(classifier))
+    if adapter and not getattr(way, "adapter", None):  # merged: peft's base is another model now
+        prepared = replace(prepared, peft=None)
     _check_rates(prepared, engine)
     _check_mask(prepared, engine)
     longest -= prepared.positions
@@ -149,7 +152,7 @@ def export(
         mask=prepared.mask,
         kept=prepared.kept,
         optimizer=optimizer or AdamW(),
-        padding_id=tokenizer.pad_token_id,
+        padding_id=padding_id,
         vocabulary=config.vocab_size,
         batch_size=batch_size,
         sequence_length=length,
@@ -183,7 +186,8 @@ def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[Pre
         raise ModelError(
             f"{adapter.path} is an adapter of kind {adapter.kind.value}, and export begins from "
             "LORA or PREFIX_TUNING",
-            "Merge it into its model with peft's `merge_and_unload`, and export that",
+            "Merge it into its model with peft's `merge_and_unload`, if its kind can be, and "
+            "export that",
         )
     if way == kind():
         return model, kind(adapter=adapter.path)

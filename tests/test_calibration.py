@@ -19,7 +19,7 @@ from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
-from edgefuse_devices.errors import DataError
+from edgefuse_devices.errors import DataError, ModelError
 from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, pico_model, pico_tokenizer
 
 KINDS = ("bert", "albert", "gpt2", "llama", "mixtral", "t5")
@@ -113,9 +113,62 @@ def test_texts_without_a_token_are_left_out() -> None:
     (none, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", " "])
     assert none.shape == (0, HIDDEN_SIZE)
     with pytest.raises(DataError, match="has 0 tokens, too few to fit the 8 neurons"):
-        check_enough(none, find_mlps(model)[0], 8, 2)
+        check_enough([none], find_mlps(model)[:1], [8], 2)
 
 
-def test_an_expert_may_be_reached_by_any_number_of_tokens() -> None:
-    mlp = find_mlps(pico_model("mixtral"))[0]
-    check_enough(torch.zeros(0, HIDDEN_SIZE), mlp, 8, 2)
+def test_experts_need_enough_together_and_one_of_them_may_have_none() -> None:
+    mlps = [mlp for mlp in find_mlps(pico_model("mixtral")) if mlp.layer == 1]
+    inputs = [torch.zeros(0, HIDDEN_SIZE), *(torch.zeros(40, HIDDEN_SIZE) for _ in mlps[1:])]
+    check_enough(inputs, mlps, [8] * len(mlps), 9)
+    with pytest.raises(DataError, match=r"fit the \d+ neurons of the experts of layer 1"):
+        check_enough([one[:8] for one in inputs], mlps, [8] * len(mlps), 9)
+    with pytest.raises(DataError, match="The tuning text has 24 tokens"):
+        check_enough([one[:8] for one in inputs], mlps, [8] * len(mlps), 9, called="tuning")
+
+
+def test_reading_goes_on_past_the_limits_until_a_fit_is_determined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgefuse.compression.calibration._BYTES", 1)
+    monkeypatch.setattr("edgefuse.compression.calibration._TOKENS", 1)
+    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    mlps = find_mlps(model)
+    widths = [mlp.width * 20 for mlp in mlps]
+    seen = collect_inputs(model, tokenizer, mlps, TEXTS * 60, widths=widths)
+    assert all(len(one) >= 2 * width for one, width in zip(seen, widths, strict=True))
+    assert len(seen[0]) < len(
+        collect_inputs(model, tokenizer, mlps, TEXTS * 60, widths=[9**9] * 3)[0]
+    )
+
+
+def test_a_token_beyond_the_embeddings_is_said_to_be_one() -> None:
+    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    tokenizer.add_tokens(["lighthouse"])
+    with pytest.raises(ModelError, match="and the model has embeddings for"):
+        collect_inputs(model, tokenizer, find_mlps(model), ["the lighthouse"])
+
+
+def test_a_text_that_comes_again_counts_once() -> None:
+    parts = split_texts([*TEXTS, *TEXTS])
+    assert not set(parts.seen) & set(parts.held_out)
+    assert len(parts.seen) + len(parts.held_out) == len(set(TEXTS))
+    with pytest.raises(DataError, match="different ones"):
+        split_texts(["same", "same"])
+
+
+def test_an_expert_with_few_tokens_is_fused_by_its_weights() -> None:
+    model = pico_model("mixtral")
+    mlps = find_mlps(model)
+    plans = plan_layers(mlps, width=16)
+    few = Recipe(find_method("mlp-fusion"), refits=True, tunes=False, seed=0)
+    texts = Texts(TEXTS, TEXTS[:4])
+    seen = collect_inputs(model, pico_tokenizer(), mlps, texts.seen)
+    starved = [mlp for mlp, x in zip(mlps, seen, strict=True) if 0 < len(x) < 32]
+    assert starved, "no expert of this model gets few tokens"
+    bare = pico_model("mixtral")
+    fuse_model(bare, plans, Recipe(find_method("published"), refits=False, tunes=False, seed=0))
+    fuse_model(model, plans, few, tokenizer=pico_tokenizer(), texts=texts)
+    ours, theirs = ({m.name: m for m in find_mlps(one)} for one in (model, bare))
+    for mlp in starved:
+        one, other = (found[mlp.name].layer_view().neurons for found in (ours, theirs))
+        torch.testing.assert_close(one.up, other.up)

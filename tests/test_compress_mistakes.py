@@ -33,6 +33,8 @@ def test_overwrite_replaces_a_compressed_model_and_nothing_else(
     assert record is not None
     assert {layer.width_after for layer in record.layers} == {8}
 
+    assert "did not write" in run("compress", source, source).err  # and no word of --overwrite
+    assert "--overwrite" not in run("compress", source, source).err
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     refused = run("compress", source, tmp_path / "home", "--overwrite")
@@ -197,6 +199,9 @@ def test_a_model_that_does_not_hold_gets_one_sentence(
         (("--method", "clustering"), "does not suit encoder.layer.0: √n on both sides of the act"),
         (("--method", "prune-activation"), "Pruning by activation needs text"),
         (("--method", "svd", "--width", 1), "svd leaves no rank at a width of 1"),
+        (("--dry-run", "--method", "clustering"), "does not suit encoder.layer.0"),
+        (("--dry-run", "--calibration", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("--dry-run", "--refit"), "A refit needs text to fit to"),
     ],
 )
 def test_options_that_do_not_hold_get_one_sentence(
@@ -243,10 +248,11 @@ def test_calibration_rows_that_do_not_hold_are_named_by_file_and_line(
 def test_too_little_text_is_refused_with_the_rows_that_would_do(
     run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    file, row = tmp_path / "texts.jsonl", '{"text": "a"}\n'
+    file = tmp_path / "texts.jsonl"
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"  # each a token
 
     def compressed(rows: int, *options: object) -> SimpleNamespace:
-        file.write_text(row * rows)
+        file.write_text("".join(f'{{"text": "{letter}"}}\n' for letter in letters[:rows]))
         output = tmp_path / "fused"
         return run("compress", pico_model("bert"), output, "--calibration", file, *options)
 
@@ -297,3 +303,13 @@ def test_what_the_hub_does_not_give_gets_one_sentence(
     with pytest.raises(ModelError) as caught:
         plan_compression("someone/something", revision="v9")
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(
+    seed: int, run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = run("compress", pico_model("bert"), tmp_path / "fused", "--seed", seed)
+    assert result.code == 2
+    assert "seed" in result.err
+    assert list(tmp_path.iterdir()) == []

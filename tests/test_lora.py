@@ -164,7 +164,7 @@ def test_targets_choose_what_is_updated() -> None:
 
 def test_what_trains_no_adapter_is_not_converted_to_peft(tmp_path: Path) -> None:
     bundle = exported("bert", "head")
-    with pytest.raises(RunError, match="no adapter that says what --tune head trains"):
+    with pytest.raises(RunError, match="no adapter that says what --tune head trained"):
         convert(bundle, bundle.trainable(), tmp_path / "adapter", to="peft")
     assert not (tmp_path / "adapter").exists()
 

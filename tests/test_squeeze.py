@@ -248,6 +248,8 @@ def test_a_model_without_chains_is_refused(
     [
         {"max_drop": -1.0},
         {"budget": -0.1},
+        {"budget": 80.0},
+        {"budget": float("nan")},
         {"step": 0.0},
         {"step": 1.0},
         {"batch_size": 0},
@@ -279,3 +281,72 @@ def test_the_command_squeezes_and_draws(
     assert wrong.code == 2
     assert not (tmp_path / "x").exists()
     shutil.rmtree(output)
+
+
+def test_a_cut_that_was_just_too_much_is_halved_near_the_budget_too(
+    chains: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = []
+
+    def falls(model: torch.nn.Module, _rows: object) -> float:
+        count = sum(p.numel() for p in model.parameters())
+        least.append(count)
+        return 1.0 if count == max(least) else 0.0
+
+    monkeypatch.setattr(core, "accuracy", falls)
+    settings = msgspec.structs.replace(SETTINGS, first_steps=1, steps=0, step=0.9, budget=1.0)
+    first, *failed = squeezed(chains, tmp_path / "out", rows, settings).rounds
+    cuts = [first.parameters - one.parameters for one in failed]
+    assert len(cuts) == 2
+    assert 0.4 < cuts[1] / cuts[0] < 0.8
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.0001])
+def test_the_command_says_whether_the_budget_was_reached(
+    budget: float, chains: Path, rows: Path, tmp_path: Path, run: Callable[..., SimpleNamespace]
+) -> None:
+    data = ("--train", rows, "--valid", rows, "--first-steps", 1, "--steps", 0)
+    options = ("--budget", budget, "--max-drop", 100, "--step", 0.9)
+    done = run("squeeze", chains, tmp_path / "out", *data, *options)
+    assert done.code == 0, done.err
+    assert ("The budget was not reached" in done.out) == (budget < 1)
+
+
+def test_a_model_within_its_budget_is_trained_and_not_cut(
+    chains: Path, rows: Path, tmp_path: Path, run: Callable[..., SimpleNamespace]
+) -> None:
+    data = ("--train", rows, "--valid", rows, "--first-steps", 1, "--steps", 0, "--max-drop", 100)
+    assert run("squeeze", chains, tmp_path / "one", *data, "--budget", 0.8).code == 0
+    again = run("squeeze", tmp_path / "one", tmp_path / "two", *data, "--budget", 1)
+    assert "Nothing was cut: it was within the budget already" in again.out
+
+
+def test_a_head_for_other_classes_is_refused_before_anything_is_left(
+    chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, first_steps=1, max_drop=100, budget=0.8)
+    squeezed(chains, tmp_path / "three", rows, settings)
+    two = tmp_path / "two.jsonl"
+    two.write_text("".join(line + "\n" for line in rows.read_text().splitlines()[:12]))
+    with pytest.raises(ModelError, match="a head for 3 classes, and 2 are given"):
+        squeezed(tmp_path / "three", tmp_path / "out", two, settings)
+    assert not (tmp_path / "out.squeezing").exists()
+
+
+def test_texts_longer_than_the_model_takes_are_cut(
+    chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.jsonl"
+    long.write_text(rows.read_text().replace(" now", " now" * 100))
+    settings = msgspec.structs.replace(SETTINGS, first_steps=2, max_drop=100, budget=0.9)
+    assert squeezed(chains, tmp_path / "out", long, settings).rounds[0].kept
+
+
+def test_an_empty_working_folder_is_taken(chains: Path, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.squeezing").mkdir()
+    settings = msgspec.structs.replace(SETTINGS, first_steps=1, max_drop=100, budget=0.9)
+    squeezed(chains, tmp_path / "out", rows, settings)
+    (tmp_path / "more.squeezing").mkdir()
+    (tmp_path / "more.squeezing" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="EdgeFuse did not write"):
+        squeezed(chains, tmp_path / "more", rows, settings, overwrite=True)

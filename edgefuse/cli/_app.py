@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -81,8 +83,11 @@ def root(
 def main() -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 a mistake of ours, 2 a mistake of the user's, 130 interrupted.
+    Exit codes: 0 done, 1 a mistake of ours, 2 a mistake of the user's, 130 interrupted, 143 ended
+    by SIGTERM.
     """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave)
     try:
         app()
     except EdgeFuseError as error:
@@ -101,6 +106,11 @@ def main() -> None:
             "`edgefuse --debug …` shows where it comes from)",
             1,
         )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature
+    """Leave as an exception does, so that half-written folders go."""
+    sys.exit(128 + number)
 
 
 def _fail(sentence: str, code: int) -> None:

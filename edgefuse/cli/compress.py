@@ -87,7 +87,9 @@ def compress(
         bool,
         typer.Option("--share-central", help="mpo: experts of a layer share a central tensor."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same bytes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same bytes.")
+    ] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
@@ -114,7 +116,6 @@ def compress(
     # Before torch: its threads would spin for one another, on a busy machine longer than they work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from edgefuse.compression import compress as core
-    from edgefuse.compression.allocation import check_allocation
     from edgefuse.compression.methods import find_method
 
     of_fusion = {
@@ -153,7 +154,14 @@ def compress(
     chosen = find_method(method)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:
-        check_allocation(allocation, has_text=bool(calibration or tune_text))
+        core.check_compression(
+            plan,
+            method=chosen,
+            calibration=calibration,
+            refit=refit,
+            tune_text=tune_text,
+            allocation=allocation,
+        )
         _show_plan(plan, allocation, as_json=as_json)
         return
     if plot is not None:
@@ -171,11 +179,13 @@ def compress(
             overwrite=overwrite,
             on_progress=show,
         )
+    _show_record(record, output, as_json=as_json)
+    if plan.left_out and not as_json:
+        _show_left_out(plan)
     if plot is not None:
         from edgefuse.report.fidelity_plot import plot_fidelity
 
         plot_fidelity(record, plot)
-    _show_record(record, output, as_json=as_json)
 
 
 def _check_plot(plot: Path, *, has_text: bool) -> None:
@@ -199,6 +209,7 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
                 "parameters_before": plan.parameters_before,
                 "parameters_after": plan.parameters_after,
                 "layers": plan.layers,
+                "left_out": plan.left_out,
             }
         )
         return
@@ -218,7 +229,17 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
     )
     if allocation == "sensitivity":
         print_text("The widths are the budget: how it is shared out is known only with the text.")
+    if plan.left_out:
+        _show_left_out(plan)
     print_text(_totals(plan.parameters_before, plan.parameters_after), "Nothing was written.")
+
+
+def _show_left_out(plan: "CompressionPlan") -> None:
+    more = f" and {len(plan.left_out) - 1} more" if len(plan.left_out) > 1 else ""
+    print_text(
+        f"Left as they are: {plan.left_out[0]}{more}, experts that are built in no way "
+        "EdgeFuse knows."
+    )
 
 
 def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) -> None:

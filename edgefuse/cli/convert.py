@@ -21,8 +21,8 @@ def convert(
     """Turn a run into an inference model that needs no EdgeFuse.
 
     `onnx` runs in a bare onnxruntime.InferenceSession, `transformers` loads with from_pretrained,
-    `peft` is what --tune lora trained alone, for PeftModel.from_pretrained. In the first two,
-    updates are merged and a fused model's cluster sizes folded into the weights.
+    `peft` is what --tune lora or prefix trained alone, for PeftModel.from_pretrained. In the first
+    two, updates are merged and a fused model's cluster sizes folded into the weights.
 
         edgefuse convert run model --to onnx
     """

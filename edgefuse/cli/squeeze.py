@@ -22,11 +22,11 @@ def squeeze(
         float, typer.Option(help="Points of accuracy that may be lost, against the first round.")
     ] = 1.0,
     budget: Annotated[
-        float,
+        float | None,
         typer.Option(
             help="Part of the plain model's parameters to end at, even if more could be cut."
         ),
-    ] = 0.0,
+    ] = None,
     step: Annotated[
         float,
         typer.Option(
@@ -70,7 +70,7 @@ def squeeze(
 
     settings = SqueezeSettings(
         max_drop=max_drop,
-        budget=budget,
+        budget=budget or 0.0,
         step=step,
         first_steps=first_steps,
         steps=steps,
@@ -126,6 +126,12 @@ def _show(record: "SqueezeRecord", output: Path) -> None:
     print_text(
         f"Parameters: {kept.parameters:,}, {kept.parameters / before:.0%} of the plain model's",
         f"Accuracy: {kept.accuracy:.2%}, before cutting {record.rounds[0].accuracy:.2%}",
+    )
+    if record.small_enough and len(record.rounds) == 1:
+        print_text("Nothing was cut: it was within the budget already.")
+    elif record.settings.budget and not record.small_enough:
+        print_text("The budget was not reached: a further cut costs too much, or is none.")
+    print_text(
         f"Wrote {output}. Next:",
         f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
         "--device rpi5 --labels train.jsonl --tune mpo",

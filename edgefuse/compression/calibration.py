@@ -4,15 +4,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from edgefuse.compression.inputs import watch_inputs
-from edgefuse.compression.mlp import MLP
-from edgefuse_devices.errors import DataError
+from edgefuse.compression.mlp import MLP, mlps_in
+from edgefuse.models.load import embedding_rows
+from edgefuse_devices.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,7 @@ MAX_TOKENS = 128
 _TOKENS = 1 << 16  # of all texts: more no longer helps
 _BYTES = 2 << 30  # of all inputs together
 _HELD_OUT_TOKENS = 1 << 13
+_TOKENS_A_NEURON = 2  # for a fit
 _BATCH_SIZE = 16
 _SHUFFLED_BATCHES = 32  # within which texts of like length are put together
 
@@ -41,16 +43,17 @@ class Texts:
 
 
 def split_texts(texts: Sequence[str]) -> Texts:
-    """Hold out every tenth text, and at least one.
+    """Hold out every tenth text, and at least one; a text that comes again counts once.
 
     Raises:
         DataError: There are fewer than two.
     """
+    texts = list(dict.fromkeys(texts))
     if len(texts) < 2:
         raise DataError(
             "One calibration text is too few: errors are measured on texts that the fit has "
             "not seen",
-            "Give at least two, better some thousands",
+            "Give at least two different ones, better some thousands",
         )
     step = min(10, len(texts))
     held_out = set(range(step - 1, len(texts), step))
@@ -67,56 +70,106 @@ def collect_inputs(
     mlps: Sequence[MLP],
     texts: Sequence[str],
     *,
+    widths: Sequence[int] = (),
     held_out: bool = False,
 ) -> list[Tensor]:
     """Run the model over texts and keep what its MLPs are given.
 
     Texts come in a random order that is always the same, until there are 65,536 tokens (8,192 of
-    held-out text) or 2 GiB of inputs; each is cut after `MAX_TOKENS` tokens.
+    held-out text) or 2 GiB of inputs, and enough for a fit; each is cut after `MAX_TOKENS` tokens.
 
     Args:
         model: Unfused, in evaluation mode.
         tokenizer: The model's.
         mlps: Of that model.
         texts: To read.
+        widths: Count of neurons that each will be fitted with, if any.
         held_out: Whether it is for errors, which need fewer tokens.
 
     Returns:
         For each MLP its inputs (n, p), without padding; an expert's are those that the router
         sends it, perhaps none.
     """
-    kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in mlps}
-    size = 0
+    base = model.base_model  # whatever head there is would be computed for nothing
+    watched = mlps_in(base, mlps)
+    kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in watched}
+    counts = dict.fromkeys(kept, 0)
+    tokens = size = 0
 
     def keep(mlp: MLP, inputs: Tensor) -> None:
         nonlocal size
         kept[mlp.name].append(inputs.float())
+        counts[mlp.name] += len(inputs)
         size += inputs.numel() * 4
 
-    tokens = _HELD_OUT_TOKENS if held_out else _TOKENS
-    with watch_inputs(mlps, keep):
-        for batch in batches_within(model, tokenizer, texts, tokens):
-            model(**batch)
-            if size >= _BYTES:
+    most = _HELD_OUT_TOKENS if held_out else _TOKENS
+    with watch_inputs(watched, keep):
+        for batch in batches_of(model, tokenizer, texts):
+            base(**batch)
+            tokens += int(batch["attention_mask"].sum())
+            enough = not widths or _shortage(list(counts.values()), mlps, widths) is None
+            if enough and (tokens >= most or size >= _BYTES):
                 break
     none = partial(torch.zeros, 0, device=model.device)
-    return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in mlps]
+    return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in watched]
 
 
-def check_enough(inputs: Tensor, mlp: MLP, width: int, texts: int) -> None:
-    """Refuse text that does not determine a fit of `width` neurons: two tokens a neuron.
+def check_enough(
+    inputs: Sequence[Tensor],
+    mlps: Sequence[MLP],
+    widths: Sequence[int],
+    texts: int,
+    *,
+    called: str = "calibration",
+) -> None:
+    """Refuse text that does not determine the fits: two tokens a neuron, of experts together.
+
+    Args:
+        inputs: What each MLP is given (n, p).
+        mlps: Those to fit.
+        widths: Count of neurons that each is fitted with.
+        texts: How many texts that was.
+        called: What messages call the text.
 
     Raises:
         DataError: It has fewer; the message says how many rows would do.
     """
-    wanted = 2 * width
-    if mlp.expert is None and len(inputs) < wanted:
-        rows = -(-wanted * texts // max(1, len(inputs)))
+    short = _shortage([len(one) for one in inputs], mlps, widths)
+    if short is not None:
+        rows = -(-_TOKENS_A_NEURON * short.neurons * texts // max(1, short.tokens))
         raise DataError(
-            f"The calibration text has {len(inputs)} tokens, too few to fit the {width} neurons "
-            f"of {mlp.name}",
+            f"The {called} text has {short.tokens} tokens, too few to fit the {short.neurons} "
+            f"neurons of {short.name}",
             f"Give at least {rows + max(1, rows // 5)} rows of such text, better some thousands",
         )
+
+
+def determines(inputs: Tensor, width: int) -> bool:
+    """Whether inputs (n, p) suffice to fit so many neurons."""
+    return len(inputs) >= _TOKENS_A_NEURON * width
+
+
+class _Shortage(NamedTuple):
+    """An MLP, or the experts of a layer, that get too few tokens."""
+
+    name: str
+    tokens: int
+    neurons: int
+
+
+def _shortage(
+    counts: Sequence[int], mlps: Sequence[MLP], widths: Sequence[int]
+) -> _Shortage | None:
+    """The first that there is."""
+    groups: dict[str, tuple[int, int]] = {}
+    for mlp, tokens, width in zip(mlps, counts, widths, strict=True):
+        name = mlp.name if mlp.expert is None else f"the experts of layer {mlp.layer}"
+        before = groups.get(name, (0, 0))
+        groups[name] = before[0] + tokens, before[1] + width
+    for name, (tokens, neurons) in groups.items():
+        if tokens < _TOKENS_A_NEURON * neurons:
+            return _Shortage(name, tokens, neurons)
+    return None
 
 
 def batches_of(
@@ -124,6 +177,7 @@ def batches_of(
 ) -> Iterator[dict[str, Tensor]]:
     """What the model is called with to read texts; any first few are a sample of all."""
     longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
+    rows = embedding_rows(model)
     padding = tokenizer.pad_token_id or 0
     shuffled = random.Random(0).sample(texts, len(texts))  # noqa: S311 - no secret
     for batch in _of_like_length(shuffled):
@@ -131,6 +185,11 @@ def batches_of(
         token_ids = [torch.tensor(ids) for ids in encoded if ids]
         if not token_ids:
             continue
+        if (largest := max(int(ids.max()) for ids in token_ids)) >= rows:
+            raise ModelError(
+                f"The tokenizer gives token {largest}, and the model has embeddings for {rows}",
+                "Use the tokenizer that the model was trained with",
+            )
         mask = pad_sequence([torch.ones_like(ids) for ids in token_ids], batch_first=True)
         padded = pad_sequence(token_ids, batch_first=True, padding_value=padding)
         inputs = {"input_ids": padded, "attention_mask": mask}

@@ -8,10 +8,10 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.compression.allocation import check_allocation
-from edgefuse.compression.calibration import split_texts
+from edgefuse.compression.calibration import Texts, split_texts
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
-from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.mlp import MLP, find_mlps, unknown_experts
 from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
@@ -47,6 +47,7 @@ class CompressionPlan:
         even: Afterwards all MLPs share one width, so that plain transformers loads the result.
         parameters_before: Elements of all parameters of the model.
         parameters_after: The same, fused.
+        left_out: Names of modules with experts that are built in no way EdgeFuse knows, and stay.
     """
 
     source: ModelSource
@@ -55,6 +56,7 @@ class CompressionPlan:
     even: bool
     parameters_before: int
     parameters_after: int
+    left_out: tuple[str, ...] = ()
 
 
 def plan_compression(
@@ -95,7 +97,37 @@ def plan_compression(
         parameters_before=before,
         parameters_after=before
         - sum(layer.parameters_before - layer.parameters_after for layer in planned),
+        left_out=tuple(unknown_experts(empty, blocks)),
     )
+
+
+def check_compression(
+    plan: CompressionPlan,
+    *,
+    method: Method = METHODS[0],
+    calibration: Path | None = None,
+    refit: bool | None = None,
+    tune_text: Path | None = None,
+    allocation: str = "even",
+) -> None:
+    """Refuse what `compress` would refuse before it reads weights; the arguments are its.
+
+    Raises:
+        InputError: The method, the model or the text do not hold.
+    """
+    has_text = calibration is not None or tune_text is not None
+    check_allocation(allocation, has_text=has_text)
+    if refit and not has_text:
+        raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
+    mlps = {mlp.name: mlp for mlp in find_mlps(empty_model(plan.config))}
+    for layer in plan.layers:
+        reason = method.misfit(mlps[layer.name])
+        if reason is not None:
+            raise InputError(
+                f"The method {method.name} does not suit {layer.name}: {reason}",
+                "Choose another --method",
+            )
+    _read(calibration, tune_text)
 
 
 def compress(
@@ -133,14 +165,15 @@ def compress(
     Raises:
         InputError: The method, the model, the calibration text or the output folder do not hold.
     """
-    texts_file = calibration or tune_text
-    check_allocation(allocation, has_text=texts_file is not None)
-    texts = split_texts(read_texts(texts_file)) if texts_file else None
-    tune_texts = read_texts(tune_text) if tune_text and tune_text != texts_file else []
-    if refit and texts is None:
-        raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
-    empty = empty_model(plan.config)
-    _check_fit(method, empty, plan.layers)
+    check_compression(
+        plan,
+        method=method,
+        calibration=calibration,
+        refit=refit,
+        tune_text=tune_text,
+        allocation=allocation,
+    )
+    texts, tune_texts = _read(calibration, tune_text)
     recipe = Recipe(
         method=method,
         refits=texts is not None and (method.refits if refit is None else refit),
@@ -180,7 +213,7 @@ def compress(
             revision=plan.source.revision,
             architecture=type(model).__name__,
             seed=seed,
-            even=_is_even(empty, layers),
+            even=_is_even(empty_model(plan.config), layers),
             parameters_before=plan.parameters_before,
             parameters_after=plan.parameters_before
             - sum(layer.parameters_before - layer.parameters_after for layer in layers),
@@ -199,6 +232,18 @@ def compress(
     return record
 
 
+def _read(calibration: Path | None, tune_text: Path | None) -> tuple[Texts | None, list[str]]:
+    """Texts to look at, and those of the tuning stage if it has its own; none held out in both."""
+    file = calibration or tune_text
+    if file is None:
+        return None, []
+    texts = split_texts(read_texts(file))
+    if tune_text is None or tune_text == file:
+        return texts, []
+    held_out = set(texts.held_out)
+    return texts, [text for text in read_texts(tune_text) if text not in held_out]
+
+
 def _chosen(model: PreTrainedModel, plan: CompressionPlan) -> list[MLP]:
     names = {layer.name for layer in plan.layers}
     return [mlp for mlp in find_mlps(model) if mlp.name in names]
@@ -210,14 +255,3 @@ def _is_even(empty: PreTrainedModel, layers: Sequence[LayerPlan | LayerRecord]) 
     mlps = find_mlps(empty)
     widths = [after.get(mlp.name, mlp.width) for mlp in mlps]
     return even_widths(empty, widths) is not None
-
-
-def _check_fit(method: Method, empty: PreTrainedModel, layers: Sequence[LayerPlan]) -> None:
-    mlps = {mlp.name: mlp for mlp in find_mlps(empty)}
-    for layer in layers:
-        reason = method.misfit(mlps[layer.name])
-        if reason is not None:
-            raise InputError(
-                f"The method {method.name} does not suit {layer.name}: {reason}",
-                "Choose another --method",
-            )

@@ -2,18 +2,19 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
+from edgefuse.compression.hidden_states import hidden_states
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import place
 from edgefuse.compression.layout import write_neurons
 from edgefuse.compression.methods.low_rank import LowRank, neurons_of
-from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.mlp import MLP, mlps_in
 from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
@@ -94,24 +95,24 @@ class _Lesson:
     ) -> None:
         """Put narrow MLPs, whose tensors may want gradients, in MLPs' place in a student."""
         self.teacher = model.base_model  # whatever head there is would be computed for nothing
-        self.mlps = _those_in(self.teacher, mlps)
+        self.mlps = mlps_in(self.teacher, mlps)
         self.layers = layers
         self.narrow = narrow
         # All that stays is shared with the teacher.
         shared = {id(parameter): parameter for parameter in model.parameters()}
         self.student = copy.deepcopy(self.teacher, memo=shared)
-        place(_those_in(self.student, mlps), [neurons_of(one) for one in narrow])
+        place(mlps_in(self.student, mlps), [neurons_of(one) for one in narrow])
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How far the student is from the model on a batch, relative, for a backward pass."""
         given: dict[str, Tensor] = {}
         with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
-            exact = _hidden_states(self.teacher(**batch, output_hidden_states=True), batch)
+            exact = hidden_states(self.teacher(**batch, output_hidden_states=True), batch)
         tensors = write_neurons(
             [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
         )
         arguments = {**batch, "output_hidden_states": True}
-        said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
+        said = hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
         states = [_relative(one, other) for one, other in zip(said, exact, strict=True)]
         own = [
             _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
@@ -130,22 +131,6 @@ def _with(
     replacements: Sequence[FusedNeurons | LowRank], tensors: Sequence[dict[str, Tensor]]
 ) -> list[FusedNeurons | LowRank]:
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
-
-
-def _those_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
-    """The same MLPs as they are found in a model's part, or its copy."""
-    found = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(part)}
-    return [found[mlp.layer, mlp.expert] for mlp in mlps]
-
-
-def _hidden_states(output: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    """Every layer's (tokens, p), without padding; the embeddings, which stay, left out."""
-    if "decoder_attention_mask" not in batch:
-        mask = batch["attention_mask"].bool()
-        return [state[mask] for state in output.hidden_states[1:]]
-    encoder, decoder = batch["attention_mask"].bool(), batch["decoder_attention_mask"].bool()
-    states = [state[encoder] for state in output.encoder_hidden_states[1:]]
-    return states + [state[decoder] for state in output.decoder_hidden_states[1:]]
 
 
 def _relative(said: Tensor, exact: Tensor) -> Tensor:

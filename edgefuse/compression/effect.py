@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgefuse.compression.fidelity import squared_error
+from edgefuse.compression.hidden_states import hidden_states
 from edgefuse.compression.install import install
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion
 from edgefuse.compression.mlp import MLP, find_mlps
@@ -67,8 +68,6 @@ def measure_effects(
 
 def _final(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The last hidden states (tokens, p), without padding."""
-    states = []
-    for batch in batches:
-        mask = batch.get("decoder_attention_mask", batch["attention_mask"]).bool()
-        states.append(model.base_model(**batch).last_hidden_state[mask])
+    base = model.base_model
+    states = [hidden_states(base(**one, output_hidden_states=True), one)[-1] for one in batches]
     return torch.cat(states)

@@ -6,7 +6,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from edgefuse.compression.allocation import allocate
-from edgefuse.compression.calibration import Texts, batches_of, check_enough, collect_inputs
+from edgefuse.compression.calibration import (
+    Texts,
+    batches_of,
+    check_enough,
+    collect_inputs,
+    determines,
+)
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
@@ -61,23 +67,29 @@ def fuse_model(
     taught: list[Tensor] = []
     if texts is not None:
         assert tokenizer is not None
-        seen = collect_inputs(model, tokenizer, mlps, texts.seen)
+        fitted = [plan.width_after for plan in layers] if recipe.refits else []
+        seen = collect_inputs(model, tokenizer, mlps, texts.seen, widths=fitted)
         held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
         if tune_texts:
-            taught = collect_inputs(model, tokenizer, mlps, tune_texts)
+            taught = collect_inputs(model, tokenizer, mlps, tune_texts, widths=fitted)
         if recipe.allocates:
             few = list(islice(batches_of(model, tokenizer, texts.seen), _BATCHES))
             effects = measure_effects(model, mlps, seen, layers, few)
             layers = allocate(mlps, seen, layers, effects)
     views = [mlp.layer_view() for mlp in mlps]
+    widths = [plan.width_after for plan in layers]
     if texts is not None:
+        if recipe.refits:
+            check_enough(seen, mlps, widths, len(texts.seen))
+            # What comes to an expert may not suffice: its weights alone decide then.
+            seen = [x if determines(x, k) else x[:0] for x, k in zip(seen, widths, strict=True)]
+        if taught:
+            check_enough(taught, mlps, widths, len(tune_texts), called="tuning")
         views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
     reduced = []
-    for index, (mlp, view, plan) in enumerate(zip(mlps, views, layers, strict=True)):
-        if texts is not None and recipe.refits:
-            check_enough(seen[index], mlp, plan.width_after, len(texts.seen))
+    for index, (view, width) in enumerate(zip(views, widths, strict=True)):
         tune_inputs = taught[index] if taught else None
-        reduced.append(recipe.reduce(view, plan.width_after, tune_inputs=tune_inputs))
+        reduced.append(recipe.reduce(view, width, tune_inputs=tune_inputs))
         on_progress(FUSING, index + 1, len(mlps))
     if recipe.tunes:
         assert tokenizer is not None

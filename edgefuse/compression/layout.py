@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgefuse.compression.neurons import FusedNeurons, Neurons
-from edgefuse_devices.errors import ModelError
+from edgefuse.models.load import check_finite
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,7 @@ def read_neurons(
     """
     tensors = {role: slot.read(get) for role, slot in layout.slots().items()}
     for role, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ModelError(
-                f"{name} has weights that are NaN or infinite, in {layout.slots()[role].name}",
-                "Download the model again, or train it again from a checkpoint that is whole",
-            )
+        check_finite(tensor, name, layout.slots()[role].name)
     bias = tensors.pop("bias", None)
     return Neurons(**tensors), bias
 

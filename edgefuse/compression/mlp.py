@@ -6,7 +6,7 @@ Attention holds no activation, and its projections do not fit together that way.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from operator import attrgetter
@@ -22,10 +22,19 @@ from edgefuse_devices.errors import ModelError
 # What a structure does not give away: which of two matrices goes through the activation.
 _GATES = ("gate_proj", "wi_0", "w1", "gate")
 _GATES_FIRST = ("gate_up_proj", "Wi")  # gate and up in one matrix, the gate's rows in front
-_ACTIVATIONS = ("act", "act_fn", "activation", "activation_fn", "intermediate.intermediate_act_fn")
+_ACTIVATIONS = (
+    "act",
+    "act_fn",
+    "activation",
+    "activation_fn",
+    "activation_function",
+    "gelu_impl",
+    "intermediate.intermediate_act_fn",
+)
 _SPLIT = ("intermediate.dense", "output.dense")  # BERT's halves are modules of their own
 _ALIGNED = 8  # torch.nn.functional.grouped_mm's 16 bytes, in half precision
 _EXPERTS = re.compile(r"(^|\.)experts$")
+_EXPERT = re.compile(r"(^|\.)experts(?=[.\[])")
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
     Raises:
         ModelError: It has none that EdgeFuse knows.
     """
-    found = list(_find(model))
+    found = _innermost(list(_find(model)))
     if not found:
         raise ModelError(
             f"The architecture {type(model).__name__} has no MLP that EdgeFuse knows",
@@ -106,6 +115,35 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
     for mlp in found:
         layers.setdefault(_layer_name(mlp.name), len(layers))
     return tuple(replace(mlp, layer=layers[_layer_name(mlp.name)]) for mlp in found)
+
+
+def mlps_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
+    """The same MLPs as they are found in a model without its head, or in a copy of that."""
+    found = {own_name(part, mlp.name): mlp for mlp in find_mlps(part)}
+    return [found[own_name(part, mlp.name)] for mlp in mlps]
+
+
+def own_name(model: nn.Module, name: str) -> str:
+    """An MLP's name without what a model with a head puts before it."""
+    return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+
+
+def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:
+    """Modules that hold experts of which none are among `mlps`, a model's."""
+    known = {mlp.name[: match.end()] for mlp in mlps if (match := _EXPERT.search(mlp.name))}
+    return [
+        name for name, _ in model.named_modules() if _EXPERTS.search(name) and name not in known
+    ]
+
+
+def _innermost(found: list[MLP]) -> list[MLP]:
+    """Without modules that look like an MLP and hold one: layers of Gemma 3n."""
+    above = {
+        ".".join(parts[:depth])
+        for parts in (mlp.name.split(".") for mlp in found if mlp.name)
+        for depth in range(len(parts))
+    }
+    return [mlp for mlp in found if mlp.name not in above]
 
 
 def _layer_name(name: str) -> str:

@@ -21,7 +21,7 @@ from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.stored import stored_layouts
 from edgefuse.models.device import computing_on, fastest
-from edgefuse.models.load import ModelSource, empty_model, quiet
+from edgefuse.models.load import ModelSource, check_finite, empty_model, quiet
 from edgefuse.models.record import LayerRecord
 from edgefuse.models.tensor_files import TensorFile, TensorFiles, find_tensor_files
 
@@ -116,7 +116,9 @@ def fuse_stored(
                 written.add(name)
         for name in stored.names:
             if name not in written:
-                file.write(name, stored.files.read(name))
+                tensor = stored.files.read(name)
+                check_finite(tensor, type(stored.model).__name__, name)
+                file.write(name, tensor)
     own = {mlp.name: mlp for mlp in mlps}
     resize([own[record.name] for record in records], [r.width_after for r in records])
     return tuple(records)

@@ -8,12 +8,13 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from edgefuse.compression.fused_linear import put_beside
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.experts import every_expert_by_name
-from edgefuse.models.load import ModelSource, one_sentence, quiet
+from edgefuse.models.load import ModelSource, load_tokenizer, one_sentence, quiet
 from edgefuse_devices.errors import InputError, ModelError
 
 TASK = "text-classification"
@@ -21,12 +22,45 @@ USUAL_LENGTH = 128
 """Tokens of a sequence, unless the user or the model says otherwise."""
 
 
-def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedModel:
+def load_padding_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load a fast tokenizer that can pad: with the end of a text, where it has no token for it.
+
+    Raises:
+        ModelError: The model has none, or no token to pad with.
+    """
+    tokenizer = load_tokenizer(source)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # as most do for GPT-2 and Llama
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{source.name} has no tokenizer.json with a token to pad or to end a text with",
+            "Give its tokenizer a `pad_token`, and save it with `save_pretrained`",
+        )
+    return tokenizer
+
+
+def labels_of_head(config: PretrainedConfig, labels: Sequence[str]) -> list[str]:
+    """Names of classes in the order of the head that a model brings, if it knows those names."""
+    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    own = [names[index] for index in sorted(names)]
+    return own if brings_head(config) and sorted(own) == sorted(labels) else list(labels)
+
+
+def brings_head(config: PretrainedConfig) -> bool:
+    """Whether a model was saved as a classifier."""
+    return any(kind.endswith("Classification") for kind in config.architectures or ())
+
+
+def load_classifier(
+    source: ModelSource, labels: Sequence[str], *, padding_id: int
+) -> PreTrainedModel:
     """Load a model with a classification head, which is new where the model brings none.
 
     Args:
         source: A plain model, or a compressed one, which gets its P standalone.
         labels: Names of the classes, in the order of the logits.
+        padding_id: Token that pads, where the model does not say: a decoder looks for the last one
+            before it.
 
     Returns:
         Float32, in evaluation mode, in the form that graphs are made of: with eager attention,
@@ -47,6 +81,8 @@ def load_classifier(source: ModelSource, labels: Sequence[str]) -> PreTrainedMod
             experts_implementation=every_expert_by_name(),
             **kwargs,
         )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = padding_id
     put_beside(model)
     return model
 
@@ -76,8 +112,7 @@ def check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> No
     Raises:
         ModelError: It is one for another count of classes.
     """
-    brings_one = any(kind.endswith("Classification") for kind in config.architectures or ())
-    if brings_one and config.num_labels != len(labels):
+    if brings_head(config) and config.num_labels != len(labels):
         raise ModelError(
             f"{name} was saved with a head for {config.num_labels} classes, and {len(labels)} are "
             "given",
@@ -100,8 +135,12 @@ def choose_length(given: int | None, longest: int) -> int:
     """Tokens of a sequence: those given, or the usual ones where the model takes so many.
 
     Raises:
-        InputError: The model does not take the length that is given.
+        InputError: The model does not take the length that is given, or any.
     """
+    if longest < 2:
+        raise InputError(
+            "What stands before the text leaves no position for it", "Give a lower --prefix-length"
+        )
     length = min(USUAL_LENGTH, longest) if given is None else given
     if not 2 <= length <= longest:
         raise InputError(

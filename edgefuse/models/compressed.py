@@ -27,7 +27,7 @@ from edgefuse.compression.fused_linear import unfold
 from edgefuse.compression.install import install, resize
 from edgefuse.compression.methods import low_rank
 from edgefuse.compression.methods.svd import factorise
-from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.mlp import MLP, find_mlps, own_name
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.fold import fold
 from edgefuse.models.load import find_source, one_sentence, quiet
@@ -156,8 +156,10 @@ def _narrowed(kind: type[Any], record: CompressionRecord) -> type[Any]:
 
 
 def _fused_mlps(model: PreTrainedModel, record: CompressionRecord) -> list[tuple[MLP, LayerRecord]]:
-    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
-    return [(mlps[layer.layer, layer.expert], layer) for layer in record.layers]
+    """Those that the model has: an encoder alone lacks its decoder's."""
+    mlps = {own_name(model, mlp.name): mlp for mlp in find_mlps(model)}
+    pairs = [(mlps.get(own_name(model, layer.name)), layer) for layer in record.layers]
+    return [(mlp, layer) for mlp, layer in pairs if mlp is not None]
 
 
 def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,6 +37,15 @@ from edgefuse.models.record import RECORD
 from edgefuse_devices.errors import ModelError
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_REASONS = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    UnpicklingError,
+)
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
 
@@ -69,6 +79,11 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise ModelError(
+                f"{model} is an adapter, not a model",
+                "Name the model that it was made for; `edgefuse export` takes adapters too",
+            )
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"{model} is no model: it has no config.json",
@@ -95,11 +110,17 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     """Load a model's configuration.
 
     Raises:
-        ModelError: It is broken, or of an architecture that transformers does not have.
+        ModelError: It is broken, or of an architecture that transformers does not have; or the
+            model is quantised.
     """
     with quiet(), one_sentence(source.name):
         config = AutoConfig.from_pretrained(source.name, revision=source.revision or "main")
     assert isinstance(config, PretrainedConfig)
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{source.name} is quantised, and its weights are no numbers to compute with",
+            "Start from the model that it was made from",
+        )
     return config
 
 
@@ -111,9 +132,13 @@ def model_class(config: PretrainedConfig) -> type[Any]:
 
 
 def empty_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model without storage for its weights (device "meta"): fast, for planning."""
+    """The model without storage for its weights (device "meta"): fast, for planning.
+
+    Raises:
+        ModelError: The configuration contradicts itself.
+    """
     kind = model_class(config)
-    with quiet(), torch.device("meta"):
+    with quiet(), one_sentence(f"A {kind.__name__} of this configuration"), torch.device("meta"):
         model = kind.from_config(config) if kind is AutoModel else kind(config)
     assert isinstance(model, PreTrainedModel)
     return model
@@ -123,7 +148,7 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
     """Load a model by its own class, float32, in evaluation mode.
 
     Raises:
-        ModelError: Its weights are missing, broken or those of another architecture.
+        ModelError: Its weights are missing, broken, not finite or those of another architecture.
     """
     with quiet(), one_sentence(source.name):
         model, info = model_class(config).from_pretrained(
@@ -149,7 +174,34 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
             "Download or save the model again",
         )
     assert isinstance(model, PreTrainedModel)
+    for name, tensor in model.state_dict().items():
+        check_finite(tensor, source.name, name)
     return model  # from_pretrained leaves it in evaluation mode
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens a model has embeddings for."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return len(weight)
+
+
+def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Args:
+        tensor: Of any type.
+        owner: What messages say that has them.
+        name: The tensor's.
+
+    Raises:
+        ModelError: One is.
+    """
+    if not tensor.isfinite().all():
+        raise ModelError(
+            f"{owner} has weights that are NaN or infinite, in {name}",
+            "Download the model again, or train it again from a checkpoint that is whole",
+        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -197,8 +249,10 @@ def one_sentence(subject: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except _REASONS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        if isinstance(error, UnpicklingError):  # torch's text is advice, and bad
+            reason = "its weights are no file that torch wrote, or broken"
         raise ModelError(
             f"{subject} cannot be loaded: {reason}",
             "Check the directory, or download the model again",

@@ -8,15 +8,23 @@ from transformers import PreTrainedModel
 from edgefuse.mpo.decomposition import CENTRAL
 from edgefuse.mpo.layers import MPOLinear, chains_of
 from edgefuse.mpo.matrices import merge_chains
-from edgefuse.tuning.extend import share
+from edgefuse.tuning.adapter import Adapted
+from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.way import Prepared
 from edgefuse_runtime.bundle import MatrixProduct
 
 
 def plain_form(model: PreTrainedModel) -> PreTrainedModel:
-    """A model whose chains are plain matrices, P standalone; it shares all other tensors."""
+    """A model whose chains are plain matrices, P standalone; it shares all other tensors.
+
+    What an adapter is behind, it stays behind.
+    """
     plain = share(model)
+    chains = chains_of(plain).items()
+    adapters = {name: chain.adapter for name, chain in chains if isinstance(chain, Adapted)}
     merge_chains(plain)
+    for name, adapter in adapters.items():
+        extend(plain.get_submodule(name), Adapted, adapter=adapter)
     return plain
 
 

@@ -22,9 +22,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from edgefuse.models.classifier import (
+    check_architecture,
+    check_head,
+    choose_length,
+    labels_of_head,
+    load_padding_tokenizer,
+    longest_sequence,
+)
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.device import computing_on, fastest, move
-from edgefuse.models.load import find_source, load_tokenizer
+from edgefuse.models.load import empty_model, find_source, load_config
 from edgefuse.models.record import RECORD as COMPRESSION
 from edgefuse.models.record import CompressionRecord, read_record
 from edgefuse.mpo.cutting import cut_chains, make_canonical
@@ -47,7 +55,6 @@ from edgefuse_runtime.bundle import digest
 from edgefuse_runtime.dataset import read_examples, read_labels
 from edgefuse_runtime.output import check_replaceable, new_directory
 
-_LONGEST = 128  # tokens of a text
 _FAILURES = 2  # after which it ends; each halves the cuts
 _BATCHES = 50  # of which importance is a mean
 
@@ -128,11 +135,15 @@ def squeeze(
             f"Experts of {model} share central tensors, and their bonds cannot be cut one by one",
             "Decompose it without --share-central, or with a lower --bond",
         )
-    labels = read_labels(train_file)
-    tokenizer = load_tokenizer(source)
+    config = load_config(source)
+    check_architecture(config, model)
+    labels = labels_of_head(config, read_labels(train_file))
+    check_head(config, labels, model)
+    tokenizer = load_padding_tokenizer(source)
+    longest = choose_length(None, longest_sequence(empty_model(config)))
 
     def rows(file: Path) -> Rows:
-        return tokenize_rows(tokenizer, read_examples(file, labels), longest=_LONGEST)
+        return tokenize_rows(tokenizer, read_examples(file, labels), longest=longest)
 
     begun = SqueezeRecord(
         source=source.label,
@@ -150,11 +161,11 @@ def squeeze(
     record = _begin(work, begun, resume=resume, overwrite=overwrite)
     with computing_on(fastest()):
         if not record.rounds:
-            classifier = _load(source.name, record)
+            classifier = _load(source.name, record, tokenizer)
             record = _round(task, work, record, classifier, compression)
         while record.failures < _FAILURES and not record.small_enough:
             last = work / f"round-{record.kept}"
-            classifier = _load(str(last), record)
+            classifier = _load(str(last), record, tokenizer)
             compressed = read_record(last)
             assert compressed is not None
             if not _cut(task, record, classifier):
@@ -179,18 +190,19 @@ def _begin(work: Path, begun: SqueezeRecord, *, resume: bool, overwrite: bool) -
                 "Give those again, or begin anew without --resume and with --overwrite",
             )
         return stored
-    if work.exists():
-        if not overwrite or not (work / RECORD).is_file():
+    if (work / RECORD).is_file():
+        if not overwrite:
             raise OutputError(
                 f"{work} is there already", "Go on with --resume, or begin anew with --overwrite"
             )
         shutil.rmtree(work)
-    work.mkdir(parents=True)
+    check_replaceable(work, RECORD, overwrite=overwrite)
+    work.mkdir(parents=True, exist_ok=True)
     write_squeeze(work, begun)
     return begun
 
 
-def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
+def _load(name: str, record: SqueezeRecord, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     torch.manual_seed(record.settings.seed)  # of a head that the model lacks
     model = from_pretrained(
         name,
@@ -199,6 +211,8 @@ def _load(name: str, record: SqueezeRecord) -> PreTrainedModel:
         id2label=dict(enumerate(record.labels)),
         label2id={label: index for index, label in enumerate(record.labels)},
     )
+    if model.config.pad_token_id is None:  # before which a decoder looks for the last token
+        model.config.pad_token_id = tokenizer.pad_token_id
     move(model, fastest())
     return model
 
@@ -220,9 +234,18 @@ def _cut(task: _Task, record: SqueezeRecord, model: PreTrainedModel) -> bool:
         seed=settings.seed + index,
         on_batch=on_batch,
     )
-    chained = sum(t.numel() for chain in chains_of(model).values() for t in chain.tensors)
-    count = math.ceil(chained * settings.step / 2**record.failures)
-    return cut_chains(model, min(count, record.excess), felt)
+    return cut_chains(model, _count_to_cut(record, model), felt)
+
+
+def _count_to_cut(record: SqueezeRecord, model: PreTrainedModel) -> int:
+    """What a step makes, no more than the budget asks for, and half of what was just too much."""
+    chained: int = sum(t.numel() for chain in chains_of(model).values() for t in chain.tensors)
+    step = math.ceil(chained * record.settings.step * 0.5**record.failures)
+    count = min(step, record.excess)
+    last, kept = record.rounds[-1], record.rounds[record.kept]
+    if last.kept:
+        return count
+    return min(count, (kept.parameters - last.parameters + 1) // 2)
 
 
 def _stop_if_asked(task: _Task, when: str) -> None:

@@ -45,7 +45,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         """
         for name, holds, range_ in (
             ("max-drop", self.max_drop >= 0, "0 or more"),
-            ("budget", self.budget >= 0, "0 or more"),
+            ("budget", 0 <= self.budget <= 1, "between 0 and 1"),
             ("step", 0 < self.step < 1, "between 0 and 1"),
             ("first-steps", self.first_steps >= 0, "0 or more"),
             ("steps", self.steps >= 0, "0 or more"),

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from edgefuse.models.record import CompressionRecord, LayerRecord
 from edgefuse_devices.errors import InputError
 
+_FORMATS = {".svg", ".png", ".pdf", ".jpg", ".jpeg"}
 _ERRORS = (
     ("output_error", "output"),
     ("sign_ntk_error", "sign-NTK (how Adam moves it)"),
@@ -19,13 +20,15 @@ def check_picture(path: Path) -> None:
     """Refuse a picture's name that cannot be written, before the work is done.
 
     Raises:
-        InputError: Its ending names no format of pictures, or its folder is not there.
+        InputError: Its ending names no format of pictures, it is a folder, or its own folder is
+            not there.
     """
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in formats:
+    if path.suffix.lower() not in _FORMATS:
         raise InputError(
             f"{path} does not end as a picture does", "Name it with .svg, .png or .pdf at its end"
         )
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "Name a file to draw to")
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent}", "Make it, or name another")
 
@@ -52,7 +55,7 @@ def plot_fidelity(record: CompressionRecord, path: Path) -> None:
     axes.set_title(f"{record.source} by {record.method}")
     axes.legend()
     with mpl.rc_context({"svg.hashsalt": "edgefuse"}):  # the same record, the same bytes
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
 def _by_layer(record: CompressionRecord) -> tuple[list[str], list[list[LayerRecord]]]:

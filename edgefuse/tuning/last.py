@@ -41,7 +41,7 @@ class Last:
             raise InputError(
                 f"--tune {self.name} is outside last-1 to last-{len(layers)}: the model has "
                 f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} of its own weights",
-                "Give a lower N, or train all with --tune full-without-embeddings",
+                "Give an N within that, or train all with --tune full-without-embeddings",
             )
         top = {id(p) for layer in layers[-self.layers :] for p in layer.parameters()}
         names = [name for name, p in model.named_parameters() if id(p) in top]

@@ -7,6 +7,7 @@ into the model's own layers: y = W x + b + (α/r)·B A x, and in a fused down-pr
 computes W (P ⊙ f), A too reads P ⊙ f. There a column of A, as one of W, stands for n neurons.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -20,10 +21,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear, unfold
-from edgefuse.models.load import one_sentence, quiet
+from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
-from edgefuse.tuning.peft_model import ADAPTER, unwrap_saved_modules
+from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
 from edgefuse.tuning.targets import choose_targets
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError, ModelError
@@ -89,8 +90,14 @@ class Lora:
             ModelError: There is nothing to update, or the adapter is of another kind.
         """
         plain = share(model)
-        wrapped = self._load(model) if self.adapter else self._make(model)
+        wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model)
         config = wrapped.peft_config[ADAPTER]
+        assert isinstance(config, LoraConfig)
+        if config.bias != "none":
+            raise ModelError(
+                f"{self.adapter} updates biases too",
+                "Merge it into its model with peft's `merge_and_unload`, and export that",
+            )
         trained = [f"{name}." for name in unwrap_saved_modules(model)]
         merges = []
         for name, layer in _updated_layers(model):
@@ -102,12 +109,15 @@ class Lora:
         return Prepared(inference=plain, merges=merges, peft=config)
 
     def _make(self, model: PreTrainedModel) -> PeftModel:
+        alpha = 2 * self.rank if self.alpha is None else self.alpha
+        if not 0 < alpha < math.inf:
+            raise InputError(f"--lora-alpha {alpha:g} leaves nothing to train", "Give 2 × the rank")
         targets = choose_targets(model, self.targets)
         self._check_rank(model, targets)
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS,
             r=self.rank,
-            lora_alpha=2 * self.rank if self.alpha is None else self.alpha,  # type: ignore[arg-type]
+            lora_alpha=alpha,  # type: ignore[arg-type]
             target_modules=targets,
             fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
             modules_to_save=head_modules(model),
@@ -125,10 +135,6 @@ class Lora:
                 f"{smallest}, {rows} × {columns}",
                 "Give a lower rank, or leave that layer out with --lora-targets",
             )
-
-    def _load(self, model: PreTrainedModel) -> PeftModel:
-        with quiet(), without_warnings(), one_sentence(str(self.adapter)):
-            return PeftModel.from_pretrained(model, str(self.adapter), is_trainable=True)
 
 
 @torch.no_grad()

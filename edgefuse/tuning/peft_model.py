@@ -1,10 +1,71 @@
-"""What peft's models have around the model's own modules, taken off again."""
+"""peft's models: put around ours with what a directory holds, and taken off again."""
 
-from peft.utils import ModulesToSaveWrapper
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from peft import (
+    PeftConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.utils import ModulesToSaveWrapper, load_peft_weights
+from torch import Tensor
 from transformers import PreTrainedModel
+
+from edgefuse.models.load import one_sentence, quiet
+from edgefuse.tuning.parts import head_modules
+from edgefuse_devices.errors import ModelError
+from edgefuse_export.quiet import quiet as without_warnings
 
 ADAPTER = "default"
 """What peft calls an adapter that nobody named."""
+
+
+def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
+    """Put an adapter that peft saved around a classifier, and all of it.
+
+    It may have been trained for another task, such as the next token: the classifier's head, where
+    the adapter has none, is then one of the modules that train and are saved with it.
+
+    Raises:
+        ModelError: The adapter is broken, or has tensors that this model has no place for.
+    """
+    with one_sentence(str(directory)):
+        config = PeftConfig.from_pretrained(str(directory))
+        stored = load_peft_weights(str(directory), device="cpu")
+    config.task_type = TaskType.SEQ_CLS
+    saved = getattr(config, "modules_to_save", None) or ()
+    config.modules_to_save = sorted({*saved, *head_modules(model)})
+    config.inference_mode = True  # of prefixes, the file has what their perceptron made
+    with quiet(), without_warnings(), one_sentence(f"The adapter {directory}"):
+        wrapped: PeftModel = get_peft_model(model, config)
+        own = get_peft_model_state_dict(wrapped)
+        _check_same(own, stored, config.modules_to_save, directory)
+        set_peft_model_state_dict(wrapped, {**own, **stored})
+    return wrapped
+
+
+def _check_same(
+    own: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: Sequence[str], directory: Path
+) -> None:
+    """A file has what an adapter of this model would have; a head it may lack."""
+    needed = {name for name in own if not any(f".{head}." in name for head in heads)}
+    for name in sorted((stored.keys() - own.keys()) | (needed - stored.keys())):
+        what = "has" if name in stored else "lacks"
+        raise ModelError(
+            f"The adapter {directory} {what} {name}, unlike one for a classifier",
+            "Merge it into its own model with peft's `merge_and_unload`, and begin from that",
+        )
+    for name, tensor in stored.items():
+        if tensor.shape != own[name].shape:
+            raise ModelError(
+                f"The adapter {directory} has {name} as {list(tensor.shape)}, and the model wants "
+                f"{list(own[name].shape)}",
+                "Name as many labels as it was trained for, and the model that it was made for",
+            )
 
 
 def unwrap_saved_modules(model: PreTrainedModel) -> list[str]:

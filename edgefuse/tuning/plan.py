@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from edgefuse.models.classifier import (
+    brings_head,
     check_architecture,
     choose_length,
     load_classifier,
@@ -96,9 +97,9 @@ def plan(
     source = find_source(model, revision)
     config = load_config(source)
     check_architecture(config, model)
-    brings_head = any(kind.endswith("Classification") for kind in config.architectures or ())
-    count = int(config.num_labels or classes) if brings_head else classes
-    classifier = load_classifier(source, [str(index) for index in range(count)])
+    count = int(config.num_labels or classes) if brings_head(config) else classes
+    labels = [str(index) for index in range(count)]
+    classifier = load_classifier(source, labels, padding_id=0)  # any will do to count
     longest = longest_sequence(classifier)
     length = choose_length(sequence_length, longest)
     return Plan(
@@ -119,7 +120,7 @@ def plan_ways(
     Args:
         model: A classifier with eager attention. It is not changed.
         batch_size: Rows in a step.
-        sequence_length: Tokens in a row.
+        sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
         ways: Which; none for all, each with its own options.
     """
     shape = batch_size, sequence_length
@@ -129,8 +130,9 @@ def plan_ways(
 def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int]) -> WayPlan:
     model = with_tensors(original, lambda tensor: tensor.to("meta"))
     try:
-        way.prepare(model)
-        flops = step_flops(model, shape)
+        prepared = way.prepare(model)
+        rows, longest = shape[0], longest_sequence(original) - prepared.positions
+        flops = step_flops(model, (rows, choose_length(min(shape[1], longest), longest)))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -165,7 +167,8 @@ def step_flops(model: PreTrainedModel, shape: tuple[int, int]) -> int:
                 loss.backward()
             except (RuntimeError, NotImplementedError) as error:
                 raise ModelError(
-                    f"A step of {type(model).__name__} cannot be counted without computing it",
-                    "Choose by trained parameters, or use a model without experts",
+                    f"A step of {type(model).__name__} cannot be counted without computing it: "
+                    f"{str(error).splitlines()[0]}",
+                    "Choose by trained parameters",
                 ) from error
     return int(counter.get_total_flops())

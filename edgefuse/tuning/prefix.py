@@ -17,10 +17,10 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCES
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from edgefuse.models.load import one_sentence, quiet
+from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
-from edgefuse.tuning.peft_model import ADAPTER, unwrap_saved_modules
+from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
@@ -126,9 +126,11 @@ class Prefix:
             ModelError: The model's attention takes no keys and values from outside.
         """
         _check_backbone(model)
-        if self.length < 1 or self.projection < 0:
+        if self.length < 1:
             raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
-        wrapped = self._load(model) if self.adapter else self._make(model)
+        if self.projection < 0:
+            raise InputError(f"--prefix-projection {self.projection} is no width", "Give 0 or more")
+        wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model)
         config = wrapped.peft_config[ADAPTER]
         assert isinstance(config, PrefixTuningConfig)
         encoder = wrapped.prompt_encoder[ADAPTER]
@@ -156,10 +158,6 @@ class Prefix:
         )
         with quiet(), without_warnings():
             return get_peft_model(model, config)
-
-    def _load(self, model: PreTrainedModel) -> PeftModel:
-        with quiet(), without_warnings(), one_sentence(str(self.adapter)):
-            return PeftModel.from_pretrained(model, str(self.adapter))
 
 
 def _check_backbone(model: PreTrainedModel) -> None:

@@ -41,10 +41,12 @@ def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
         options: Values by `family_field`, such as `lora_rank`; None stands for the default.
 
     Raises:
-        InputError: There is no such way, or an option belongs to another one.
+        InputError: There is no such way, its number is missing, or an option is another one's.
     """
     if last := re.fullmatch(r"last-(\d+)", name):
         name, options = Last.title, {**(options or {}), "last_layers": int(last[1])}
+    elif name == Last.title:
+        raise InputError(f"--tune {name} says no number of layers", "Give one: last-2, say")
     kind = next((way for way in WAYS if way.title == name), None)
     if kind is None:
         near = get_close_matches(name, [way.title for way in WAYS], n=1)

@@ -172,7 +172,7 @@ def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
     nearest = difflib.get_close_matches(str(label), index, n=3) or list(index)[:3]
     raise DataError(
         f"{place} has the unknown label {label!r}",
-        f"The bundle knows {len(index)} labels; the nearest are {', '.join(nearest)}",
+        f"There are {len(index)} labels; the nearest are {', '.join(nearest)}",
     )
 
 

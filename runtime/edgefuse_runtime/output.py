@@ -76,15 +76,15 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
     if not path.is_dir() or not any(path.iterdir()):
         return
+    if not (path / marker).is_file():
+        raise OutputError(
+            f"{path} is not empty, and holds files that EdgeFuse did not write (it has no "
+            f"{marker}), so it is not overwritten",
+            "Name another folder, or empty this one yourself",
+        )
     if not overwrite:
         raise OutputError(
             f"{path} is not empty", "Name another folder, or replace this one with --overwrite"
-        )
-    if not (path / marker).is_file():
-        raise OutputError(
-            f"{path} holds files that EdgeFuse did not write (it has no {marker}), "
-            "so it is not overwritten",
-            "Name another folder, or empty this one yourself",
         )
 
 

@@ -8,7 +8,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle, LowRankUpdate, Perceptron
+from edgefuse_runtime.bundle import (
+    PEFT_CONFIG,
+    Bundle,
+    LowRankUpdate,
+    MatrixProduct,
+    Perceptron,
+)
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.merge import merged
 from edgefuse_runtime.tensor_file import map_tensors
@@ -25,7 +31,7 @@ class _Config(msgspec.Struct):
 
 
 def check_adapter(bundle: Bundle) -> None:
-    """Refuse a bundle that trains no adapter.
+    """Refuse a bundle that trains no adapter, or one that plain transformers has no base for.
 
     Raises:
         RunError: It is one.
@@ -33,8 +39,15 @@ def check_adapter(bundle: Bundle) -> None:
     method = bundle.manifest.tuning.method
     if PEFT_CONFIG not in bundle.manifest.files:
         raise RunError(
-            f"peft has no adapter that says what --tune {method} trains",
-            "Convert it with --to transformers or --to onnx, or export it with --tune lora",
+            f"peft has no adapter that says what --tune {method} trained, or not onto a model "
+            "that there is",
+            "Convert it with --to transformers or --to onnx, or export it with --tune lora from a "
+            "model without an adapter",
+        )
+    if any(isinstance(merge, MatrixProduct) for merge in bundle.manifest.merges):
+        raise RunError(
+            "peft loads adapters onto plain models, and this one's matrices are chains of tensors",
+            "Convert it with --to transformers or --to onnx",
         )
 
 
