@@ -35,6 +35,7 @@ Measure = Callable[[bool], Figures]
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PARTIAL = ROOT / ".cache" / "benchmarks"
+_MEASURED: dict[str, Figures] = {}
 _HOUSES = ("edgefuse", "export", "runtime", "devices")
 
 
@@ -76,7 +77,9 @@ def main(
         parser.error(f"no case matches {' or '.join(options.only)}; there are {', '.join(cases)}")
     partial = PARTIAL / f"{name}{'-quick' if options.quick else ''}.json"
     state = _digest([*_sources(name), *inputs])
-    measured = _load(partial, state) if options.resume else {}
+    measured = _MEASURED
+    measured.clear()
+    measured.update(_load(partial, state) if options.resume else {})
     for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
@@ -101,6 +104,11 @@ def main(
         _write(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         _write(RESULTS / f"{name}.md", markdown(record, description))
     print(json.dumps(record) if options.json else markdown(record, description).rstrip())
+
+
+def measured_before(case: str) -> Figures | None:
+    """What another case came to, in this run or in the one that is resumed."""
+    return _MEASURED.get(case)
 
 
 def _matches(case: str, patterns: Sequence[str] | None) -> bool:

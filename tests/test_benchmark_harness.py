@@ -52,6 +52,19 @@ def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
     assert [case["n"] for case in record["cases"]] == [1, 2]
 
 
+def test_a_case_may_ask_what_another_came_to(benchmark):
+    def later(_quick):
+        return {"twice": 2 * harness.measured_before("one")["n"]}
+
+    benchmark({"one": lambda _: {"n": 4}, "later": later}, "--only", "one")
+    record = json.loads(
+        benchmark({"one": lambda _: {"n": 5}, "later": later}, "--json", "--resume")
+    )
+    assert record["cases"][1] == {"case": "later", "twice": 8}
+    benchmark({"other": lambda _: {}})
+    assert harness.measured_before("one") is None
+
+
 def test_some_cases_can_be_measured_now_and_the_record_says_which_are_not(benchmark, tmp_path):
     cases = {"a/one": lambda _: {"n": 1}, "a/two": lambda _: {"n": 2}, "b": lambda _: {"n": 3}}
     record = json.loads(benchmark(cases, "--json", "--only", "a/*", "--note", "On a busy day."))

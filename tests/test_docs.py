@@ -44,6 +44,14 @@ def typed(page: Path) -> list[list[str]]:
     ]
 
 
+@every_page
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = [token.content for token in tokens(page) if token.type == "code_inline"]
+    houses = r"(edgefuse|export|runtime|devices|tests|docs|benchmarks)/[\w./]+\.(py|md|toml|json)"
+    files = {name for name in named if re.fullmatch(houses, name) and "NAME" not in name}
+    assert {name for name in files if not (ROOT / name).exists()} == set()
+
+
 def test_the_page_of_the_command_line_is_what_the_program_says() -> None:
     assert PAGE.read_text(encoding="utf-8") == cli_page(), "run `python -m tests.cli_page`"
 
