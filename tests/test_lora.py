@@ -87,8 +87,9 @@ def test_export_goes_on_with_an_adapter_or_begins_from_its_merged_weights(tmp_pa
         np.testing.assert_allclose(
             logits_on_the_board(again, again.trainable()), expected, atol=1e-5
         )
-    with pytest.raises(InputError, match=r"says its own --lora-… options"):
-        export(str(adapter), tmp_path / "more", tune=Lora(rank=4), **options)
+    for rank in (4, 8):  # the latter is what there is without an option
+        with pytest.raises(InputError, match=r"says its own --lora-… options"):
+            export(str(adapter), tmp_path / "more", tune=Lora(rank=rank), **options)
 
 
 def test_an_adapter_without_its_model_is_refused(tmp_path: Path) -> None:

@@ -109,8 +109,11 @@ def check_compression(
     refit: bool | None = None,
     tune_text: Path | None = None,
     allocation: str = "even",
-) -> None:
+) -> tuple[Texts | None, list[str]]:
     """Refuse what `compress` would refuse before it reads weights; the arguments are its.
+
+    Returns:
+        The text to look at, and that of the tuning stage if it has its own.
 
     Raises:
         InputError: The method, the model or the text do not hold.
@@ -127,7 +130,7 @@ def check_compression(
                 f"The method {method.name} does not suit {layer.name}: {reason}",
                 "Choose another --method",
             )
-    _read(calibration, tune_text)
+    return _read(calibration, tune_text)
 
 
 def compress(
@@ -165,7 +168,7 @@ def compress(
     Raises:
         InputError: The method, the model, the calibration text or the output folder do not hold.
     """
-    check_compression(
+    texts, tune_texts = check_compression(
         plan,
         method=method,
         calibration=calibration,
@@ -173,7 +176,6 @@ def compress(
         tune_text=tune_text,
         allocation=allocation,
     )
-    texts, tune_texts = _read(calibration, tune_text)
     recipe = Recipe(
         method=method,
         refits=texts is not None and (method.refits if refit is None else refit),
@@ -233,7 +235,7 @@ def compress(
 
 
 def _read(calibration: Path | None, tune_text: Path | None) -> tuple[Texts | None, list[str]]:
-    """Texts to look at, and those of the tuning stage if it has its own; none held out in both."""
+    """What is held out of the one is not in the other either."""
     file = calibration or tune_text
     if file is None:
         return None, []

@@ -32,6 +32,7 @@ from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import LowRankUpdate
 
 _Fused = FusedLinear | FusedConv1D
+_RANK = 8
 
 
 class LowRank(nn.Module):
@@ -60,7 +61,7 @@ class Lora:
     """Low-rank updates of linear layers train, and the head.
 
     Attributes:
-        rank: r.
+        rank: r; None for 8.
         alpha: α; None for 2 r.
         targets: Endings of the layers' names; none for all linear layers under the head.
         adapter: A directory that peft saved, whose updates are where training starts; it says
@@ -72,7 +73,7 @@ class Lora:
     summary: ClassVar[str] = "low-rank updates of linear layers, and the head"
     learning_rate: ClassVar[float] = 1e-3
 
-    rank: int = 8
+    rank: int | None = None
     alpha: float | None = None
     targets: tuple[str, ...] = ()
     adapter: Path | None = field(default=None, metadata={"option": False})
@@ -109,14 +110,15 @@ class Lora:
         return Prepared(inference=plain, merges=merges, peft=config)
 
     def _make(self, model: PreTrainedModel) -> PeftModel:
-        alpha = 2 * self.rank if self.alpha is None else self.alpha
+        rank = _RANK if self.rank is None else self.rank
+        targets = choose_targets(model, self.targets)
+        _check_rank(model, targets, rank)
+        alpha = 2 * rank if self.alpha is None else self.alpha
         if not 0 < alpha < math.inf:
             raise InputError(f"--lora-alpha {alpha:g} leaves nothing to train", "Give 2 × the rank")
-        targets = choose_targets(model, self.targets)
-        self._check_rank(model, targets)
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS,
-            r=self.rank,
+            r=rank,
             lora_alpha=alpha,  # type: ignore[arg-type]
             target_modules=targets,
             fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
@@ -124,17 +126,6 @@ class Lora:
         )
         with quiet(), without_warnings():
             return get_peft_model(model, config)
-
-    def _check_rank(self, model: PreTrainedModel, targets: list[str]) -> None:
-        shapes = {name: model.get_parameter(f"{name}.weight").shape for name in targets}
-        smallest = min(shapes, key=lambda name: min(shapes[name]))
-        rows, columns = shapes[smallest]
-        if not 1 <= self.rank <= min(rows, columns):
-            raise InputError(
-                f"--lora-rank {self.rank} is outside 1 to {min(rows, columns)}, the rank of "
-                f"{smallest}, {rows} × {columns}",
-                "Give a lower rank, or leave that layer out with --lora-targets",
-            )
 
 
 @torch.no_grad()
@@ -158,6 +149,18 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         update = merge.scale * model.get_parameter(merge.b) @ model.get_parameter(merge.a)
         plain.get_parameter(merge.weight).add_(update.T if merge.transposed else update)
     return plain
+
+
+def _check_rank(model: PreTrainedModel, targets: list[str], rank: int) -> None:
+    shapes = {name: model.get_parameter(f"{name}.weight").shape for name in targets}
+    smallest = min(shapes, key=lambda name: min(shapes[name]))
+    rows, columns = shapes[smallest]
+    if not 1 <= rank <= min(rows, columns):
+        raise InputError(
+            f"--lora-rank {rank} is outside 1 to {min(rows, columns)}, the rank of "
+            f"{smallest}, {rows} × {columns}",
+            "Give a lower rank, or leave that layer out with --lora-targets",
+        )
 
 
 def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:

@@ -26,6 +26,8 @@ from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import Merge, Perceptron
 
+_LENGTH = 10  # positions
+
 
 class Prefixes(nn.Module):
     """Keys and values of every layer.
@@ -97,7 +99,7 @@ class Prefix:
     """Keys and values before the text train, and the head.
 
     Attributes:
-        length: Positions that the prefixes take.
+        length: Positions that the prefixes take; None for 10.
         projection: Width of a perceptron that makes them while they train, which steadies long
             training; 0 for none.
         adapter: A directory that peft saved, whose prefixes are where training starts; it says
@@ -109,7 +111,7 @@ class Prefix:
     summary: ClassVar[str] = "keys and values before the text, in every layer, and the head"
     learning_rate: ClassVar[float] = 1e-3
 
-    length: int = 10
+    length: int | None = None
     projection: int = 0
     adapter: Path | None = field(default=None, metadata={"option": False})
 
@@ -126,7 +128,7 @@ class Prefix:
             ModelError: The model's attention takes no keys and values from outside.
         """
         _check_backbone(model)
-        if self.length < 1:
+        if self.length is not None and self.length < 1:
             raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
         if self.projection < 0:
             raise InputError(f"--prefix-projection {self.projection} is no width", "Give 0 or more")
@@ -151,7 +153,7 @@ class Prefix:
     def _make(self, model: PreTrainedModel) -> PeftModel:
         config = PrefixTuningConfig(
             task_type=TaskType.SEQ_CLS,
-            num_virtual_tokens=self.length,
+            num_virtual_tokens=_LENGTH if self.length is None else self.length,
             prefix_projection=self.projection > 0,
             encoder_hidden_size=self.projection or None,  # type: ignore[arg-type]
             modules_to_save=head_modules(model),
