@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiplicities
 from edgefuse.compression.mlp import find_mlps
+from edgefuse.models.load import check_finite
 from edgefuse.mpo.layers import MPOEmbedding, MPOLinear
 from edgefuse_devices.errors import InputError, ModelError
 
@@ -105,11 +106,7 @@ def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
     """
     module = model.get_submodule(matrix.name)
     weight = model.get_parameter(f"{matrix.name}.weight").detach()
-    if not weight.isfinite().all():
-        raise ModelError(
-            f"{matrix.name} has weights that are NaN or infinite",
-            "Download the model again, or train it again from a checkpoint that is whole",
-        )
+    check_finite(weight, type(model).__name__, f"{matrix.name}.weight")
     return weight.T if isinstance(module, Conv1D) else weight
 
 
