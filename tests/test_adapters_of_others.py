@@ -175,12 +175,14 @@ def test_last_n_wants_a_number() -> None:
         find_way("last-N")
 
 
-def _without_padding(architecture: str, directory: Path, *, tokenizer_too: bool) -> Path:
+def _without_padding(
+    architecture: str, directory: Path, *, tokenizer_too: bool, configured: int | None = None
+) -> Path:
     source = pico(architecture)
-    directory.mkdir()
+    directory.mkdir(parents=True)
     for file in source.iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
-    config = json.loads((directory / "config.json").read_text()) | {"pad_token_id": None}
+    config = json.loads((directory / "config.json").read_text()) | {"pad_token_id": configured}
     (directory / "config.json").write_text(json.dumps(config))
     if tokenizer_too:
         file = directory / "tokenizer_config.json"
@@ -198,6 +200,16 @@ def test_decoders_that_know_no_padding_are_padded(tokenizer_too: bool, tmp_path:
     assert bundle.manifest.padding_id == (3 if tokenizer_too else 0)
     config = json.loads((bundle.path / "model" / "config.json").read_text())
     assert config["pad_token_id"] == bundle.manifest.padding_id
+
+
+def test_a_model_that_was_saved_with_other_padding_is_given_the_tokenizers(tmp_path: Path) -> None:
+    """A decoder that looks for another token reads the state of padding."""
+    directory = tmp_path / "model"
+    model = _without_padding("llama", directory, tokenizer_too=True, configured=0)
+    bundle = export(str(model), tmp_path / "bundle", tune="head", **OPTIONS)
+    assert bundle.manifest.padding_id == 3
+    config = json.loads((bundle.path / "model" / "config.json").read_text())
+    assert config["pad_token_id"] == 3
 
 
 def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:

@@ -2,19 +2,18 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
-from edgefuse.compression.hidden_states import hidden_states
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import place
 from edgefuse.compression.layout import write_neurons
 from edgefuse.compression.methods.low_rank import LowRank, neurons_of
-from edgefuse.compression.mlp import MLP, mlps_in
+from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
 from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
@@ -22,6 +21,7 @@ from edgefuse.compression.tuning import adam
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_ALL_STATES = {"output_hidden_states": True, "return_dict": True}
 _EPOCHS = 2
 _RATE = 0.02  # of Adam, in root mean squares of a tensor
 _OWN = 1.0  # weight of each MLP's own error against that of the hidden states
@@ -101,18 +101,19 @@ class _Lesson:
         # All that stays is shared with the teacher.
         shared = {id(parameter): parameter for parameter in model.parameters()}
         self.student = copy.deepcopy(self.teacher, memo=shared)
-        place(mlps_in(self.student, mlps), [neurons_of(one) for one in narrow])
+        in_student = {mlp.name: mlp for mlp in find_mlps(self.student)}
+        place([in_student[mlp.name] for mlp in self.mlps], [neurons_of(one) for one in narrow])
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How far the student is from the model on a batch, relative, for a backward pass."""
         given: dict[str, Tensor] = {}
         with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
-            exact = hidden_states(self.teacher(**batch, output_hidden_states=True), batch)
+            exact = _hidden_states(self.teacher(**batch, **_ALL_STATES), batch)
         tensors = write_neurons(
             [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
         )
-        arguments = {**batch, "output_hidden_states": True}
-        said = hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
+        arguments = {**batch, **_ALL_STATES}
+        said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
         states = [_relative(one, other) for one, other in zip(said, exact, strict=True)]
         own = [
             _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
@@ -131,6 +132,21 @@ def _with(
     replacements: Sequence[FusedNeurons | LowRank], tensors: Sequence[dict[str, Tensor]]
 ) -> list[FusedNeurons | LowRank]:
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
+
+
+def _hidden_states(output: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Every layer's (tokens, p), without padding; the embeddings, which stay, left out."""
+    mask = batch["attention_mask"].bool()
+    if "decoder_attention_mask" not in batch:
+        return _real(output.hidden_states[1:], mask)
+    decoder = batch["decoder_attention_mask"].bool()
+    states = _real(output.encoder_hidden_states[1:], mask)
+    return states + _real(output.decoder_hidden_states[1:], decoder)
+
+
+def _real(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+    """Those of tokens that are not padding; a layer that pools tokens has other ones."""
+    return [state[mask] for state in states if state.shape[:2] == mask.shape]
 
 
 def _relative(said: Tensor, exact: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgefuse.compression.fidelity import squared_error
-from edgefuse.compression.hidden_states import hidden_states
 from edgefuse.compression.install import install
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion
 from edgefuse.compression.mlp import MLP, find_mlps
@@ -68,6 +67,11 @@ def measure_effects(
 
 def _final(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """The last hidden states (tokens, p), without padding."""
-    base = model.base_model
-    states = [hidden_states(base(**one, output_hidden_states=True), one)[-1] for one in batches]
+    states = []
+    for batch in batches:
+        output = model.base_model(**batch, output_hidden_states=True, return_dict=True)
+        final = output.get("last_hidden_state")
+        if final is None:  # of an encoder-decoder that is its own base, with its head
+            final = output.decoder_hidden_states[-1]
+        states.append(final[batch.get("decoder_attention_mask", batch["attention_mask"]).bool()])
     return torch.cat(states)

@@ -67,7 +67,9 @@ def fuse_model(
     taught: list[Tensor] = []
     if texts is not None:
         assert tokenizer is not None
-        fitted = [plan.width_after for plan in layers] if recipe.refits else []
+        # What a layer may be given when widths are shared out is known only then.
+        most = [p.width_before if recipe.allocates else p.width_after for p in layers]
+        fitted = most if recipe.refits else []
         seen = collect_inputs(model, tokenizer, mlps, texts.seen, widths=fitted)
         held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
         if tune_texts:
@@ -83,8 +85,10 @@ def fuse_model(
             check_enough(seen, mlps, widths, len(texts.seen))
             # What comes to an expert may not suffice: its weights alone decide then.
             seen = [x if determines(x, k) else x[:0] for x, k in zip(seen, widths, strict=True)]
-        if taught:
-            check_enough(taught, mlps, widths, len(tune_texts), called="tuning")
+            if taught:
+                check_enough(taught, mlps, widths, len(tune_texts), called="tuning")
+                pairs = zip(taught, widths, strict=True)
+                taught = [x if determines(x, k) else x[:0] for x, k in pairs]
         views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
     reduced = []
     for index, (view, width) in enumerate(zip(views, widths, strict=True)):

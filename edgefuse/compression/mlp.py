@@ -31,6 +31,7 @@ _ACTIVATIONS = (
     "gelu_impl",
     "intermediate.intermediate_act_fn",
 )
+_OTHERS = ("per_layer_input_gate", "per_layer_projection")  # beside an MLP in Gemma 3n's layers
 _SPLIT = ("intermediate.dense", "output.dense")  # BERT's halves are modules of their own
 _ALIGNED = 8  # torch.nn.functional.grouped_mm's 16 bytes, in half precision
 _EXPERTS = re.compile(r"(^|\.)experts$")
@@ -104,7 +105,7 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
     Raises:
         ModelError: It has none that EdgeFuse knows.
     """
-    found = _innermost(list(_find(model)))
+    found = list(_find(model))
     if not found:
         raise ModelError(
             f"The architecture {type(model).__name__} has no MLP that EdgeFuse knows",
@@ -118,9 +119,24 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
 
 
 def mlps_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
-    """The same MLPs as they are found in a model without its head, or in a copy of that."""
-    found = {own_name(part, mlp.name): mlp for mlp in find_mlps(part)}
-    return [found[own_name(part, mlp.name)] for mlp in mlps]
+    """The same MLPs as they are found in a part of their model: in that without its head.
+
+    Raises:
+        ModelError: One is not in it.
+    """
+    found = {_place(mlp): mlp for mlp in find_mlps(part)}
+    for mlp in mlps:
+        if _place(mlp) not in found:
+            raise ModelError(
+                f"{mlp.name} is outside of {type(part).__name__}, which is what reads text",
+                "Leave its layer out with --layers, or compress without text",
+            )
+    return [found[_place(mlp)] for mlp in mlps]
+
+
+def _place(mlp: MLP) -> tuple[int, int | None]:
+    """The module that holds its last matrix, and which of a stack it is."""
+    return id(mlp.model.get_submodule(mlp.layout.down.name.rpartition(".")[0])), mlp.expert
 
 
 def own_name(model: nn.Module, name: str) -> str:
@@ -134,16 +150,6 @@ def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:
     return [
         name for name, _ in model.named_modules() if _EXPERTS.search(name) and name not in known
     ]
-
-
-def _innermost(found: list[MLP]) -> list[MLP]:
-    """Without modules that look like an MLP and hold one: layers of Gemma 3n."""
-    above = {
-        ".".join(parts[:depth])
-        for parts in (mlp.name.split(".") for mlp in found if mlp.name)
-        for depth in range(len(parts))
-    }
-    return [mlp for mlp in found if mlp.name not in above]
 
 
 def _layer_name(name: str) -> str:
@@ -224,7 +230,7 @@ def _projected(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
     inside = {
         key: child
         for key, child in module.named_children()
-        if isinstance(child, nn.Linear | Conv1D)
+        if isinstance(child, nn.Linear | Conv1D) and key not in _OTHERS
     }
     if not inside:
         try:

@@ -39,20 +39,19 @@ def verify(model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
             the model reads something else than text.
     """
     base = model.base_model
-
-    def read() -> None:
-        try:
-            tokens = torch.arange(24, device=model.device).reshape(2, 12)
-            tokens %= embedding_rows(model)
-            decoder = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
-            base(input_ids=tokens, **decoder)
-        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{type(model).__name__} cannot be run on text alone: {error}",
-                "Compress it without text, or its language model by itself",
-            ) from error
-
-    _compare(base, mlps_in(base, mlps), read)
+    inputs: dict[str, Tensor] = {}
+    try:
+        tokens = torch.arange(24, device=model.device).reshape(2, 12) % embedding_rows(model)
+        inputs["input_ids"] = tokens
+        if model.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = tokens
+        base(**inputs)
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be run on text alone: {error}",
+            "Compress it without text, or its language model by itself",
+        ) from error
+    _compare(base, mlps_in(base, mlps), lambda: base(**inputs))
 
 
 @torch.no_grad()

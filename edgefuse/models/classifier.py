@@ -52,15 +52,15 @@ def brings_head(config: PretrainedConfig) -> bool:
 
 
 def load_classifier(
-    source: ModelSource, labels: Sequence[str], *, padding_id: int
+    source: ModelSource, labels: Sequence[str], *, padding_id: int | None
 ) -> PreTrainedModel:
     """Load a model with a classification head, which is new where the model brings none.
 
     Args:
         source: A plain model, or a compressed one, which gets its P standalone.
         labels: Names of the classes, in the order of the logits.
-        padding_id: Token that pads, where the model does not say: a decoder looks for the last one
-            before it.
+        padding_id: Token that pads: a decoder looks for the last one before it. None where nothing
+            will be computed.
 
     Returns:
         Float32, in evaluation mode, in the form that graphs are made of: with eager attention,
@@ -81,10 +81,15 @@ def load_classifier(
             experts_implementation=every_expert_by_name(),
             **kwargs,
         )
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = padding_id
+    set_padding(model, padding_id)
     put_beside(model)
     return model
+
+
+def set_padding(model: PreTrainedModel, padding_id: int | None) -> None:
+    """Have a model know the token that its tokenizer pads with, whatever it was saved with."""
+    if padding_id is not None or model.config.pad_token_id is None:
+        model.config.pad_token_id = padding_id or 0
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:

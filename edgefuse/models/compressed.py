@@ -31,7 +31,13 @@ from edgefuse.compression.mlp import MLP, find_mlps, own_name
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.fold import fold
 from edgefuse.models.load import find_source, one_sentence, quiet
-from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
+from edgefuse.models.record import (
+    RECORD,
+    CompressionRecord,
+    LayerRecord,
+    read_record,
+    write_record,
+)
 from edgefuse.models.widths import even_widths
 from edgefuse.mpo.stored import load_chains
 from edgefuse_devices.errors import ModelError
@@ -159,7 +165,13 @@ def _fused_mlps(model: PreTrainedModel, record: CompressionRecord) -> list[tuple
     """Those that the model has: an encoder alone lacks its decoder's."""
     mlps = {own_name(model, mlp.name): mlp for mlp in find_mlps(model)}
     pairs = [(mlps.get(own_name(model, layer.name)), layer) for layer in record.layers]
-    return [(mlp, layer) for mlp, layer in pairs if mlp is not None]
+    known = [(mlp, layer) for mlp, layer in pairs if mlp is not None]
+    if pairs and not known:
+        raise ModelError(
+            f"{type(model).__name__} has none of the MLPs that {RECORD} describes",
+            f"Load it as what it was compressed as, {record.architecture}",
+        )
+    return known
 
 
 def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:

@@ -46,6 +46,7 @@ _REASONS = (
     SafetensorError,
     UnpicklingError,
 )
+_AT_ONCE = 1 << 20  # numbers that are looked at: the answers take memory too
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
 
@@ -116,7 +117,8 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     with quiet(), one_sentence(source.name):
         config = AutoConfig.from_pretrained(source.name, revision=source.revision or "main")
     assert isinstance(config, PretrainedConfig)
-    if getattr(config, "quantization_config", None):
+    parts = (config, config.get_text_config())
+    if any(getattr(part, "quantization_config", None) for part in parts):
         raise ModelError(
             f"{source.name} is quantised, and its weights are no numbers to compute with",
             "Start from the model that it was made from",
@@ -190,14 +192,19 @@ def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Args:
-        tensor: Of any type.
+        tensor: Its weights.
         owner: What messages say that has them.
         name: The tensor's.
 
     Raises:
-        ModelError: One is.
+        ModelError: One is; or they are of a type that nothing is computed with.
     """
-    if not tensor.isfinite().all():
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        raise ModelError(
+            f"{owner} is quantised: {name} is of {tensor.dtype}",
+            "Start from the model that it was made from",
+        )
+    if not all(part.isfinite().all() for part in torch.split(tensor.flatten(), _AT_ONCE)):
         raise ModelError(
             f"{owner} has weights that are NaN or infinite, in {name}",
             "Download the model again, or train it again from a checkpoint that is whole",
@@ -253,10 +260,10 @@ def one_sentence(subject: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         if isinstance(error, UnpicklingError):  # torch's text is advice, and bad
             reason = "its weights are no file that torch wrote, or broken"
-        raise ModelError(
-            f"{subject} cannot be loaded: {reason}",
-            "Check the directory, or download the model again",
-        ) from error
+        hint = "Check the directory, or download the model again"
+        if isinstance(error, ImportError):
+            hint = "Install what is missing"
+        raise ModelError(f"{subject} cannot be loaded: {reason}", hint) from error
 
 
 def _label(directory: Path) -> str:

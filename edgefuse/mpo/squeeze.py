@@ -29,6 +29,7 @@ from edgefuse.models.classifier import (
     labels_of_head,
     load_padding_tokenizer,
     longest_sequence,
+    set_padding,
 )
 from edgefuse.models.compressed import from_pretrained
 from edgefuse.models.device import computing_on, fastest, move
@@ -211,8 +212,9 @@ def _load(name: str, record: SqueezeRecord, tokenizer: PreTrainedTokenizerBase) 
         id2label=dict(enumerate(record.labels)),
         label2id={label: index for index, label in enumerate(record.labels)},
     )
-    if model.config.pad_token_id is None:  # before which a decoder looks for the last token
-        model.config.pad_token_id = tokenizer.pad_token_id
+    padding_id = tokenizer.pad_token_id
+    assert isinstance(padding_id, int)
+    set_padding(model, padding_id)
     move(model, fastest())
     return model
 

@@ -1,6 +1,6 @@
 """peft's models: put around ours with what a directory holds, and taken off again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from peft import (
@@ -37,19 +37,20 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
         config = PeftConfig.from_pretrained(str(directory))
         stored = load_peft_weights(str(directory), device="cpu")
     config.task_type = TaskType.SEQ_CLS
-    saved = getattr(config, "modules_to_save", None) or ()
-    config.modules_to_save = sorted({*saved, *head_modules(model)})
+    saved = set(getattr(config, "modules_to_save", None) or ())
+    heads = set(head_modules(model))
+    config.modules_to_save = sorted(saved | heads)
     config.inference_mode = True  # of prefixes, the file has what their perceptron made
     with quiet(), without_warnings(), one_sentence(f"The adapter {directory}"):
         wrapped: PeftModel = get_peft_model(model, config)
-        own = get_peft_model_state_dict(wrapped)
-        _check_same(own, stored, config.modules_to_save, directory)
+        own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        _check_same(own, stored, heads - saved, directory)
         set_peft_model_state_dict(wrapped, {**own, **stored})
     return wrapped
 
 
 def _check_same(
-    own: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: Sequence[str], directory: Path
+    own: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: Collection[str], directory: Path
 ) -> None:
     """A file has what an adapter of this model would have; a head it may lack."""
     needed = {name for name in own if not any(f".{head}." in name for head in heads)}

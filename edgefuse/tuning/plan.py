@@ -99,7 +99,7 @@ def plan(
     check_architecture(config, model)
     count = int(config.num_labels or classes) if brings_head(config) else classes
     labels = [str(index) for index in range(count)]
-    classifier = load_classifier(source, labels, padding_id=0)  # any will do to count
+    classifier = load_classifier(source, labels, padding_id=None)
     longest = longest_sequence(classifier)
     length = choose_length(sequence_length, longest)
     return Plan(
