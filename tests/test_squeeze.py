@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +217,32 @@ def test_one_killed_between_model_and_record_goes_on_too(
             squeezed(chains, tmp_path / "out", rows)
     assert (tmp_path / "out.squeezing" / "round-1").is_dir()
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
+
+
+def test_sigterm_stops_the_command_and_resume_goes_on(
+    chains: Path, rows: Path, tmp_path: Path, run: Callable[..., SimpleNamespace]
+) -> None:
+    output, work = tmp_path / "out", tmp_path / "out.squeezing"
+    command = ["squeeze", chains, output, "--train", rows, "--valid", rows]
+    command += ["--first-steps", 50, "--steps", 0, "--max-drop", 100, "--budget", 1, "--step", 0.9]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgefuse", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (work / "squeeze.json").exists():  # the last that is written before the first step
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "edgefuse: stopped in round 0, after " in errors
+    assert "with --resume to go on" in errors
+    assert not output.exists()
+    assert run(*command, "--resume").code == 0
+    assert (output / "squeeze.json").exists()
+    assert not work.exists()
 
 
 def test_what_was_begun_is_not_begun_again_or_otherwise(
