@@ -78,13 +78,16 @@ def _squeezed(work: Path, train: Path, valid: Path) -> str:
 
 
 _TASKS = {"sst2": Task(6000, 3), "banking77": Task(9000, 4)}
-_ALL, _FEW, _FURTHER = (5e-5, 1e-4, 3e-4), (3e-4, 1e-3, 3e-3), (2e-5, 5e-5)
+_ALL = (5e-5, 1e-4, 3e-4)
+_LORA = (3e-4, 1e-3, 3e-3)
+_FEW = (1e-3, 3e-3, 1e-2)
+_FURTHER = (2e-5, 5e-5)
 _ROWS = {
     "full": Row("full", _ALL),
     "full-without-embeddings": Row("full-without-embeddings", _ALL),
     "last-2": Row("last-2", _ALL),
     "head": Row("head", _FEW),
-    "lora": Row("lora", _FEW),
+    "lora": Row("lora", _LORA),
     "mpo": Row("mpo", _ALL, _decomposed),
     "squeezed": Row("mpo", _FURTHER, _squeezed, epochs=1),
     "adapter": Row("adapter", _FEW),
@@ -93,7 +96,7 @@ _ROWS = {
     "child-d": Row("child-d", _ALL, options=("--child-data", "{train}")),
     "bitfit": Row("bitfit", _FEW),
     "fused+full": Row("full", _ALL, _fused),
-    "fused+lora": Row("lora", _FEW, _fused),
+    "fused+lora": Row("lora", _LORA, _fused),
 }
 
 
