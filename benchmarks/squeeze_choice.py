@@ -43,7 +43,8 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
     elif part:
         chains = chains_of(model).items()
         cut_chains(model, count, {n: relative_costs(canonical(c.tensors)) for n, c in chains})
-    gone = {name: count - _sizes(model)[name] for name, count in before.items()}
+    after = _sizes(model)
+    gone = {name: before[name] - after[name] for name in before}
     return {
         "parameters": model.num_parameters(),
         "accuracy": 100 * accuracy(model, valid),

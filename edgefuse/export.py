@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from optimum.exporters.tasks import TasksManager
 from peft import PeftConfig, PeftType
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.compression.methods.low_rank import LowRankLinear
@@ -26,13 +25,13 @@ from edgefuse.models.classifier import (
 )
 from edgefuse.models.load import (
     ModelSource,
+    embedding_rows,
     empty_model,
     find_source,
     load_config,
     quiet,
 )
 from edgefuse.models.record import CompressionRecord, read_record
-from edgefuse.mpo.layers import MPOEmbedding
 from edgefuse.mpo.merging import merge_chains_too, plain_form
 from edgefuse.mpo.unstack import Experts
 from edgefuse.tuning.child import ChildD
@@ -247,9 +246,7 @@ def _not_plain(
 
 def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """On the board an id without an embedding would end the run, or read another row."""
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding | MPOEmbedding)
-    rows = embeddings.num_embeddings
+    rows = embedding_rows(model)
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise ModelError(

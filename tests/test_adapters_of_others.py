@@ -16,11 +16,10 @@ from edgefuse.mpo.compress import compress as compress_to_chains
 from edgefuse.mpo.compress import plan_mpo
 from edgefuse.mpo.limit import Limit
 from edgefuse.tuning.ways import find_way
-from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.convert import convert
 from tests.tuned_pico import (
-    LABELS,
+    OPTIONS,
     classifier,
     exported,
     logits_in_torch,
@@ -29,7 +28,6 @@ from tests.tuned_pico import (
     trained,
 )
 
-OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 

@@ -22,6 +22,16 @@ from tests.pico_models import HIDDEN_SIZE, TEXTS, WIDTH, pico_config, pico_model
 SWITCH = transformers.SwitchTransformersForConditionalGeneration
 
 
+SIZES = {
+    "vocab_size": len(pico_tokenizer("bert")),
+    "hidden_size": HIDDEN_SIZE,
+    "intermediate_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
 def saved(model: PreTrainedModel, directory: Path) -> Path:
     with quiet():
         model.save_pretrained(directory)
@@ -111,20 +121,15 @@ def test_an_encoder_alone_is_loaded_from_a_compressed_encoder_decoder(tmp_path: 
 def test_a_layer_that_looks_like_an_mlp_and_holds_one_is_none(texts: Path, tmp_path: Path) -> None:
     """Gemma 3n's layers have a gate for each layer's own embeddings beside their MLP."""
     config = transformers.Gemma3nTextConfig(
-        vocab_size=len(pico_tokenizer("bert")),
-        vocab_size_per_layer_input=len(pico_tokenizer("bert")),
-        hidden_size=HIDDEN_SIZE,
+        **SIZES,
+        vocab_size_per_layer_input=SIZES["vocab_size"],
         hidden_size_per_layer_input=8,
-        intermediate_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
         num_kv_shared_layers=0,
         laurel_rank=4,
         activation_sparsity_pattern=[0.0] * 2,
         layer_types=["full_attention"] * 2,
-        max_position_embeddings=64,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
@@ -139,16 +144,11 @@ def test_a_layer_that_looks_like_an_mlp_and_holds_one_is_none(texts: Path, tmp_p
 
 def test_layers_that_are_mlps_and_hold_others_are_all_found(tmp_path: Path) -> None:
     config = transformers.MobileBertConfig(
-        vocab_size=len(pico_tokenizer("bert")),
-        hidden_size=32,
+        **SIZES | {"hidden_size": 32},
         embedding_size=16,
         intra_bottleneck_size=HIDDEN_SIZE,
         true_hidden_size=HIDDEN_SIZE,
-        intermediate_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_feedforward_networks=2,
-        max_position_embeddings=64,
     )
     model = of(transformers.MobileBertModel, config)
     assert len(find_mlps(model)) == 4
@@ -157,14 +157,7 @@ def test_layers_that_are_mlps_and_hold_others_are_all_found(tmp_path: Path) -> N
 
 
 def test_an_encoder_may_lie_deeper_than_its_class_says(texts: Path, tmp_path: Path) -> None:
-    config = transformers.DPRConfig(
-        vocab_size=len(pico_tokenizer("bert")),
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
+    config = transformers.DPRConfig(**SIZES)
     model = saved(of(transformers.DPRQuestionEncoder, config), tmp_path / "model")
     plan = plan_compression(str(model), ratio=0.25)
     compress(plan, tmp_path / "fused", tune_text=texts)
@@ -182,12 +175,8 @@ def test_bloom_has_its_activation_under_another_name(texts: Path, tmp_path: Path
 
 def test_experts_of_another_build_stay_and_are_named() -> None:
     config = transformers.Llama4TextConfig(
-        vocab_size=50,
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=WIDTH,
+        **SIZES,
         intermediate_size_mlp=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
         num_local_experts=2,
@@ -263,17 +252,9 @@ def test_a_weight_that_is_no_number_is_found_wherever_it_is(
 def test_a_model_that_reads_more_than_text_is_compressed_without_text_alone(
     texts: Path, tmp_path: Path
 ) -> None:
-    text = {
-        "vocab_size": len(pico_tokenizer("bert")),
-        "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-    }
-    vision = text | {"image_size": 8, "patch_size": 4}
+    vision = SIZES | {"image_size": 8, "patch_size": 4}
     del vision["vocab_size"], vision["max_position_embeddings"]
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    config = transformers.CLIPConfig(text_config=SIZES, vision_config=vision, projection_dim=8)
     model = saved(of(transformers.CLIPModel, config), tmp_path / "model")
     plan = plan_compression(str(model), ratio=0.5)
     with pytest.raises(ModelError, match=r"CLIPModel cannot be run on text alone: .*without text"):

@@ -8,11 +8,10 @@ from peft import PeftModel
 
 from edgefuse.export import export
 from edgefuse.tuning.prefix import Prefix
-from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.convert import convert
 from tests.tuned_pico import (
-    LABELS,
+    OPTIONS,
     classifier,
     exported,
     logits_in_torch,
@@ -21,7 +20,6 @@ from tests.tuned_pico import (
     trained,
 )
 
-OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
 # peft 0.21 asks transformers 5.23 for it
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -20,6 +20,7 @@ from edgefuse_runtime.inference import InferenceModel
 from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
+OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
 VOCABULARY = 50
 _FOLDER = TemporaryDirectory(prefix="edgefuse-tuned-")
 

@@ -1,7 +1,7 @@
 """Text that compression sees, and what reaches each MLP while the model reads it."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,22 +93,22 @@ def collect_inputs(
     base = model.base_model  # whatever head there is would be computed for nothing
     watched = mlps_in(base, mlps)
     kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in watched}
-    counts = dict.fromkeys(kept, 0)
-    tokens = size = 0
+    size = 0
 
     def keep(mlp: MLP, inputs: Tensor) -> None:
         nonlocal size
         kept[mlp.name].append(inputs.float())
-        counts[mlp.name] += len(inputs)
         size += inputs.numel() * 4
+
+    def determined() -> bool:
+        counts = [sum(map(len, inputs)) for inputs in kept.values()]
+        return not widths or _shortage(counts, mlps, widths) is None
 
     most = _HELD_OUT_TOKENS if held_out else _TOKENS
     with watch_inputs(watched, keep):
-        for batch in batches_of(model, tokenizer, texts):
+        for batch in batches_within(model, tokenizer, texts, most, enough=determined):
             base(**batch)
-            tokens += int(batch["attention_mask"].sum())
-            enough = not widths or _shortage(list(counts.values()), mlps, widths) is None
-            if enough and (tokens >= most or size >= _BYTES):
+            if size >= _BYTES and determined():
                 break
     none = partial(torch.zeros, 0, device=model.device)
     return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in watched]
@@ -203,12 +203,14 @@ def batches_within(
     tokenizer: "PreTrainedTokenizerBase",
     texts: Sequence[str],
     tokens: int = _TOKENS,
+    *,
+    enough: Callable[[], bool] = lambda: True,
 ) -> Iterator[dict[str, Tensor]]:
-    """The first of `batches_of`, until there are so many tokens."""
+    """The first of `batches_of`, until there are so many tokens and they are enough."""
     for batch in batches_of(model, tokenizer, texts):
         yield batch
         tokens -= int(batch["attention_mask"].sum())
-        if tokens <= 0:
+        if tokens <= 0 and enough():
             return
 
 

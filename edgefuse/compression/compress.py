@@ -1,7 +1,7 @@
 """`edgefuse compress` as plain functions: plan, then do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ class CompressionPlan:
     Attributes:
         source: The model.
         config: Its configuration.
+        empty: It, without weights.
         layers: What becomes of each block to fuse, bottom first.
         even: Afterwards all MLPs share one width, so that plain transformers loads the result.
         parameters_before: Elements of all parameters of the model.
@@ -52,6 +53,7 @@ class CompressionPlan:
 
     source: ModelSource
     config: PretrainedConfig
+    empty: PreTrainedModel = field(repr=False, compare=False)
     layers: tuple[LayerPlan, ...]
     even: bool
     parameters_before: int
@@ -92,6 +94,7 @@ def plan_compression(
     return CompressionPlan(
         source=source,
         config=config,
+        empty=empty,
         layers=planned,
         even=_is_even(empty, planned),
         parameters_before=before,
@@ -122,7 +125,7 @@ def check_compression(
     check_allocation(allocation, has_text=has_text)
     if refit and not has_text:
         raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
-    mlps = {mlp.name: mlp for mlp in find_mlps(empty_model(plan.config))}
+    mlps = {mlp.name: mlp for mlp in find_mlps(plan.empty)}
     for layer in plan.layers:
         reason = method.misfit(mlps[layer.name])
         if reason is not None:
@@ -215,7 +218,7 @@ def compress(
             revision=plan.source.revision,
             architecture=type(model).__name__,
             seed=seed,
-            even=_is_even(empty_model(plan.config), layers),
+            even=_is_even(plan.empty, layers),
             parameters_before=plan.parameters_before,
             parameters_after=plan.parameters_before
             - sum(layer.parameters_before - layer.parameters_after for layer in layers),

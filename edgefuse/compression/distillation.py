@@ -21,7 +21,6 @@ from edgefuse.compression.tuning import adam
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_ALL_STATES = {"output_hidden_states": True, "return_dict": True}
 _EPOCHS = 2
 _RATE = 0.02  # of Adam, in root mean squares of a tensor
 _OWN = 1.0  # weight of each MLP's own error against that of the hidden states
@@ -107,12 +106,12 @@ class _Lesson:
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How far the student is from the model on a batch, relative, for a backward pass."""
         given: dict[str, Tensor] = {}
+        arguments = {**batch, "output_hidden_states": True, "return_dict": True}
         with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
-            exact = _hidden_states(self.teacher(**batch, **_ALL_STATES), batch)
+            exact = _hidden_states(self.teacher(**arguments), batch)
         tensors = write_neurons(
             [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
         )
-        arguments = {**batch, **_ALL_STATES}
         said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
         states = [_relative(one, other) for one, other in zip(said, exact, strict=True)]
         own = [

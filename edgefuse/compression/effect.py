@@ -69,7 +69,8 @@ def _final(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> T
     """The last hidden states (tokens, p), without padding."""
     states = []
     for batch in batches:
-        output = model.base_model(**batch, output_hidden_states=True, return_dict=True)
+        has_two = bool(model.config.is_encoder_decoder)
+        output = model.base_model(**batch, output_hidden_states=has_two, return_dict=True)
         final = output.get("last_hidden_state")
         if final is None:  # of an encoder-decoder that is its own base, with its head
             final = output.decoder_hidden_states[-1]

@@ -125,23 +125,19 @@ def mlps_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
         ModelError: One is not in it.
     """
     found = {_place(mlp): mlp for mlp in find_mlps(part)}
-    for mlp in mlps:
-        if _place(mlp) not in found:
+    places = {_place(mlp): mlp.name for mlp in mlps}
+    for place, name in places.items():
+        if place not in found:
             raise ModelError(
-                f"{mlp.name} is outside of {type(part).__name__}, which is what reads text",
+                f"{name} is outside of {type(part).__name__}, which is what reads text",
                 "Leave its layer out with --layers, or compress without text",
             )
-    return [found[_place(mlp)] for mlp in mlps]
+    return [found[place] for place in places]
 
 
 def _place(mlp: MLP) -> tuple[int, int | None]:
     """The module that holds its last matrix, and which of a stack it is."""
     return id(mlp.model.get_submodule(mlp.layout.down.name.rpartition(".")[0])), mlp.expert
-
-
-def own_name(model: nn.Module, name: str) -> str:
-    """An MLP's name without what a model with a head puts before it."""
-    return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
 
 
 def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:

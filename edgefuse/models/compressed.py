@@ -27,17 +27,12 @@ from edgefuse.compression.fused_linear import unfold
 from edgefuse.compression.install import install, resize
 from edgefuse.compression.methods import low_rank
 from edgefuse.compression.methods.svd import factorise
-from edgefuse.compression.mlp import MLP, find_mlps, own_name
+from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.fold import fold
 from edgefuse.models.load import find_source, one_sentence, quiet
-from edgefuse.models.record import (
-    RECORD,
-    CompressionRecord,
-    LayerRecord,
-    read_record,
-    write_record,
-)
+from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
+from edgefuse.models.recorded_mlps import recorded_mlps
 from edgefuse.models.widths import even_widths
 from edgefuse.mpo.stored import load_chains
 from edgefuse_devices.errors import ModelError
@@ -155,28 +150,15 @@ def _narrowed(kind: type[Any], record: CompressionRecord) -> type[Any]:
 
     def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, *args, **kwargs)
-        pairs = _fused_mlps(self, record)
+        pairs = recorded_mlps(self, record)
         resize([mlp for mlp, _ in pairs], [layer.width_after for _, layer in pairs])
 
     return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
 
 
-def _fused_mlps(model: PreTrainedModel, record: CompressionRecord) -> list[tuple[MLP, LayerRecord]]:
-    """Those that the model has: an encoder alone lacks its decoder's."""
-    mlps = {own_name(model, mlp.name): mlp for mlp in find_mlps(model)}
-    pairs = [(mlps.get(own_name(model, layer.name)), layer) for layer in record.layers]
-    known = [(mlp, layer) for mlp, layer in pairs if mlp is not None]
-    if pairs and not known:
-        raise ModelError(
-            f"{type(model).__name__} has none of the MLPs that {RECORD} describes",
-            f"Load it as what it was compressed as, {record.architecture}",
-        )
-    return known
-
-
 def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:
     """Divide P out of the weights and put it beside them."""
-    pairs = _fused_mlps(model, record)
+    pairs = recorded_mlps(model, record)
     products = [(mlp, layer) for mlp, layer in pairs if layer.kind == "low-rank"]
     low_rank.install_all(
         [mlp for mlp, _ in products],

@@ -80,12 +80,12 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-            raise ModelError(
-                f"{model} is an adapter, not a model",
-                "Name the model that it was made for; `edgefuse export` takes adapters too",
-            )
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise ModelError(
+                    f"{model} is an adapter, not a model",
+                    "Name the model that it was made for; `edgefuse export` takes adapters too",
+                )
             raise ModelError(
                 f"{model} is no model: it has no config.json",
                 "Name a directory that `save_pretrained` wrote, or a model on the hub",
@@ -183,9 +183,9 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """How many tokens a model has embeddings for."""
-    weight = model.get_input_embeddings().weight
-    assert isinstance(weight, torch.Tensor)
-    return len(weight)
+    rows = model.get_input_embeddings().num_embeddings
+    assert isinstance(rows, int)
+    return rows
 
 
 def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgefuse.models.record import CompressionRecord, MatrixRecord
+from edgefuse.models.recorded_mlps import own_name
 from edgefuse.mpo.decomposition import MPO, bonds_of, parameter_count
 from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.matrices import Matrix
@@ -50,14 +51,13 @@ def record_on_top(fused: CompressionRecord, record: CompressionRecord) -> Compre
 
 def record_of_squeezed(compression: CompressionRecord, model: PreTrainedModel) -> CompressionRecord:
     """What is known of a model now; what training moved has no error any more."""
-    prefix = f"{model.base_model_prefix}."
-    before = {matrix.name.removeprefix(prefix): matrix for matrix in compression.matrices}
+    before = {own_name(model, matrix.name): matrix for matrix in compression.matrices}
     matrices = []
     for name, chain in chains_of(model).items():
         parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
         matrices.append(
             msgspec.structs.replace(
-                before[name.removeprefix(prefix)],
+                before[own_name(model, name)],
                 name=name,
                 bonds=list(chain.bonds),
                 parameters_after=parameters,

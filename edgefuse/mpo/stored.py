@@ -22,9 +22,9 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from edgefuse.compression.fused_linear import multiply
 from edgefuse.compression.install import resize
-from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import quiet
 from edgefuse.models.record import CompressionRecord, MatrixRecord, write_record
+from edgefuse.models.recorded_mlps import recorded_mlps
 from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.matrices import place_chains
 from edgefuse.mpo.unstack import unstack
@@ -114,8 +114,7 @@ def give_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
     """Give the fused MLPs of an empty model their widths and P, in place; values are for later."""
     if not record.layers:
         return
-    mlps = {(mlp.layer, mlp.expert): mlp for mlp in find_mlps(model)}
-    fused = [(mlps[layer.layer, layer.expert], layer) for layer in record.layers]
+    fused = recorded_mlps(model, record)
     resize([mlp for mlp, _ in fused], [layer.width_after for _, layer in fused])
     for name, group in groupby(fused, key=lambda pair: pair[0].layout.down.name):
         members = list(group)

@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 from edgefuse.models.record import CompressionRecord, LayerRecord
 from edgefuse_devices.errors import InputError
 
-_ENDINGS = {
-    f".{end}"
-    for end in ["svg", "svgz", "png", "pdf", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps"]
-}
+_RASTER = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
+_VECTOR = {".svg", ".svgz", ".pdf", ".eps", ".ps"}
 _ERRORS = (
     ("output_error", "output"),
     ("sign_ntk_error", "sign-NTK (how Adam moves it)"),
@@ -26,7 +24,7 @@ def check_picture(path: Path) -> None:
         InputError: Its ending names no format of pictures, it is a folder, or its own folder is
             not there.
     """
-    if path.suffix.lower() not in _ENDINGS:
+    if path.suffix.lower() not in _RASTER | _VECTOR:
         raise InputError(
             f"{path} does not end as a picture does", "Name it with .svg, .png or .pdf at its end"
         )
