@@ -138,7 +138,7 @@ def _compressed(
     from edgefuse.compression.methods import find_method  # noqa: PLC0415
 
     # Root n is an ablation that does not suit GELU, which is what its row shows.
-    method = replace(find_method(compression.method), misfit=lambda _mlp: None)
+    method = replace(find_method(compression.method), misfit=lambda _mlp, _width: None)
     begin = time.perf_counter()
     record = compress(
         plan_compression(source, ratio=compression.ratio, layers=compression.layers),

@@ -13,6 +13,7 @@ from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import batches_of, collect_inputs
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.effect import measure_effects
+from edgefuse.compression.methods import find_method
 from edgefuse.compression.methods.select import residual_curve, select
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import Layer
@@ -144,3 +145,15 @@ def test_sensitivity_without_text_and_an_unknown_allocation_are_refused(
         compress(plan, tmp_path / "fused", allocation="sensitivity")
     with pytest.raises(InputError, match="no allocation 'odd'"):
         compress(plan, tmp_path / "fused", allocation="odd")
+
+
+def test_a_share_of_the_budget_that_the_method_cannot_use_is_refused(
+    pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """An eighth of the width is just enough for rank 1, and sharing it out leaves some less."""
+    plan = plan_compression(str(pico_model("bert")), ratio=0.125)
+    texts = calibration_file(tmp_path)
+    method = find_method("svd")
+    with pytest.raises(InputError, match=r"svd does not suit .* wants a larger --ratio"):
+        compress(plan, tmp_path / "out", method=method, calibration=texts, allocation="sensitivity")
+    assert not (tmp_path / "out").exists()

@@ -125,14 +125,12 @@ def check_compression(
     check_allocation(allocation, has_text=has_text)
     if refit and not has_text:
         raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
-    mlps = {mlp.name: mlp for mlp in find_mlps(plan.empty)}
-    for layer in plan.layers:
-        reason = method.misfit(mlps[layer.name])
-        if reason is not None:
-            raise InputError(
-                f"The method {method.name} does not suit {layer.name}: {reason}",
-                "Choose another --method",
-            )
+    if method.needs_text and not has_text:
+        raise InputError(
+            f"The method {method.name} needs text to see which neurons are active",
+            "Give --calibration a file of example texts, or choose another --method",
+        )
+    method.check(_chosen(plan.empty, plan), [layer.width_after for layer in plan.layers])
     return _read(calibration, tune_text)
 
 

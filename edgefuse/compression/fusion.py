@@ -80,6 +80,7 @@ def fuse_model(
             layers = allocate(mlps, seen, layers, effects)
     views = [mlp.layer_view() for mlp in mlps]
     widths = [plan.width_after for plan in layers]
+    recipe.method.check(mlps, widths)
     if texts is not None:
         if recipe.refits:
             check_enough(seen, mlps, widths, len(texts.seen))

@@ -1,17 +1,17 @@
 """The methods of compression, in one list: MLP Fusion and the ablations that it is held against."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgefuse.compression.methods.clustering import clustering
 from edgefuse.compression.methods.clustering import misfit as root_n_misfit
 from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.methods.low_rank import misfit as svd_misfit
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion, published
 from edgefuse.compression.methods.mmd import mmd
 from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
+from edgefuse.compression.methods.svd import misfit as svd_misfit
 from edgefuse.compression.methods.svd import svd
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import FusedNeurons, Layer
@@ -37,7 +37,8 @@ class Method:
         reduce: From an MLP, a width and a seed to what takes its place.
         refits: With text, what it gives is refitted without being asked.
         matches: With text, P is matched to the kernel in the end.
-        misfit: Why it does not suit an MLP, as half a sentence; None where it does.
+        misfit: Why it does not suit an MLP and a width, as half a sentence; None where it does.
+        needs_text: Without text it has nothing to go by.
         stores_products: What it gives are thin matrices, and the folder that is made holds their
             products: matrices as large as before.
     """
@@ -47,8 +48,23 @@ class Method:
     reduce: Callable[[Layer, int, int], FusedNeurons | LowRank]
     refits: bool = False
     matches: bool = False
-    misfit: Callable[[MLP], str | None] = lambda _mlp: None
+    misfit: Callable[[MLP, int], str | None] = lambda _mlp, _width: None
+    needs_text: bool = False
     stores_products: bool = False
+
+    def check(self, mlps: Sequence[MLP], widths: Sequence[int]) -> None:
+        """Refuse MLPs that it does not suit at the widths that they are to have.
+
+        Raises:
+            InputError: It does not suit one; the message says why.
+        """
+        for mlp, width in zip(mlps, widths, strict=True):
+            reason = self.misfit(mlp, width)
+            if reason is not None:
+                raise InputError(
+                    f"The method {self.name} does not suit {mlp.name}: {reason}",
+                    "Choose another --method",
+                )
 
 
 METHODS = (
@@ -58,7 +74,7 @@ METHODS = (
         "clustering",
         f"{_FUSION}, ablation",
         clustering,
-        misfit=lambda mlp: root_n_misfit(mlp.activation, gated=mlp.gated),
+        misfit=lambda mlp, _: root_n_misfit(mlp.activation, gated=mlp.gated),
     ),
     Method("sketch", f"{_FUSION}, baseline", sketch),
     Method("sketch-top", f"{_FUSION}, baseline", sketch_top),
@@ -67,11 +83,11 @@ METHODS = (
         "svd",
         f"{_FUSION}, baseline",
         svd,
-        misfit=lambda mlp: svd_misfit(mlp.layout),
+        misfit=svd_misfit,
         stores_products=True,
     ),
     Method("prune", f"{_FUSION}, baseline", prune),
-    Method("prune-activation", _WANDA, prune_activation),
+    Method("prune-activation", _WANDA, prune_activation, needs_text=True),
     Method("random", "Re-initialised, what every method has to beat", random),
 )
 

@@ -184,7 +184,7 @@ def install(
         put(gate_name, low_rank.gate, low_rank.gate_bias)
 
 
-def misfit(layout: Layout) -> str | None:
+def inseparable(layout: Layout) -> str | None:
     """Why an MLP's matrices cannot be replaced by products; None where they can."""
     for slot in layout.slots().values():
         if slot.expert is not None:

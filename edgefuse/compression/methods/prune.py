@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons, in_parts
-from edgefuse_devices.errors import InputError
 
 
 def prune(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 - nothing is drawn
@@ -18,24 +17,20 @@ def prune(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 
     return _keep(layer.neurons, by_weight_norms(layer.neurons), width)
 
 
-def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 - as above
+def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:
     """Keep the k neurons that say most: the root mean square of h_i × ‖down_i‖, P = 1.
 
     Wanda's score (Sun et al., ICLR 2024, arXiv 2306.11695) for whole columns of `down`.
 
     Args:
-        layer: An MLP, dense or gated, with calibration inputs.
+        layer: An MLP, dense or gated, with calibration inputs. Without any (an expert that few
+            tokens reach) its weights alone decide, as in `prune`.
         width: k, from 1 to I.
         seed: Not used.
-
-    Raises:
-        InputError: There are no calibration inputs.
     """
-    if layer.inputs is None:
-        raise InputError(
-            "Pruning by activation needs text to see which neurons are active",
-            "Give --calibration a file of example texts, or choose --method prune",
-        )
+    assert layer.inputs is not None
+    if len(layer.inputs) == 0:
+        return prune(layer, width, seed)
     neurons = layer.neurons
     squares = neurons.up.new_zeros(neurons.width, dtype=torch.float64)
     for inputs in in_parts(layer.inputs):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.methods.low_rank import Factors, LowRank
+from edgefuse.compression.methods.low_rank import Factors, LowRank, inseparable
+from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Layer, Neurons
-from edgefuse_devices.errors import InputError
 
 
 def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothing is drawn
@@ -13,31 +13,50 @@ def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothi
 
     Args:
         layer: An MLP, dense or gated.
-        width: k, from 1 to I.
+        width: k, from 1 to I, one that `misfit` has nothing against.
         seed: Not used.
-
-    Raises:
-        InputError: k is so small that the biases alone, of which I stay, take all parameters.
     """
-    rank = rank_at_width(layer.neurons, width)
-    if rank < 1:
-        raise InputError(
-            f"svd leaves no rank at a width of {width}: its {layer.neurons.width} neurons stay, "
-            "and two factors of rank 1 would have more parameters",
-            "Choose a larger --ratio or --width, or another --method",
+    neurons = layer.neurons
+    return factorise(
+        neurons,
+        _rank_at_width(
+            width,
+            neurons=neurons.width,
+            hidden_size=neurons.hidden_size,
+            matrices=2 if neurons.gate is None else 3,
+            biases=sum(bias is not None for bias in (neurons.up_bias, neurons.gate_bias)),
+        ),
+    )
+
+
+def misfit(mlp: MLP, width: int) -> str | None:
+    """Why an MLP cannot be cut to no more parameters than at width k; None where it can."""
+    layout = mlp.layout
+    reason = inseparable(layout)
+    rank = _rank_at_width(
+        width,
+        neurons=mlp.width,
+        hidden_size=mlp.hidden_size,
+        matrices=3 if mlp.gated else 2,
+        biases=sum(bias is not None for bias in (layout.up_bias, layout.gate_bias)),
+    )
+    if reason is None and rank < 1:
+        return (
+            f"two factors of rank 1 have more parameters than {width} neurons, "
+            "and so it wants a larger --ratio or --width"
         )
-    return factorise(layer.neurons, rank)
+    return reason
 
 
-def rank_at_width(neurons: Neurons, width: int) -> int:
+def _rank_at_width(
+    width: int, *, neurons: int, hidden_size: int, matrices: int, biases: int
+) -> int:
     """The largest rank r with no more parameters than k neurons, 0 where there is none.
 
     k neurons have p parameters in each matrix and one in each bias; rank r has r (I + p) in each
     matrix, and the I neurons keep their biases.
     """
-    matrices = 2 if neurons.gate is None else 3
-    biases = sum(bias is not None for bias in (neurons.up_bias, neurons.gate_bias))
-    p, i = neurons.hidden_size, neurons.width
+    p, i = hidden_size, neurons
     budget = width * (matrices * p + biases) - i * biases
     return min(max(budget, 0) // (matrices * (i + p)), p, i)
 
