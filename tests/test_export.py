@@ -10,19 +10,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.methods import find_method
 from edgefuse.export import export
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import InputError, ModelError, OutputError, RunError
+from edgefuse_devices.errors import InputError, InternalError, ModelError, OutputError, RunError
 from edgefuse_export.certificate import certify
 from edgefuse_export.module import Loss
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle import Bundle, open_bundle
 from edgefuse_runtime.convert import convert
 from edgefuse_runtime.session import open_session
+from edgefuse_runtime.tensor_file import map_tensors
 from tests.pico_models import ARCHITECTURES, WIDTH
 
 PicoModel = Callable[..., Path]
@@ -188,12 +190,38 @@ def test_a_wrong_graph_gets_no_certificate(pico_model: PicoModel, tmp_path: Path
     bundle = export_pico(pico_model(), tmp_path / "bundle", tune="head")
     other = edgefuse.from_pretrained(
         pico_model(seed=1),
-        __import__("transformers").AutoModelForSequenceClassification,
+        transformers.AutoModelForSequenceClassification,
         num_labels=3,
         attn_implementation="eager",
     )
-    with pytest.raises(Exception, match="differs from torch's"):
+    with pytest.raises(InternalError, match="is not the model's"):
         certify(other, bundle, vocabulary=50)
+    for name, value in bundle.trainable().items():
+        other.get_parameter(name).data.copy_(torch.from_numpy(value))
+    with pytest.raises(InternalError, match="differs from torch's"):
+        certify(other, bundle, vocabulary=50)
+
+
+@pytest.mark.parametrize("tune", ["full", "head"])
+def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(
+    tune: str, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    source = tmp_path / "strided"
+    shutil.copytree(pico_model("bert", num_labels=3), source)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(source)
+    (source / "model.safetensors").unlink()
+    state = {
+        name: tensor.T.contiguous().T if tensor.ndim == 2 else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(state, source / "pytorch_model.bin")
+    plan, keep_all = plan_compression(str(source), ratio=1), find_method("prune")
+    compress(plan, tmp_path / "same", method=keep_all)
+    for directory in (source, tmp_path / "same"):
+        bundle = export_pico(directory, tmp_path / f"{directory.name}-bundle", tune=tune)
+        stored = {**bundle.trainable(), **map_tensors(bundle.path / "frozen.safetensors")}
+        for name, tensor in state.items():
+            np.testing.assert_array_equal(stored[name], tensor)
 
 
 def test_weight_decay_spares_biases_and_norms(pico_model: PicoModel, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.metrics_log import MetricsLog
 from edgefuse_runtime.output import new_directory
 from edgefuse_runtime.records import EvaluationRecord
+from edgefuse_runtime.tensor_file import write_tensors
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -55,3 +56,63 @@ def test_a_line_of_metrics_that_finds_no_room_is_one_sentence(tmp_path):
             OutputError, match=r"metrics\.jsonl cannot be written: No space.*--resume"
         ):
             log.write(record)
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    with (
+        pytest.raises(OutputError, match=r"mount point.*Name a folder inside it"),
+        new_directory(out, marker="x"),
+    ):
+        pytest.fail("the block began")
+    with new_directory(out / "inside", marker="x") as folder:
+        (folder / "x").write_text("made")
+    assert (out / "inside" / "x").exists()
+
+
+def test_a_link_is_followed_to_the_disk_that_it_names(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for word in ("one", "two"):
+        with new_directory(tmp_path / "out", marker="x", overwrite=True) as folder:
+            assert folder.parent == tmp_path
+            (folder / "x").write_text(word)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "x").read_text() == "two"
+
+
+def test_everything_is_on_the_disk_before_the_directory_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def note(path):
+        synced.append((path.name, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr("edgefuse_runtime.output.sync", note)
+    with new_directory(tmp_path / "out", marker="x") as folder:
+        (folder / "inside").mkdir()
+        for name in ("x", "inside/y"):
+            (folder / name).write_text("")
+    assert {name for name, there in synced if not there} == {folder.name, "inside", "x", "y"}
+    assert synced[-1] == (tmp_path.name, True)
+
+
+def test_what_is_written_is_as_readable_as_other_files_of_the_user(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with new_directory(tmp_path / "out", marker="x") as folder:
+            save_file({"weight": np.zeros(3, np.float32)}, folder / "weights")
+            (folder / "tool").touch(mode=0o700)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"out": 0o750, "weights": 0o640, "tool": 0o740}
+
+
+def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_tensors(tmp_path / "x", {"turned": array.T, "every other": array[:, ::2]})
+    stored = load_file(tmp_path / "x")
+    np.testing.assert_array_equal(stored["turned"], array.T)
+    np.testing.assert_array_equal(stored["every other"], array[:, ::2])

@@ -9,7 +9,6 @@ only `from_pretrained` here loads it.
 """
 
 import copy
-import shutil
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,6 @@ def save_compressed(
     _say_widths(folded, record)
     with quiet():
         folded.save_pretrained(directory, max_shard_size="1TB")
-        shutil.copymode(directory / "config.json", directory / WEIGHTS)  # safetensors: private
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
     write_record(directory, record)

@@ -33,8 +33,6 @@ VARIANT = "mpo"
 WEIGHTS = f"model.{VARIANT}.safetensors"
 SPECTRA = "spectra.safetensors"
 
-_READABLE = 0o644
-
 
 def save_chains(
     directory: Path,
@@ -63,7 +61,6 @@ def save_chains(
         }
     for file, content in files.items():
         save_file(content, directory / file, {"format": "pt"})
-        (directory / file).chmod(_READABLE)  # safetensors makes it private
     model.config.dtype = "float32"
     model.config.architectures = [type(model).__name__]
     with quiet():

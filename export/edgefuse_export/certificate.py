@@ -21,6 +21,8 @@ LOGITS_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 1e-2
 """Of the gradient's own largest entry: float32 sums in another order stay far below."""
 
+_REPORT = "Nothing was written; please report it with the model's configuration"
+
 
 def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate:
     """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
@@ -35,6 +37,9 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
     """
     manifest = bundle.manifest
     trainable = [parameter.name for parameter in manifest.parameters]
+    for name, stored in bundle.trainable().items():
+        if not np.array_equal(stored, _numpy(model.get_parameter(name))):
+            raise InternalError(f"The bundle's {name} is not the model's", _REPORT)
     inputs = example(CHECKED_SHAPE, vocabulary=vocabulary, labels=len(manifest.labels), seed=1)
     with _without_zeros([model.get_parameter(name) for name in trainable]):
         model.zero_grad()
@@ -85,8 +90,7 @@ def _check(certificate: Certificate) -> None:
     ):
         if not difference <= tolerance:
             raise InternalError(
-                f"The exported graph's {what} differs from torch's by {difference:.2g}",
-                "Nothing was written; please report it with the model's configuration",
+                f"The exported graph's {what} differs from torch's by {difference:.2g}", _REPORT
             )
 
 

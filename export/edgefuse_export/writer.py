@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx_ir as ir
-from safetensors.numpy import save_file
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -45,8 +44,8 @@ from edgefuse_runtime.bundle import (
 from edgefuse_runtime.gradient_mask import MASKS
 from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.tensor_file import write_tensors
 
-_READABLE = 0o644
 _BATCH_SIZES = (16, 8, 4, 2, 1)
 _SHARE_OF_MEMORY = 0.5
 """Of the board's memory that training may take: the system and the interpreter want the rest."""
@@ -267,22 +266,19 @@ def _write_tensors(bundle: Bundle, tensors: dict[str, np.ndarray]) -> None:
         ("trainable", {n: t for n, t in tensors.items() if n in trained}),
         ("frozen", {n: t for n, t in tensors.items() if n not in trained}),
     ):
-        file = bundle.path / f"{name}.safetensors"
-        save_file(part, file)
-        file.chmod(_READABLE)  # safetensors makes it private
+        write_tensors(bundle.path / f"{name}.safetensors", part)
 
 
 def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:
     if kept:
-        file = bundle.path / MASKS
-        save_file({name: np.packbits(entries) for name, entries in kept.items()}, file)
-        file.chmod(_READABLE)
+        packed = {name: np.packbits(entries) for name, entries in kept.items()}
+        write_tensors(bundle.path / MASKS, packed)
 
 
 def _write_inference(bundle: Bundle, inference: ir.Model) -> None:
     """Its weights are in model.safetensors, which `edgefuse convert --to onnx` writes beside it."""
     weights = bundle.path / "model.safetensors"
-    save_file(inference_tensors(bundle, bundle.trainable()), weights)
+    write_tensors(weights, inference_tensors(bundle, bundle.trainable()))
     names = [str(v.name) for v in inference.graph.inputs if v.name not in INPUTS]
     as_external_initializers(inference, names, weights, weights.name)
     ir.save(inference, bundle.path / "inference.onnx")

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from msgspec import Struct
-from safetensors.numpy import save_file
 
 from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.batching import collate
@@ -17,7 +16,7 @@ from edgefuse_runtime.output import new_directory
 from edgefuse_runtime.peft_adapter import check_adapter, write_adapter
 from edgefuse_runtime.run import write_json
 from edgefuse_runtime.session import onnxruntime
-from edgefuse_runtime.tensor_file import map_tensors
+from edgefuse_runtime.tensor_file import map_tensors, write_tensors
 from edgefuse_runtime.tokenization import open_tokenizer, tokenize
 
 Format = Literal["onnx", "transformers", "peft"]
@@ -99,18 +98,13 @@ def convert(
                 write_adapter(bundle, trained, directory)
             case "transformers":
                 shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
-                _write_weights(tensors, directory, {"format": "pt"})
+                write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
             case "onnx":
                 shutil.copyfile(bundle.path / "inference.onnx", directory / "model.onnx")
                 shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
-                _write_weights(tensors, directory, None)
+                write_tensors(directory / WEIGHTS, tensors)
                 _check_same_logits(bundle, trained, directory / "model.onnx")
     return conversion
-
-
-def _write_weights(tensors: Tensors, directory: Path, metadata: dict[str, str] | None) -> None:
-    save_file(tensors, directory / WEIGHTS, metadata)
-    shutil.copymode(directory / MARKER, directory / WEIGHTS)  # safetensors: private
 
 
 _NOT_PLAIN = {

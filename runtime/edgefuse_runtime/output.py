@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.tensor_file import sync
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -24,7 +25,7 @@ def new_directory(
     """Give a temporary sibling of `path` to write into, and rename it to `path` at the end.
 
     Whatever ends the block early, Ctrl-C included, removes the temporary directory and leaves
-    `path` as it was.
+    `path` as it was; so does a power cut, but for the temporary directory. A link is followed.
 
     Args:
         path: The directory to make; it may exist when it is empty.
@@ -37,10 +38,10 @@ def new_directory(
         The directory to write into.
 
     Raises:
-        OutputError: `path` is a file or is not empty, or the disk is too small: raised before
-            the block begins. Or the disk got full in the block.
+        OutputError: `path` is a file, a mount point or not empty, or the disk is too small: raised
+            before the block begins. Or the disk got full in the block.
     """
-    path = path.absolute()
+    path = path.resolve()
     check_replaceable(path, marker, overwrite=overwrite)
     check_space(path, needed_bytes)
     try:
@@ -52,7 +53,7 @@ def new_directory(
         ) from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _settle(temporary)
         _replace(path, temporary)
     except (OSError, SafetensorError) as error:
         number = _number(error)
@@ -70,10 +71,14 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
     """Check that `new_directory` may make a directory; the arguments are its.
 
     Raises:
-        OutputError: `path` is a file, or is not empty.
+        OutputError: `path` is a file or a mount point, or is not empty.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
+    if path.is_mount():
+        raise OutputError(
+            f"{path} is a mount point, which cannot be replaced whole", "Name a folder inside it"
+        )
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / marker).is_file():
@@ -105,9 +110,21 @@ def check_space(path: Path, needed_bytes: int) -> None:
         )
 
 
+def _settle(directory: Path) -> None:
+    """Bring it to the disk with all that it holds, as readable as files of this user are."""
+    mask = _umask()
+    for path in directory.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode | 0o666 & ~mask)  # safetensors makes its files private
+        sync(path)
+    directory.chmod(0o777 & ~mask)  # mkdtemp makes it private
+    sync(directory)
+
+
 def _replace(path: Path, temporary: Path) -> None:
     if not path.exists():
         temporary.rename(path)
+        sync(path.parent)
         return
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
         old = Path(aside) / "replaced"
@@ -117,6 +134,7 @@ def _replace(path: Path, temporary: Path) -> None:
         except BaseException:
             old.rename(path)
             raise
+        sync(path.parent)
 
 
 def _number(error: OSError | SafetensorError) -> int:

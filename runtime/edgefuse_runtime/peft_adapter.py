@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from safetensors.numpy import save_file
 
 from edgefuse_devices.errors import RunError
 from edgefuse_runtime.bundle import (
@@ -17,7 +15,7 @@ from edgefuse_runtime.bundle import (
 )
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.merge import merged
-from edgefuse_runtime.tensor_file import map_tensors
+from edgefuse_runtime.tensor_file import map_tensors, write_tensors
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIXES = {"LORA": "base_model.model.", "PREFIX_TUNING": "base_model."}
@@ -63,11 +61,10 @@ def write_adapter(bundle: Bundle, trained: Tensors, directory: Path) -> None:
     shutil.copyfile(source, directory / source.name)
     prefix = _PREFIXES[msgspec.json.decode(source.read_bytes(), type=_Config).peft_type]
     tensors = {
-        _peft_name(name, prefix): np.ascontiguousarray(tensor)
+        _peft_name(name, prefix): tensor
         for name, tensor in _on_plain_model(bundle, trained).items()
     }
-    save_file(tensors, directory / _WEIGHTS, {"format": "pt"})
-    shutil.copymode(directory / source.name, directory / _WEIGHTS)  # safetensors: private
+    write_tensors(directory / _WEIGHTS, tensors, {"format": "pt"})
 
 
 def _on_plain_model(bundle: Bundle, trained: Tensors) -> Tensors:

@@ -75,6 +75,17 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
     }
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whatever strides the tensors have.
+
+    safetensors itself writes a transposed array's memory as it lies, under the array's shape.
+    """
+    contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    save_file(contiguous, path, dict(metadata) if metadata is not None else None)
+
+
 def replace_tensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
@@ -87,8 +98,7 @@ def replace_tensors(
     """
     beside = path.with_name(f".{path.name}.new")
     try:
-        contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-        save_file(contiguous, beside, dict(metadata))
+        write_tensors(beside, tensors, metadata)
         sync(beside)
         beside.replace(path)
         sync(path.parent)
