@@ -119,7 +119,7 @@ def export(
     parameters = classifier.num_parameters()
     longest = longest_sequence(classifier)
     if isinstance(way, ChildD):
-        way = way.reading(tokenizer, labels, length=choose_length(None, longest))
+        way = way.reading(tokenizer, labels, length=choose_length(sequence_length, longest))
     if adapter:
         classifier, way = _begin_from(adapter, classifier, way)
     prepared = merge_chains_too(classifier, way.prepare(classifier))

@@ -1,5 +1,6 @@
 """Training on onnxruntime is training as torch does it, and can go on anywhere."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
@@ -19,7 +27,7 @@ from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch, open_engine
 from edgefuse_runtime.vocabulary import Vocabulary
-from tests.pico_models import TEXTS
+from tests.pico_models import HIDDEN_SIZE, TEXTS
 
 PicoModel = Callable[..., Path]
 LEARNING_RATE = 5e-5
@@ -199,11 +207,62 @@ def test_a_token_that_was_not_announced_is_refused(
             engine.step(batch, 1e-3)
 
 
-def test_the_padding_token_keeps_its_number(bundles: dict[str, tuple[str, Bundle]]) -> None:
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "llama"])
+def test_a_padding_token_with_a_high_number_costs_no_rows(
+    architecture: str, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(pico_model(architecture), source)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    last = AutoConfig.from_pretrained(source).vocab_size - 1
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(last)
+    tokenizer.save_pretrained(source)
+    AutoConfig.from_pretrained(source, pad_token_id=last).save_pretrained(source)
+    board = load_device("rpi5")
+    bundle = export(str(source), tmp_path / "bundle", device=board, labels=["a", "b", "c"])
+    assert bundle.manifest.padding_id == last
+    tokens = np.array([7, 9, 20, 31, 32, 60])
+    whole = open_engine(bundle, threads=1)
+    part = open_engine(bundle, threads=1, token_ids=tokens)
+    for batch in random_batches(5, tokens=tokens, labels=3, padding_id=last):
+        assert part.step(batch, 1e-3) == whole.step(batch, 1e-3)
+    for name, value in part.parameters().items():
+        np.testing.assert_allclose(value, whole.parameters()[name], rtol=2e-6, atol=1e-9)
+    saved = whole.state()["values"].size - part.state()["values"].size
+    rows = next(p.shape[0] for p in bundle.manifest.parameters if p.free_rows)
+    assert saved == (rows - len(tokens) - 1) * HIDDEN_SIZE
+
+
+def test_padding_and_tokens_are_renumbered_alike(bundles: dict[str, tuple[str, Bundle]]) -> None:
     _, bundle = bundles["unfused"]
     vocabulary = Vocabulary.of(bundle, np.array([50, 60]))
     renumbered = vocabulary.renumber({"input_ids": np.array([[50, 60, 0]])})
-    assert renumbered["input_ids"].tolist() == [[1, 2, 0]]
+    assert {name: value.tolist() for name, value in renumbered.items()} == {
+        "input_ids": [[1, 2, 0]],
+        "padding_id": [0],
+    }
+
+
+def test_two_embeddings_of_one_shape_train_apart(pico_model: PicoModel, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    config = AutoConfig.from_pretrained(pico_model("bert"))
+    config.max_position_embeddings = config.vocab_size
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(source)
+    AutoTokenizer.from_pretrained(pico_model("bert")).save_pretrained(source)
+    board = load_device("rpi5")
+    bundle = export(str(source), tmp_path / "bundle", device=board, labels=["a", "b", "c"])
+    assert [p.name for p in bundle.manifest.parameters if p.free_rows] == [
+        "bert.embeddings.word_embeddings.weight"
+    ]
+    tokens = np.arange(5, config.vocab_size, 3)
+    trainer = reference(str(source), bundle)
+    engine = open_engine(bundle, threads=1, token_ids=tokens)
+    for batch in random_batches(5, tokens=tokens, labels=3):
+        loss, norm = trainer.step(batch, 3e-4)
+        step = engine.step(batch, 3e-4)
+        assert step.loss == pytest.approx(loss, abs=1e-4)
+        assert step.gradient_norm == pytest.approx(norm, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["unfused", "fused"])

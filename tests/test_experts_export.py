@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from edgefuse.models.experts import every_expert_by_name
 from edgefuse.models.load import quiet
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.bundle import PADDING_ID, Bundle
 from edgefuse_runtime.convert import convert
 from edgefuse_runtime.session import open_session
 from tests.pico_models import EXPERTS, LAYERS, WIDTH
@@ -130,6 +130,7 @@ def _gradients(bundle: Bundle) -> dict[str, np.ndarray]:
     for parameter in bundle.manifest.parameters:
         if parameter.free_rows:
             feeds[parameter.zeros] = np.zeros(parameter.shape, np.float32)
+            feeds[PADDING_ID] = np.array([bundle.manifest.padding_id])
     session = open_session(bundle.path / "train.onnx", threads=1)
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(None, feeds), strict=True))

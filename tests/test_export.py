@@ -21,7 +21,7 @@ from edgefuse_devices.errors import InputError, InternalError, ModelError, Outpu
 from edgefuse_export.certificate import certify
 from edgefuse_export.module import Loss
 from edgefuse_export.trace import example, trace
-from edgefuse_runtime.bundle import Bundle, open_bundle
+from edgefuse_runtime.bundle import PADDING_ID, Bundle, open_bundle
 from edgefuse_runtime.convert import convert
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
@@ -161,6 +161,7 @@ def test_the_gradient_norm_weighs_a_fused_row_by_the_root_of_its_neurons(
     for parameter in bundle.manifest.parameters:
         if parameter.free_rows:
             trained[parameter.zeros] = np.zeros(parameter.shape, np.float32)
+            trained[PADDING_ID] = np.array([bundle.manifest.padding_id])
     session = open_session(bundle.path / "train.onnx", threads=1)
     names = [value.name for value in session.get_outputs()]
     outputs = dict(

@@ -298,6 +298,29 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_step(case, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_resuming_needs_no_room_for_what_is_there(case, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    interrupt(case, run, StopAfter(5))
+    most = 7 * 4 * case.bundle.manifest.tuning.trained_parameters + 2**24
+    needed = most - (run / "last.safetensors").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(free=needed - 1))
+    with pytest.raises(OutputError, match="needs about"):
+        train(case, run, resume=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(free=needed))
+    train(case, run, resume=True)
+
+
+def test_without_settings_a_run_is_as_the_bundle_says_and_goes_on_as_it_began(case, tmp_path):
+    given = {"train": case.train, "valid": case.valid}
+    finetune(case.bundle, tmp_path / "new", **given)
+    settings = read_record(tmp_path / "new").settings
+    assert settings.learning_rate == case.bundle.manifest.tuning.learning_rate
+    assert settings.batch_size == case.bundle.manifest.batch_size
+    interrupt(case, tmp_path / "run", StopAfter(5))
+    finetune(case.bundle, tmp_path / "run", resume=True, **given)
+    assert read_record(tmp_path / "run").settings.learning_rate == SETTINGS.learning_rate
+
+
 class Diverges(FakeEngine):
     """Its loss is NaN in step 7."""
 

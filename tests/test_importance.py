@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.mpo.cutting import cut_chains, make_canonical
 from edgefuse.mpo.decomposition import decompose, rebuild
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.importance import importance
 from edgefuse.mpo.layers import chains_of
 from edgefuse.mpo.matrices import KINDS, find_matrices, place_chains, read_matrix
@@ -28,7 +28,7 @@ def model_of_chains(kind: str) -> PreTrainedModel:
 
     def chains() -> Iterator[tuple[str, tuple[Tensor, ...]]]:
         for one in find_matrices(model, KINDS):
-            dimensions = dimensions_of(one.rows, one.columns, pads=one.kind == "embeddings")
+            dimensions = choose_dimensions(one.rows, one.columns, pads=one.kind == "embeddings")
             yield one.name, decompose(read_matrix(model, one), dimensions).tensors
 
     place_chains(model, chains())

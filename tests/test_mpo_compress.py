@@ -20,7 +20,7 @@ from edgefuse.models.record import CompressionRecord, read_record
 from edgefuse.mpo.bonds import cut_to_error, cut_to_parameters
 from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
 from edgefuse.mpo.decomposition import MPO, decompose, parameter_count
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import (
@@ -60,9 +60,9 @@ def output(model: Any, source: Path) -> Tensor:
 def mpo_of(bond: int, *, seed: int = 0) -> MPO:
     """Of a matrix (64, 64) that a chain of that bond nearly is."""
     generator = torch.Generator().manual_seed(seed)
-    noise = decompose(torch.randn(64, 64, generator=generator), dimensions_of(64, 64))
+    noise = decompose(torch.randn(64, 64, generator=generator), choose_dimensions(64, 64))
     near = noise.truncate([min(bond, own) for own in noise.bonds]).matrix()
-    return decompose(near + 0.1 * noise.matrix(), dimensions_of(64, 64))
+    return decompose(near + 0.1 * noise.matrix(), choose_dimensions(64, 64))
 
 
 @pytest.mark.parametrize("architecture", ALL_KINDS)
@@ -210,7 +210,9 @@ def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
 
 def _with_chains(model: Any) -> list[str]:
     chains = {
-        one.name: decompose(read_matrix(model, one), dimensions_of(one.rows, one.columns)).tensors
+        one.name: decompose(
+            read_matrix(model, one), choose_dimensions(one.rows, one.columns)
+        ).tensors
         for one in find_matrices(model, KINDS)
     }
     place_chains(model, chains.items())

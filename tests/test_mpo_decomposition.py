@@ -14,7 +14,7 @@ from edgefuse.mpo.decomposition import (
     parameter_count,
     rebuild,
 )
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 
 PAPERS = [(768, 3072), (768, 768)]
 SHAPES = [(48, 60), (64, 64), (37, 16), (3, 40), (1, 1)]
@@ -29,7 +29,7 @@ def matrix(rows: int, columns: int, seed: int = 0) -> Tensor:
 
 
 def decomposed(weight: Tensor) -> MPO:
-    return decompose(weight, dimensions_of(*weight.shape))
+    return decompose(weight, choose_dimensions(*weight.shape))
 
 
 def random_bonds(mpo: MPO, generator: torch.Generator) -> list[int]:
@@ -37,17 +37,17 @@ def random_bonds(mpo: MPO, generator: torch.Generator) -> list[int]:
 
 
 def test_local_dimensions_are_the_authors_for_their_shapes() -> None:
-    wide = dimensions_of(768, 3072)
+    wide = choose_dimensions(768, 3072)
     assert (wide.rows, wide.columns) == ((3, 4, 4, 4, 4), (4, 4, 8, 6, 4))
     assert wide.full_bonds == (1, 12, 192, 384, 16, 1)
-    square = dimensions_of(768, 768)
+    square = choose_dimensions(768, 768)
     assert (square.rows, square.columns) == ((3, 4, 4, 4, 4), (4, 4, 4, 4, 3))
     assert square.full_bonds == (1, 12, 192, 192, 12, 1)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [*SHAPES, (3072, 768), (384, 1536), (8960, 1536)])
 def test_local_dimensions_multiply_to_the_matrix(rows: int, columns: int) -> None:
-    dimensions = dimensions_of(rows, columns)
+    dimensions = choose_dimensions(rows, columns)
     assert (math.prod(dimensions.rows), math.prod(dimensions.columns)) == (rows, columns)
     assert max(dimensions.rows) == dimensions.rows[CENTRAL]
     assert max(dimensions.columns) == dimensions.columns[CENTRAL]
@@ -55,7 +55,7 @@ def test_local_dimensions_multiply_to_the_matrix(rows: int, columns: int) -> Non
 
 @pytest.mark.parametrize("vocabulary", [30522, 50257, 128256, 151936])
 def test_a_vocabulary_is_padded_a_little_for_even_factors(vocabulary: int) -> None:
-    padded = dimensions_of(vocabulary, 768, pads=True)
+    padded = choose_dimensions(vocabulary, 768, pads=True)
     assert vocabulary <= padded.padded_rows <= 1.01 * vocabulary
     assert max(padded.rows) <= 2 * min(padded.rows)
 
@@ -74,7 +74,7 @@ def test_full_bonds_lose_nothing(rows: int, columns: int) -> None:
 
 def test_full_bonds_have_the_papers_parameter_counts() -> None:
     for (rows, columns), more, share in zip(PAPERS, (0.08, 0.125), (0.08, 0.125), strict=True):
-        dimensions = dimensions_of(rows, columns)
+        dimensions = choose_dimensions(rows, columns)
         total, auxiliary = parameter_count(dimensions, dimensions.full_bonds[1:-1])
         assert total == pytest.approx((1 + more) * rows * columns, rel=0.005)
         assert auxiliary == pytest.approx(share * rows * columns, rel=0.03)
@@ -170,7 +170,7 @@ def test_bonds_that_carry_nothing_are_dropped() -> None:
 
 def test_a_padded_table_comes_back_without_its_padding() -> None:
     table = torch.randn(997, 16, generator=torch.Generator().manual_seed(3))
-    mpo = decompose(table, dimensions_of(997, 16, pads=True))
+    mpo = decompose(table, choose_dimensions(997, 16, pads=True))
     assert mpo.dimensions.padded_rows > 997
     assert mpo.matrix().shape == (997, 16)
     torch.testing.assert_close(mpo.matrix().float(), table)

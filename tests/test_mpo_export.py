@@ -14,7 +14,7 @@ from edgefuse.compression.compress import plan_compression
 from edgefuse.export import export
 from edgefuse.mpo.compress import compress, plan_mpo
 from edgefuse.mpo.decomposition import decompose
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import Kind
 from edgefuse.mpo.merging import plain_form
@@ -137,7 +137,7 @@ def test_the_board_rebuilds_what_torch_rebuilds(bundle: Bundle) -> None:
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_matrix_product_is_the_matrix(transposed: bool) -> None:
     matrix = torch.randn(997, 24, generator=torch.Generator().manual_seed(0))
-    mpo = decompose(matrix, dimensions_of(997, 24, pads=True))
+    mpo = decompose(matrix, choose_dimensions(997, 24, pads=True))
     names = [f"t{index}" for index in range(5)]
     tensors = {name: t.float().numpy() for name, t in zip(names, mpo.tensors, strict=True)}
     recipe = MatrixProduct(weight="w", tensors=names, rows=997, transposed=transposed)

@@ -20,7 +20,7 @@ from edgefuse.mpo.contraction import (
     rebuilt,
 )
 from edgefuse.mpo.decomposition import MPO, decompose, rebuild
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.layers import Chain, MPOEmbedding, MPOLinear
 from edgefuse.mpo.lookup import all_at_once, one_by_one
 
@@ -30,7 +30,7 @@ BONDS = [(4, 16, 20, 4), (3, 7, 9, 2), (1, 1, 1, 1), (4, 2, 20, 1), (2, 16, 3, 4
 def mpo(rows: int = 48, columns: int = 80, *, pads: bool = False) -> MPO:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(rows, columns, generator=generator)
-    return decompose(weight, dimensions_of(rows, columns, pads=pads))
+    return decompose(weight, choose_dimensions(rows, columns, pads=pads))
 
 
 def tensors_of(mpo: MPO) -> list[Tensor]:
@@ -63,7 +63,7 @@ def test_multiplications_are_those_that_torch_counts(order: Order, bonds: tuple[
 
 
 def test_the_order_follows_the_bonds() -> None:
-    wide = dimensions_of(768, 3072)
+    wide = choose_dimensions(768, 3072)
     assert cheapest(wide, (12, 192, 384, 16)) is rebuilt
     assert cheapest(wide, (8, 8, 8, 8)) in (from_the_left, from_the_right)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import edgefuse
 from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
 from edgefuse.mpo.decomposition import CENTRAL, decompose, rebuild
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.layers import MPOLinear
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import Matrix, group_experts
@@ -25,7 +25,7 @@ SHAPE = (48, 60)
 def experts(count: int, *, noise: float) -> list[Tensor]:
     """Matrices that have one central tensor, nearly."""
     generator = torch.Generator().manual_seed(0)
-    tensors = decompose(torch.randn(SHAPE, generator=generator), dimensions_of(*SHAPE)).tensors
+    tensors = decompose(torch.randn(SHAPE, generator=generator), choose_dimensions(*SHAPE)).tensors
     made = []
     for _ in range(count):
         own = [
@@ -38,7 +38,7 @@ def experts(count: int, *, noise: float) -> list[Tensor]:
 
 
 def errors(matrices: list[Tensor], bonds: tuple[int, ...]) -> list[float]:
-    chains = decompose_together(matrices, dimensions_of(*SHAPE), bonds)
+    chains = decompose_together(matrices, choose_dimensions(*SHAPE), bonds)
     assert len({id(chain[CENTRAL]) for chain in chains}) == 1
     assert [tuple(t.shape) for t in chains[0]] == [tuple(t.shape) for t in chains[-1]]
     return [relative_error(w, chain) for w, chain in zip(matrices, chains, strict=True)]
@@ -46,19 +46,30 @@ def errors(matrices: list[Tensor], bonds: tuple[int, ...]) -> list[float]:
 
 def test_one_expert_loses_nothing_at_full_bonds() -> None:
     (matrix,) = experts(1, noise=0.01)
-    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    bonds = choose_dimensions(*SHAPE).full_bonds[1:-1]
     assert errors([matrix], bonds)[0] < 1e-9
 
 
 def test_a_copy_of_an_expert_costs_nothing() -> None:
     matrix = experts(1, noise=0.01)[0]
-    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    bonds = choose_dimensions(*SHAPE).full_bonds[1:-1]
     assert max(errors([matrix, matrix, 2 * matrix], bonds)) < 1e-9
+
+
+def test_experts_that_lack_rank_get_the_bonds_of_the_others() -> None:
+    whole = experts(1, noise=0.01)[0]
+    thin = torch.outer(whole[:, 0], whole[0])
+    dead = torch.zeros(SHAPE)
+    bonds = choose_dimensions(*SHAPE).full_bonds[1:-1]
+    of_whole, of_thin, of_dead = errors([whole, thin, dead], bonds)
+    assert of_whole < 0.02
+    assert of_thin < 1
+    assert of_dead < 1e-6
 
 
 def test_auxiliary_tensors_bring_experts_nearer_than_their_mean() -> None:
     matrices = experts(3, noise=0.0)
-    bonds = dimensions_of(*SHAPE).full_bonds[1:-1]
+    bonds = choose_dimensions(*SHAPE).full_bonds[1:-1]
     mean = torch.stack(matrices).mean(dim=0)
     for matrix, error in zip(matrices, errors(matrices, bonds), strict=True):
         assert error < 0.8 * float((matrix - mean).norm() / matrix.norm())

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgefuse.mpo.contraction import rebuilding
 from edgefuse.mpo.decomposition import decompose
-from edgefuse.mpo.dimensions import dimensions_of
+from edgefuse.mpo.dimensions import choose_dimensions
 from edgefuse.mpo.matrices import find_matrices, place_chains, read_matrix
 from edgefuse.tuning.plan import plan, plan_ways
 from edgefuse.tuning.ways import WAYS
@@ -34,7 +34,7 @@ def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
 def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
     model = classifier(pico("bert"))
     (table,) = find_matrices(model, ["embeddings"])
-    dimensions = dimensions_of(table.rows, table.columns, pads=True)
+    dimensions = choose_dimensions(table.rows, table.columns, pads=True)
     mpo = decompose(read_matrix(model, table), dimensions)
     place_chains(model, [(table.name, mpo.tensors)])
     rows = {row.way: row for row in plan_ways(model, **SHAPE)}

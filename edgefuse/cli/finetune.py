@@ -76,9 +76,6 @@ def finetune(
     if train is None:
         raise DataError("there is nothing to train on", "Name a data file: --train train.jsonl")
     opened = open_bundle(bundle)
-    if not resume:
-        rate = opened.manifest.tuning.learning_rate
-        settings = structs.replace(settings, learning_rate=rate)
     given = {
         "epochs": epochs,
         "learning_rate": learning_rate,

@@ -23,7 +23,7 @@ from edgefuse.models.load import (
 )
 from edgefuse.models.record import RECORD, CompressionRecord, MatrixRecord, read_record
 from edgefuse.mpo.decomposition import MPO, canonical, decompose, parameter_count
-from edgefuse.mpo.dimensions import Dimensions, dimensions_of
+from edgefuse.mpo.dimensions import Dimensions, choose_dimensions
 from edgefuse.mpo.layers import MPOLinear
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import (
@@ -266,4 +266,4 @@ def _load(plan: MPOPlan) -> PreTrainedModel:
 
 
 def _dimensions(matrix: Matrix) -> Dimensions:
-    return dimensions_of(matrix.rows, matrix.columns, pads=matrix.kind == "embeddings")
+    return choose_dimensions(matrix.rows, matrix.columns, pads=matrix.kind == "embeddings")

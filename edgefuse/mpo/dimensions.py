@@ -41,7 +41,7 @@ class Dimensions:
         return math.prod(self.columns)
 
 
-def dimensions_of(rows: int, columns: int, *, pads: bool = False) -> Dimensions:
+def choose_dimensions(rows: int, columns: int, *, pads: bool = False) -> Dimensions:
     """Choose the local dimensions of a matrix.
 
     Factors are as even as they can be, the largest in the middle, where the central tensor is. For

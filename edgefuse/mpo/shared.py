@@ -8,11 +8,13 @@ rotation, so that both in turn only ever come nearer. In the end L_e and R_e are
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from edgefuse.mpo.decomposition import CENTRAL, decompose, rebuild, thirds
+from edgefuse.mpo.decomposition import CENTRAL, MPO, decompose, rebuild, thirds
 from edgefuse.mpo.dimensions import Dimensions
 
 _ROTATIONS = 20
@@ -32,7 +34,7 @@ def decompose_together(
     Returns:
         T_1 … T_5 of every expert, float64; T_3 is the same tensor in all.
     """
-    chains = [decompose(matrix, dimensions).truncate(bonds).tensors for matrix in matrices]
+    chains = [_with_bonds(decompose(matrix, dimensions), bonds) for matrix in matrices]
     (_, i, j, a), (_, k, h, b), (_, m, n, _) = (t.shape for t in thirds(chains[0]))
     wholes = [_in_thirds(matrix.double(), (i, k, m), (j, h, n)) for matrix in matrices]
     lefts, rights = [], []
@@ -59,6 +61,15 @@ def decompose_together(
         (*_split_left(left, dimensions, bonds), middle, *_split_right(right, dimensions, bonds))
         for left, right in zip(lefts, rights, strict=True)
     ]
+
+
+def _with_bonds(chain: MPO, bonds: Sequence[int]) -> tuple[Tensor, ...]:
+    """A chain with exactly these bonds: filled up with zeros where its matrix lacks rank."""
+    cut = chain.truncate([min(new, old) for new, old in zip(bonds, chain.bonds, strict=True)])
+    return tuple(
+        F.pad(tensor, (0, right - tensor.shape[3], 0, 0, 0, 0, 0, left - tensor.shape[0]))
+        for tensor, (left, right) in zip(cut.tensors, pairwise((1, *bonds, 1)), strict=True)
+    )
 
 
 def relative_error(matrix: Tensor, tensors: Sequence[Tensor]) -> float:

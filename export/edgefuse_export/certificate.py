@@ -11,7 +11,7 @@ from torch import nn
 from edgefuse_devices.errors import InternalError
 from edgefuse_export.module import INPUTS, Loss
 from edgefuse_export.trace import TRACED_SHAPE, example
-from edgefuse_runtime.bundle import Bundle, Certificate, zeros_of
+from edgefuse_runtime.bundle import PADDING_ID, Bundle, Certificate, zeros_of
 from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import open_session
 
@@ -50,7 +50,8 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
         feeds = dict(zip((*INPUTS, "labels"), map(_numpy, inputs), strict=True))
         values = {name: _numpy(model.get_parameter(name)) for name in trainable}
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
-        actual = _run(bundle.path / "train.onnx", {**feeds, **values, **zeros})
+        padding = {PADDING_ID: np.array([manifest.padding_id])}
+        actual = _run(bundle.path / "train.onnx", {**feeds, **values, **zeros, **padding})
         tensors = inference_tensors(bundle, values)
         session = open_session(bundle.path / "inference.onnx", threads=1, initializers=tensors)
         (logits,) = session.run(["logits"], {n: feeds[n] for n in INPUTS})

@@ -64,8 +64,9 @@ def _add_gradient_norm(
         gradient = gradients[f"gradient.{name}"]
         assert gradient.shape is not None
         rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
-        if (zeros := table_of_zeros(gradient)) is not None:
-            (scatter,) = zeros.outputs[0].consumers()
+        if table_of_zeros(gradient) is not None:
+            scatter = gradient.producer()
+            assert scatter is not None
             _, _, sums = scatter.inputs
             assert sums is not None
             gradient = sums

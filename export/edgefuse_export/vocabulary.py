@@ -7,7 +7,7 @@ rows that its training data use, and renumber the tokens: gradients and optimize
 
 import onnx_ir as ir
 
-from edgefuse_runtime.bundle import zeros_of
+from edgefuse_runtime.bundle import PADDING_ID, zeros_of
 
 VOCABULARY = "vocabulary"
 """Name of the dimension that may be any."""
@@ -20,7 +20,8 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
 
     The table of zeros that its gradient is summed into becomes the input `zeros_of(name)`: bound to
     the gradient's own memory, with the rows of the batch before set back to zero, it spares
-    writing and copying a whole table at every step.
+    writing and copying a whole table at every step. What token ids are compared with becomes the
+    input `PADDING_ID`, for tokens may have other numbers then, the padding too.
 
     Args:
         graph: A training graph with `input_ids` and the embedding among its inputs.
@@ -28,7 +29,7 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
         padding_id: The one token id that the graph may compare others with.
 
     Returns:
-        Whether it now takes any number of rows. Token `padding_id` must keep its number.
+        Whether it now takes any number of rows.
     """
     inputs = {value.name: value for value in graph.inputs}
     table, token_ids = inputs[name], inputs["input_ids"]
@@ -39,24 +40,32 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
         node.op_type == "Gather" and node.inputs[1] in same_ids for node in table.consumers()
     ):
         return False
+    comparisons = []
     for ids in same_ids:
         for node, position in ids.uses():
-            if not (
+            if node.op_type == "Equal" and _constant(node.inputs[1 - position]) == padding_id:
+                comparisons.append((node, 1 - position))
+            elif not (
                 node.op_type in _SAME_IDS
                 or node.op_type == "Shape"
                 or (node.op_type == "Gather" and position == 1 and node.inputs[0] is table)
                 or (node.op_type == "ScatterND" and node.outputs[0] is gradient)
                 or (node.op_type == "TopK" and not node.outputs[0].uses())
-                or (node.op_type == "Equal" and _constants(node) == [padding_id])
             ):
                 return False
     assert table.shape is not None
     table.shape = ir.Shape([VOCABULARY, *table.shape[1:]])
     gradient.shape = table.shape.copy()
+    scatter = gradient.producer()
+    assert scatter is not None
     given = ir.Value(name=zeros_of(name), type=table.type, shape=table.shape.copy())
-    zeros.outputs[0].replace_all_uses_with(given)
-    graph.remove(zeros, safe=True)
-    graph.inputs.append(given)
+    scatter.replace_input_with(0, given)
+    if not zeros.outputs[0].uses():  # another embedding of that shape may share it
+        graph.remove(zeros, safe=True)
+    padding = ir.Value(name=PADDING_ID, type=token_ids.type, shape=ir.Shape([1]))
+    for node, position in comparisons:
+        node.replace_input_with(position, padding)
+    graph.inputs.extend([given, padding])
     return True
 
 
@@ -81,6 +90,9 @@ def _follow(value: ir.Value) -> list[ir.Value]:
     return found
 
 
-def _constants(node: ir.Node) -> list[int]:
-    tensors = [ir.convenience.get_const_tensor(value) for value in node.inputs if value]
-    return [int(tensor.numpy()) for tensor in tensors if tensor is not None and tensor.size == 1]
+def _constant(value: ir.Value | None) -> int | None:
+    """The one number of a constant of token ids' type."""
+    tensor = ir.convenience.get_const_tensor(value) if value else None
+    if tensor is None or tensor.size != 1 or tensor.dtype != ir.DataType.INT64:
+        return None
+    return int(tensor.numpy().item())

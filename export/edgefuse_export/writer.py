@@ -26,6 +26,7 @@ from edgefuse_export.training_artifacts import write_training_artifacts
 from edgefuse_export.training_graph import finish_training_graph
 from edgefuse_export.vocabulary import free_rows
 from edgefuse_runtime.bundle import (
+    PADDING_ID,
     AdamW,
     Bundle,
     EngineName,
@@ -302,7 +303,7 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
         )
         return
     given = {*INPUTS, "labels", *(p.name for p in manifest.parameters)}
-    given |= {p.zeros for p in manifest.parameters if p.free_rows}
+    given |= {PADDING_ID, *(p.zeros for p in manifest.parameters if p.free_rows)}
     frozen = [str(v.name) for v in training.graph.inputs if v.name not in given]
     as_external_initializers(
         training, frozen, bundle.path / "frozen.safetensors", "frozen.safetensors"

@@ -27,13 +27,16 @@ from safetensors.numpy import load_file
 from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
-what keeps plain transformers from loading the model."""
+what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number."""
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
+
+PADDING_ID = "padding_id"
+"""The input of train.onnx that says which of `input_ids` is padding, (1,), where rows are free."""
 
 EngineName = Literal["onnxruntime", "onnxruntime-training"]
 
@@ -75,8 +78,9 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         gradient: The output of train.onnx that holds its gradient, of the same shape.
         decay: Whether weight decay applies (not on biases and norms).
         free_rows: It is an embedding of `input_ids` and the graph takes any number of its rows:
-            a row whose token does not occur has a zero gradient and may be left out. The graph's
-            input `zeros` is then what the gradient is summed into; it may share its memory.
+            a row whose token does not occur has a zero gradient and may be left out, and tokens be
+            renumbered. The graph's input `zeros` is then what the gradient is summed into; it may
+            share its memory. `PADDING_ID` is an input too.
         rate: What the learning rate is multiplied by; 1 where rows are free.
     """
 

@@ -17,6 +17,7 @@ from edgefuse_runtime.metrics_log import MetricsLog
 from edgefuse_runtime.output import check_space
 from edgefuse_runtime.records import Report
 from edgefuse_runtime.run import (
+    BEST,
     LAST,
     METRICS,
     REPORT,
@@ -63,7 +64,7 @@ def finetune(
         run: The directory to fill.
         train: JSON lines with `text` and `label`.
         valid: Likewise, evaluated after every epoch; without it the last epoch is the best.
-        settings: How to train.
+        settings: How to train; None to resume as the run began, and for a new run the defaults.
         resume: Go on from the last checkpoint of the run that is there, and end with the weights
             of a run that was never interrupted, bit for bit.
         overwrite: Replace the run that is there.
@@ -82,13 +83,16 @@ def finetune(
     stored = read_record(run) if resume else None
     if not resume:
         check_free(run, overwrite=overwrite)
-    plan = _plan(bundle, run, train, valid, settings=settings or TrainingSettings(), stored=stored)
+    settings = settings or (stored.settings if stored else TrainingSettings())
+    plan = _plan(bundle, run, train, valid, settings=settings)
     record = _record(plan, train, valid)
     if stored:
         check_same(stored, record)
         if (run / REPORT).exists():
             return read_json(run / REPORT, Report)
-    check_space(run, 4 * bundle.manifest.tuning.trained_parameters * _COPIES + _SLACK)
+    there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
+    most = 4 * bundle.manifest.tuning.trained_parameters * _COPIES + _SLACK
+    check_space(run, most - there)
     engine = open_engine(
         bundle,
         threads=plan.threads,
@@ -119,7 +123,6 @@ def _plan(
     valid: Path | None,
     *,
     settings: TrainingSettings,
-    stored: RunRecord | None,
 ) -> Plan:
     manifest = bundle.manifest
     tokenizer = open_tokenizer(bundle)
@@ -127,15 +130,15 @@ def _plan(
     def read(path: Path) -> TokenizedExamples:
         return tokenize_examples(tokenizer, read_examples(path, manifest.labels))
 
-    before = stored.settings if stored else TrainingSettings()
     return Plan(
         bundle=bundle,
         run=run,
         train=read(train),
         valid=read(valid) if valid else None,
         settings=settings,
-        batch_size=settings.batch_size or before.batch_size or manifest.batch_size,
-        threads=settings.threads or before.threads or default_threads(manifest.device),
+        learning_rate=settings.learning_rate or manifest.tuning.learning_rate,
+        batch_size=settings.batch_size or manifest.batch_size,
+        threads=settings.threads or default_threads(manifest.device),
     )
 
 
@@ -147,7 +150,10 @@ def _record(plan: Plan, train: Path, valid: Path | None) -> RunRecord:
         train=describe_data(train),
         valid=describe_data(valid) if valid else None,
         settings=msgspec.structs.replace(
-            plan.settings, batch_size=plan.batch_size, threads=plan.threads
+            plan.settings,
+            learning_rate=plan.learning_rate,
+            batch_size=plan.batch_size,
+            threads=plan.threads,
         ),
         edgefuse_version=__version__,
     )

@@ -29,7 +29,7 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         epochs: Passes over the training data.
-        learning_rate: Its peak.
+        learning_rate: Its peak; None takes that of the bundle's way of tuning.
         warmup_ratio: Share of the steps in which it rises.
         batch_size: None takes the bundle's.
         seed: Of the shuffling.
@@ -41,7 +41,7 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     epochs: int = 3
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     warmup_ratio: float = 0.1
     batch_size: int | None = None
     seed: int = 0
@@ -81,7 +81,7 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         bundle_id: The bundle's identity.
         train: Training data.
         valid: Validation data.
-        settings: With batch size and threads filled in.
+        settings: With learning rate, batch size and threads filled in.
         edgefuse_version: That began the run.
     """
 

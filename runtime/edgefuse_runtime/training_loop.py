@@ -62,6 +62,7 @@ class Plan:
         train: Training data.
         valid: Validation data, if any.
         settings: How to train.
+        learning_rate: Its peak.
         batch_size: Rows in a batch.
         threads: Of every session.
     """
@@ -71,6 +72,7 @@ class Plan:
     train: TokenizedExamples
     valid: TokenizedExamples | None
     settings: TrainingSettings
+    learning_rate: float
     batch_size: int
     threads: int
 
@@ -140,7 +142,7 @@ class TrainingLoop:
         )
         rate = learning_rate(
             progress.step,
-            peak=plan.settings.learning_rate,
+            peak=plan.learning_rate,
             total_steps=plan.steps,
             warmup_ratio=plan.settings.warmup_ratio,
         )
@@ -232,8 +234,7 @@ class TrainingLoop:
         kept = f"; {LAST} is the checkpoint before" if (self._plan.run / LAST).exists() else ""
         return RunError(
             f"training diverged: {how}{kept}",
-            f"Start another run with a lower --learning-rate than "
-            f"{self._plan.settings.learning_rate:g}",
+            f"Start another run with a lower --learning-rate than {self._plan.learning_rate:g}",
         )
 
     def _interrupt_if_asked(self) -> None:

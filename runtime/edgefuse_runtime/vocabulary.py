@@ -12,18 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import InternalError
-from edgefuse_runtime.bundle import Bundle, Parameter
+from edgefuse_runtime.bundle import PADDING_ID, Bundle, Parameter
 
 
 class Vocabulary:
     """Which rows of the embeddings train, and the numbers that tokens have among them."""
 
-    def __init__(self, rows: NDArray[np.int64] | None) -> None:
-        """Take the rows that train, sorted; None for all."""
+    def __init__(self, rows: NDArray[np.int64] | None, padding_id: int | None) -> None:
+        """Take the rows that train, sorted, None for all; and the padding, if the graph asks."""
         self.rows = rows
         if rows is not None:
             self._numbers = np.full(rows[-1] + 1, -1, np.int64)
             self._numbers[rows] = np.arange(len(rows))
+        self._padding: dict[str, NDArray[np.int64]] = {}
+        if padding_id is not None:
+            ids = np.array([padding_id])
+            self._padding[PADDING_ID] = ids if rows is None else self._numbers[ids]
 
     @classmethod
     def of(cls, bundle: Bundle, token_ids: NDArray[np.int64] | None) -> Self:
@@ -33,27 +37,27 @@ class Vocabulary:
             bundle: Its graph says which embeddings may be cut down (`Parameter.free_rows`).
             token_ids: Every token id that training will see, in any order; None for all.
         """
-        if token_ids is None or not any(p.free_rows for p in bundle.manifest.parameters):
-            return cls(None)
-        # The graph compares token ids with the padding's, whose number must therefore stay.
-        kept = np.arange(bundle.manifest.padding_id + 1)
-        return cls(np.union1d(kept, token_ids))
+        if not any(parameter.free_rows for parameter in bundle.manifest.parameters):
+            return cls(None, None)
+        padding_id = bundle.manifest.padding_id
+        rows = None if token_ids is None else np.union1d(token_ids, [padding_id])
+        return cls(rows, padding_id)
 
     def renumber(self, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-        """The graph's inputs with token ids as numbers of the rows that train.
+        """The graph's inputs with token ids as numbers of the rows that train, and the padding's.
 
         Raises:
             InternalError: A token was not among those announced.
         """
         if self.rows is None:
-            return dict(inputs)
+            return {**inputs, **self._padding}
         token_ids = inputs["input_ids"]
         if token_ids.max(initial=0) > self.rows[-1]:
             raise InternalError("A token occurs that training was not told of")
         numbers = self._numbers[token_ids]
         if numbers.min(initial=0) < 0:
             raise InternalError("A token occurs that training was not told of")
-        return {**inputs, "input_ids": numbers}
+        return {**inputs, **self._padding, "input_ids": numbers}
 
     def shape(self, parameter: Parameter) -> tuple[int, ...]:
         """Shape of the part of a parameter that trains."""
