@@ -102,6 +102,11 @@ def export(
     """
     way = find_way(tune) if isinstance(tune, str) else tune
     adapter = find_adapter(model)
+    if adapter and revision is not None:
+        raise InputError(
+            f"{model} is an adapter, which names its base's revision itself",
+            "Leave --revision out, or write the revision into adapter_config.json",
+        )
     source = adapter.base if adapter else find_source(model, revision)
     config = load_config(source)
     check_architecture(config, model)

@@ -15,7 +15,7 @@ from edgefuse.compression.methods import published
 from edgefuse.compression.methods.low_rank import LowRank, install_all
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import find_mlps
-from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.compression.neurons import FusedNeurons, Layer
 from tests.pico_models import TEXTS, pico_model, pico_tokenizer
 
 DISTILLATION = import_module("edgefuse.compression.distillation")
@@ -106,6 +106,23 @@ def test_the_same_seed_teaches_the_same() -> None:
     )
     assert torch.equal(one[0].neurons.up, other[0].neurons.up)
     assert not torch.equal(one[0].neurons.up, another[0].neurons.up)
+
+
+def test_a_shared_mlp_is_taught_on_all_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pico_model("albert")
+    (mlp,) = find_mlps(model)
+    rows = []
+    output = Layer.output
+
+    def counted(layer: Layer, inputs: Tensor) -> Tensor:
+        rows.append(len(inputs))
+        return output(layer, inputs)
+
+    monkeypatch.setattr(Layer, "output", counted)
+    narrow = [published(mlp.layer_view(), 8, 0)]
+    distill(model, pico_tokenizer("albert"), [mlp], narrow, TEXTS[:1], seed=0)
+    (batch,) = batches_of(model, pico_tokenizer("albert"), TEXTS[:1])
+    assert set(rows) == {model.config.num_hidden_layers * int(batch["attention_mask"].sum())}
 
 
 @pytest.mark.parametrize("rate", [100.0, float("inf")])

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.report.fidelity_plot import check_picture, plot_fidelity
+from edgefuse.compression.methods import find_method
+from edgefuse.report.fidelity_plot import plot_fidelity
+from edgefuse.report.picture import check_picture
 from edgefuse_devices.errors import InputError
 from tests.conftest import PicoModel
 from tests.pico_models import TEXTS
@@ -26,6 +28,18 @@ def test_the_picture_names_every_layer_and_every_error(
     assert first.read_bytes() == again.read_bytes()
     assert "sign-NTK (how Adam moves it)" in picture
     assert all(f"<!-- {layer.layer} -->" in picture for layer in record.layers)
+
+
+def test_a_model_that_lost_nothing_is_drawn_without_a_warning(
+    pico_model: PicoModel, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS * 4))
+    plan, keep_all = plan_compression(str(pico_model("bert")), ratio=1), find_method("prune")
+    record = compress(plan, tmp_path / "fused", method=keep_all, calibration=texts)
+    assert all(layer.output_error == 0 for layer in record.layers)
+    plot_fidelity(record, tmp_path / "errors.SVG")  # warnings are errors
+    assert "<dc:date>" not in (tmp_path / "errors.SVG").read_text()
 
 
 @pytest.mark.parametrize("name", ["errors", "errors.docx", "nowhere/errors.svg"])

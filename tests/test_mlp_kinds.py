@@ -1,7 +1,6 @@
 """Every kind of MLP is found once, fuses exactly, learns alike, and survives saving."""
 
 import copy
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
@@ -29,7 +29,6 @@ from edgefuse.models.compressed import save_compressed
 from edgefuse.models.load import quiet
 from edgefuse.models.record import (
     RECORD,
-    SCHEMA_VERSION,
     CompressionRecord,
     LayerRecord,
     read_record,
@@ -444,6 +443,11 @@ def test_a_norm_between_the_projections_is_found_out() -> None:
     experts.register_forward_hook(lambda _module, _args, output: output.tanh())
     with pytest.raises(ModelError, match=r"layers.2.mlp.experts\[0\] is built like"):
         verify(model, find_mlps(model))
+    model = make_pico_model("llama")
+    down = model.layers[1].mlp.down_proj
+    down.register_forward_hook(lambda _module, _args, output: output * float("nan"))
+    with pytest.raises(ModelError, match=r"layers.1.mlp is built like an MLP"):
+        verify(model, find_mlps(model))
 
 
 def test_a_model_without_mlps_that_we_know_is_refused() -> None:
@@ -495,22 +499,34 @@ def test_export_knows_where_neurons_lie(kind: str) -> None:
             assert shape in (experts, [*experts, HIDDEN_SIZE])
 
 
-def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 1'), "older EdgeFuse"),
+        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 9'), "newer EdgeFuse"),
+        (lambda raw: raw.replace(b'"layers": [', b'"layers": [3, '), "cannot be read"),
+        (lambda raw: raw.replace(b"merge", b"m\xff"), "cannot be read"),
+        (lambda raw: raw[:50], "cannot be read"),
+    ],
+)
+def test_a_record_that_this_edgefuse_cannot_read_is_refused(
+    change: Callable[[bytes], bytes], match: str, tmp_path: Path
+) -> None:
     model = make_pico_model("bert")
     record = fuse(model, layers="1")
     save_compressed(tmp_path, model, None, record)
-    raw = json.loads((tmp_path / RECORD).read_text()) | {"schema_version": 1}
-    for layer in raw["layers"]:
-        name = layer.pop("name")
-        layer |= {"up": f"{name}.intermediate.dense", "down": f"{name}.output.dense"}
-        layer["cluster_sizes"] = [int(size) for size in layer.pop("multiplicities")]
-        del layer["expert"], layer["kind"]
-    (tmp_path / RECORD).write_text(json.dumps(raw))
     assert read_record(tmp_path) == record
-    assert record.schema_version == SCHEMA_VERSION
-    assert len(edgefuse.multiplicities(edgefuse.from_pretrained(tmp_path))) == 1
-
-    del raw["layers"][0]["up"]
-    (tmp_path / RECORD).write_text(json.dumps(raw))
-    with pytest.raises(ModelError, match="cannot be read"):
+    raw = (tmp_path / RECORD).read_bytes()
+    assert change(raw) != raw
+    (tmp_path / RECORD).write_bytes(change(raw))
+    with pytest.raises(ModelError, match=match):
         read_record(tmp_path)
+
+
+def test_p_is_not_folded_where_something_else_would_go_with_it() -> None:
+    model = make_pico_model("mixtral")
+    fuse(model)
+    experts = model.layers[0].mlp.experts
+    parametrize.register_parametrization(experts, "gate_up_proj", torch.nn.Identity())
+    with pytest.raises(ModelError, match="parametrizations besides P"):
+        edgefuse.fold(model)

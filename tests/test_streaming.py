@@ -16,6 +16,7 @@ from edgefuse.compression import verify
 from edgefuse.compression.compress import CompressionPlan, compress, plan_compression
 from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.neurons import Layer
 from edgefuse.compression.streaming import open_stored
 from edgefuse.models.load import quiet
 from edgefuse.models.record import CompressionRecord
@@ -193,7 +194,7 @@ def test_every_kind_is_run_to_see_what_it_computes(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = pico_model(kind).to("meta")
-    monkeypatch.setattr(verify, "_output", lambda *_: torch.tensor(1.0))
+    monkeypatch.setattr(Layer, "output", lambda *_: torch.tensor(1.0))
     with pytest.raises(ModelError, match="is built like an MLP"):
         verify.verify_without_weights(model, find_mlps(model))
 

@@ -78,6 +78,8 @@ def root(
     if debug:
         os.environ["EDGEFUSE_DEBUG"] = "1"
         logging.basicConfig(level=logging.DEBUG)
+    else:
+        os.environ.pop("EDGEFUSE_DEBUG", None)  # it may say 0
 
 
 def main() -> None:

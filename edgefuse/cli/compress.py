@@ -123,7 +123,7 @@ def compress(
         "width": width,
         "layers": layers,
         "calibration": calibration,
-        "refit": refit,
+        "refit" if refit else "no-refit": refit,
         "tune-text": tune_text,
         "plot": plot,
         "allocation": None if allocation == "even" else allocation,
@@ -135,8 +135,8 @@ def compress(
         "max-error": max_error,
         "share-central": share_central or None,
     }
-    refuse_options(method, of_fusion if method == "mpo" else of_mpo)
     if method == "mpo":
+        refuse_options(method, of_fusion)
         compress_mpo(
             model,
             output,
@@ -152,6 +152,7 @@ def compress(
         )
         return
     chosen = find_method(method)
+    refuse_options(method, of_mpo)
     plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
     if dry_run:
         core.check_compression(
@@ -179,9 +180,7 @@ def compress(
             overwrite=overwrite,
             on_progress=show,
         )
-    _show_record(record, output, as_json=as_json)
-    if plan.left_out and not as_json:
-        _show_left_out(plan)
+    _show_record(record, output, plan.left_out, as_json=as_json)
     if plot is not None:
         from edgefuse.report.fidelity_plot import plot_fidelity
 
@@ -189,7 +188,7 @@ def compress(
 
 
 def _check_plot(plot: Path, *, has_text: bool) -> None:
-    from edgefuse.report.fidelity_plot import check_picture
+    from edgefuse.report.picture import check_picture
     from edgefuse_devices.errors import InputError
 
     if not has_text:
@@ -229,22 +228,24 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
     )
     if allocation == "sensitivity":
         print_text("The widths are the budget: how it is shared out is known only with the text.")
-    if plan.left_out:
-        _show_left_out(plan)
+    _show_left_out(plan.left_out)
     print_text(_totals(plan.parameters_before, plan.parameters_after), "Nothing was written.")
 
 
-def _show_left_out(plan: "CompressionPlan") -> None:
-    more = f" and {len(plan.left_out) - 1} more" if len(plan.left_out) > 1 else ""
-    print_text(
-        f"Left as they are: {plan.left_out[0]}{more}, experts that are built in no way "
-        "EdgeFuse knows."
-    )
+def _show_left_out(left_out: tuple[str, ...]) -> None:
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        print_text(
+            f"Left as they are: {left_out[0]}{more}, experts that are built in no way "
+            "EdgeFuse knows."
+        )
 
 
-def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) -> None:
+def _show_record(
+    record: "CompressionRecord", output: Path, left_out: tuple[str, ...], *, as_json: bool
+) -> None:
     if as_json:
-        print_json({"output": str(output), "compression": record})
+        print_json({"output": str(output), "compression": record, "left_out": left_out})
         return
     errors = ("output error", "sign-NTK error") if record.held_out_texts else ()
     print_table(
@@ -262,6 +263,7 @@ def _show_record(record: "CompressionRecord", output: Path, *, as_json: bool) ->
         ],
         title=f"{record.source}, fused by {record.method}",
     )
+    _show_left_out(left_out)
     print_text(_totals(record.parameters_before, record.parameters_after))
     if not record.even:
         print_text(

@@ -205,14 +205,15 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 def _labels(file: Path | None, count: int | None) -> list[str]:
     from edgefuse_runtime.dataset import read_labels
 
-    if (file is None) == (count is None):
-        raise InputError(
-            "The classes are not known",
-            "Name labelled rows with --labels train.jsonl, or give --num-labels N, not both",
-        )
+    if file is not None and count is not None:
+        raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")
     if file is not None:
         return read_labels(file)
-    assert count is not None
+    if count is None:
+        raise InputError(
+            "The classes are not known",
+            "Name labelled rows with --labels train.jsonl, or give --num-labels N",
+        )
     if count < 2:
         raise InputError(f"--num-labels {count} leaves nothing to learn", "Give at least 2")
     return [str(index) for index in range(count)]

@@ -80,7 +80,7 @@ def squeeze(
         seed=seed,
     )
     if plot is not None:
-        from edgefuse.report.fidelity_plot import check_picture
+        from edgefuse.report.picture import check_picture
 
         check_picture(plot)
     with stop_on_signal() as stop, squeeze_progress() as observer:

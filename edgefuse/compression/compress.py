@@ -29,7 +29,7 @@ from edgefuse.models.load import (
 )
 from edgefuse.models.record import RECORD, CompressionRecord, LayerRecord, read_record
 from edgefuse.models.widths import even_widths
-from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.errors import DataError, InputError, ModelError
 from edgefuse_runtime.dataset import read_texts
 from edgefuse_runtime.output import new_directory
 
@@ -244,7 +244,13 @@ def _read(calibration: Path | None, tune_text: Path | None) -> tuple[Texts | Non
     if tune_text is None or tune_text == file:
         return texts, []
     held_out = set(texts.held_out)
-    return texts, [text for text in read_texts(tune_text) if text not in held_out]
+    tune_texts = [text for text in read_texts(tune_text) if text not in held_out]
+    if not tune_texts:
+        raise DataError(
+            f"Every text of {tune_text} is also in {file}, held out to measure errors on",
+            "Give other texts to --tune-text, or the same file to both",
+        )
+    return texts, tune_texts
 
 
 def _chosen(model: PreTrainedModel, plan: CompressionPlan) -> list[MLP]:

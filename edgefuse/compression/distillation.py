@@ -105,9 +105,9 @@ class _Lesson:
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How far the student is from the model on a batch, relative, for a backward pass."""
-        given: dict[str, Tensor] = {}
+        given: dict[str, list[Tensor]] = {mlp.name: [] for mlp in self.mlps}  # a shared one's, each
         arguments = {**batch, "output_hidden_states": True, "return_dict": True}
-        with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given.update({mlp.name: x})):
+        with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given[mlp.name].append(x)):
             exact = _hidden_states(self.teacher(**arguments), batch)
         tensors = write_neurons(
             [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
@@ -117,7 +117,7 @@ class _Lesson:
         own = [
             _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
             for one, layer, mlp in zip(self.narrow, self.layers, self.mlps, strict=True)
-            if (x := given.get(mlp.name)) is not None and len(x)
+            if given[mlp.name] and len(x := torch.cat(given[mlp.name]))
         ]
         return torch.stack(states).mean() + _OWN * torch.stack(own).mean()
 

@@ -29,6 +29,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
+from edgefuse.models.plain_layers import conv1d_of, linear_of
+from edgefuse_devices.errors import ModelError
+
 _BESIDE = "_multiplicity"
 
 
@@ -63,12 +66,7 @@ class FusedLinear(nn.Linear):
 
     def fold(self) -> nn.Linear:
         """The plain layer that computes the same: weight W2·diag(P). For inference only."""
-        folded = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        folded.weight = nn.Parameter(self.weight.detach() * self.multiplicity)
-        folded.bias = self.bias
-        return folded
+        return linear_of(self.weight.detach() * self.multiplicity, self.bias)
 
 
 class FusedConv1D(Conv1D):
@@ -96,11 +94,7 @@ class FusedConv1D(Conv1D):
 
     def fold(self) -> Conv1D:
         """The plain layer that computes the same. For inference only."""
-        with torch.device("meta"):
-            folded = Conv1D(self.nf, self.nx)  # type: ignore[no-untyped-call]
-        folded.weight = nn.Parameter(self.weight.detach() * self.multiplicity[:, None])
-        folded.bias = self.bias
-        return folded
+        return conv1d_of((self.weight.detach() * self.multiplicity[:, None]).T, self.bias)
 
 
 class Multiplied(nn.Module):
@@ -217,7 +211,17 @@ def _replace(module: nn.Module, attribute: str, weight: Tensor) -> None:
     """Take a module's parametrization away, without a word to the module it was copied from.
 
     `parametrize.remove_parametrizations` takes it from their class, which copies share.
+
+    Raises:
+        ModelError: The module has others than P, which would go with it.
     """
+    assert isinstance(module.parametrizations, nn.ModuleDict)
+    parts = [part for parts in module.parametrizations.values() for part in parts]  # type: ignore[attr-defined]
+    if len(parts) > 1:
+        raise ModelError(
+            f"{type(module).__name__} has parametrizations besides P",
+            "Remove them first, with torch.nn.utils.parametrize.remove_parametrizations",
+        )
     module.__class__ = parametrize.type_before_parametrizations(module)
     del module.parametrizations
     module.register_parameter(attribute, nn.Parameter(weight))

@@ -194,7 +194,7 @@ def _place_among_experts(model: nn.Module, name: str) -> int | None:
 
 def _stacked(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
     """Layout, p and I of each expert in a stack: up (E, I, p) or gate_up (E, 2I, p), down."""
-    parts = {**dict(module.named_parameters(recurse=False))}
+    parts = dict(module.named_parameters(recurse=False))
     for key in getattr(module, "parametrizations", ()):
         parts[key] = module.parametrizations[key].original  # type: ignore[index, union-attr]
     key = "gate_up_proj" if "gate_up_proj" in parts else "up_proj"

@@ -18,10 +18,10 @@ def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
     Under Adam, a step follows the gradient's sign. The part of the sign-NTK that comes from `down`
     is K = H sign(H)ᵀ ‖v‖₁, H being the hidden values (tokens, I) and v the direction in which the
     output is read. Fused, with Z the k neurons' values, it is Z diag(P) sign(Z)ᵀ ‖v‖₁: linear in P.
-    So P ≥ 0 is a least-squares problem whose matrices need no kernel, only Gram matrices:
-    M = (ZᵀZ) ⊙ (sign(Z)ᵀ sign(Z)), q = (ZᵀH ⊙ sign(Z)ᵀ sign(H)) 1. With duplicated neurons merged,
-    P is the counts of MLP Fusion. The other part, of up's and gate's gradients, is the same for
-    every P, since `down` is divided by it.
+    So P ≥ ¼ is a least-squares problem whose matrices need no kernel, only Gram matrices:
+    M = (ZᵀZ) ⊙ (sign(Z)ᵀ sign(Z)), q = (ZᵀH ⊙ sign(Z)ᵀ sign(H)) 1. It is drawn a little to one
+    common value; but for that, P is the counts of MLP Fusion where duplicates were merged. The
+    other part, of up's and gate's gradients, is the same for every P: `down` is divided by it.
 
     Args:
         layer: The MLP, with calibration inputs. Without any nothing changes.

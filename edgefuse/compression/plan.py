@@ -49,7 +49,7 @@ def plan_layers(
         layers: Such as `4-11` or `0,2,5-7`, from 0 and with both ends; None for all.
 
     Raises:
-        InputError: Both or neither of ratio and width make sense, or they are out of range.
+        InputError: Ratio and width are both given, or out of range.
         ModelError: A width above the model's own, or layers that it does not have.
     """
     count = 1 + max(mlp.layer for mlp in mlps)

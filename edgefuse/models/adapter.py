@@ -39,10 +39,11 @@ def find_adapter(model: str) -> Adapter | None:
         return None
     with one_sentence(model):
         config = PeftConfig.from_pretrained(str(path))
+        kind = PeftType(config.peft_type)
     name = str(config.base_model_name_or_path or "")
     beside = path.resolve().parent / name
     try:
-        base = find_source(str(beside) if beside.is_dir() else name, config.revision)
+        base = find_source(str(beside)) if beside.is_dir() else find_source(name, config.revision)
     except ModelError as error:
         raise ModelError(
             f"The adapter {model} was made for {name or 'a model without a name'}, "
@@ -50,4 +51,4 @@ def find_adapter(model: str) -> Adapter | None:
             f"Put that model there or beside the adapter, or mend base_model_name_or_path in "
             f"{CONFIG_NAME}",
         ) from error
-    return Adapter(path, PeftType(config.peft_type), base)
+    return Adapter(path, kind, base)

@@ -29,12 +29,11 @@ from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.fold import fold
-from edgefuse.models.load import find_source, one_sentence, quiet
+from edgefuse.models.load import check_weights, find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse.models.recorded_mlps import recorded_mlps
 from edgefuse.models.widths import even_widths
 from edgefuse.mpo.stored import load_chains
-from edgefuse_devices.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 
@@ -99,7 +98,7 @@ def from_pretrained(
         auto_class: Such as `AutoModelForSequenceClassification`. Weights that the file does not
             have (a new head) are initialised; seed them with `torch.manual_seed`.
         **kwargs: As for transformers: `num_labels`, `id2label`, `attn_implementation`,
-            `revision` …
+            `revision`, `dtype` …
 
     Returns:
         The model in evaluation mode. `edgefuse.multiplicities(model)` has P.
@@ -108,30 +107,50 @@ def from_pretrained(
         ModelError: There is no such model, or it is broken or of a newer schema.
     """
     source = find_source(str(path), kwargs.pop("revision", None))
-    directory = Path(source.name)
-    record = read_record(directory)
-    kwargs.setdefault("dtype", torch.float32)
+    record = read_record(Path(source.name))
+    dtype = kwargs.pop("dtype", torch.float32)
+    if record is not None:
+        model = _compressed(Path(source.name), record, auto_class, **kwargs)
+        return model if dtype == "auto" else _cast(model, dtype)
     with quiet(), one_sentence(str(path)):
-        if record is None:
-            return _whole(
-                auto_class.from_pretrained(
-                    source.name,
-                    revision=source.revision or "main",
-                    output_loading_info=True,
-                    **kwargs,
-                )
-            )
+        model, info = auto_class.from_pretrained(
+            source.name,
+            revision=source.revision or "main",
+            dtype=dtype,
+            output_loading_info=True,
+            **kwargs,
+        )
+    assert isinstance(model, PreTrainedModel)
+    check_weights(model, info, str(path), needs_head=False)
+    return model
+
+
+def _compressed(
+    directory: Path, record: CompressionRecord, auto_class: type[Any], **kwargs: Any
+) -> PreTrainedModel:
+    """Load a compressed model, float32."""
+    with quiet(), one_sentence(str(directory)):
         config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
-        kwargs.setdefault("dtype", torch.float32)  # the configuration has absorbed it
+        kwargs |= {"config": config, "dtype": torch.float32}
         kind = _concrete(auto_class, config)
         if record.matrices:
-            return _whole(load_chains(kind, directory, record, config=config, **kwargs))
-        loads = kind if record.even else _narrowed(kind, record)
-        model = _whole(
-            loads.from_pretrained(directory, config=config, output_loading_info=True, **kwargs)
-        )
+            model, info = load_chains(kind, directory, record, **kwargs)
+        else:
+            loads = kind if record.even else _narrowed(kind, record)
+            model, info = loads.from_pretrained(directory, output_loading_info=True, **kwargs)
+    check_weights(model, info, str(directory), needs_head=False)
+    if not record.matrices:
         model.__class__ = kind
         _stand_alone(model, record)
+    return model
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype | str) -> PreTrainedModel:
+    """Give what a file has another type, P too; what is computed anew stays as it is."""
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
     return model
 
 
@@ -172,19 +191,3 @@ def _fused(mlp: MLP, layer: LayerRecord) -> FusedNeurons:
     neurons = mlp.layer_view().neurons
     multiplicity = torch.tensor(layer.multiplicities, device=neurons.down.device)
     return FusedNeurons(neurons.with_down(unfold(neurons.down, multiplicity)), multiplicity)
-
-
-def _whole(loaded: tuple[object, dict[str, Any]]) -> PreTrainedModel:
-    """The loaded model, if its file had every weight but those of a head and of a pooler."""
-    model, info = loaded
-    assert isinstance(model, PreTrainedModel)
-    encoder = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    missing = sorted(
-        key for key in info["missing_keys"] if key.startswith(encoder) and "pooler." not in key
-    )
-    if missing:
-        raise ModelError(
-            f"The model lacks {len(missing)} weights of its encoder, {missing[0]} for one",
-            "Download or save the model again",
-        )
-    return model

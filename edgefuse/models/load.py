@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -34,18 +33,9 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from edgefuse.models.record import RECORD
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import EdgeFuseError, ModelError
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-_REASONS = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    UnpicklingError,
-)
 _AT_ONCE = 1 << 20  # numbers that are looked at: the answers take memory too
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
@@ -89,6 +79,11 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
             raise ModelError(
                 f"{model} is no model: it has no config.json",
                 "Name a directory that `save_pretrained` wrote, or a model on the hub",
+            )
+        if revision is not None:
+            raise ModelError(
+                f"{model} is a directory, and revisions are of models on the hub",
+                "Leave --revision out, or name a model on the hub",
             )
         return ModelSource(str(path), _label(path.resolve()), None)
     if path.exists():
@@ -160,8 +155,7 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in a sentence
         )
-    # A pooler may be absent: sentence encoders are often saved without the one they never use.
-    missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
+    assert isinstance(model, PreTrainedModel)
     mismatched = sorted(key for key, *_ in info["mismatched_keys"])
     if mismatched:
         raise ModelError(
@@ -169,16 +163,39 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
             f"{mismatched[0]} for one",
             "Download or save the model again",
         )
+    check_weights(model, info, source.name)
+    return model  # from_pretrained leaves it in evaluation mode
+
+
+def check_weights(
+    model: PreTrainedModel, info: Mapping[str, Any], name: str, *, needs_head: bool = True
+) -> None:
+    """Refuse a model whose files lack weights or have some that are NaN or infinite.
+
+    A pooler may be absent: sentence encoders are often saved without the one they never use.
+
+    Args:
+        model: As it was loaded.
+        info: What transformers says of its loading.
+        name: Of the model, for messages.
+        needs_head: Without, the weights of a head may be absent, for they are to be learned.
+
+    Raises:
+        ModelError: It does.
+    """
+    has_head = model.base_model is not model
+    needed = "" if needs_head or not has_head else f"{model.base_model_prefix}."
+    missing = sorted(
+        key for key in info["missing_keys"] if key.startswith(needed) and "pooler." not in key
+    )
     if missing:
         raise ModelError(
-            f"{source.name} lacks {len(missing)} of the weights of {type(model).__name__}, "
+            f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, "
             f"{missing[0]} for one",
             "Download or save the model again",
         )
-    assert isinstance(model, PreTrainedModel)
-    for name, tensor in model.state_dict().items():
-        check_finite(tensor, source.name, name)
-    return model  # from_pretrained leaves it in evaluation mode
+    for key, tensor in model.state_dict().items():
+        check_finite(tensor, name, key)
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
@@ -251,12 +268,16 @@ def quiet() -> Iterator[None]:
 def one_sentence(subject: str) -> Iterator[None]:
     """Turn what loading raises into a ModelError that quotes its first line.
 
+    Libraries say of a broken file what they like; so nothing but their calls belongs in here.
+
     Args:
         subject: What is being loaded.
     """
     try:
         yield
-    except _REASONS as error:
+    except EdgeFuseError:
+        raise
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         if isinstance(error, UnpicklingError):  # torch's text is advice, and bad
             reason = "its weights are no file that torch wrote, or broken"

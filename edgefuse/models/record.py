@@ -1,8 +1,6 @@
 """`edgefuse.json`: what was done to a compressed model."""
 
 from pathlib import Path
-from posixpath import commonpath
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +10,7 @@ from edgefuse_devices.errors import ModelError
 
 RECORD = "edgefuse.json"
 SCHEMA_VERSION = 3
+_OLDEST = 2
 """Raised with every change of what the record says. 3: matrices."""
 
 
@@ -143,7 +142,7 @@ def read_record(directory: Path) -> CompressionRecord | None:
     """Read edgefuse.json; None where there is none, so that the model is a plain one.
 
     Raises:
-        ModelError: It is broken or of a newer schema.
+        ModelError: It is broken, or of a schema that this EdgeFuse does not read.
     """
     file = directory / RECORD
     if not file.is_file():
@@ -157,26 +156,12 @@ def read_record(directory: Path) -> CompressionRecord | None:
                 f"this one reads up to {SCHEMA_VERSION})",
                 "Update EdgeFuse: pip install --upgrade edgefuse",
             )
-        fields = msgspec.json.decode(raw)
-        return msgspec.convert(_from_1(fields) if version == 1 else fields, CompressionRecord)
-    except (msgspec.DecodeError, LookupError, TypeError) as error:
+        if version < _OLDEST:
+            raise ModelError(
+                f"{directory} was made by an older EdgeFuse (compressed model schema {version}, "
+                f"this one reads {_OLDEST} to {SCHEMA_VERSION})",
+                "Compress the model again",
+            )
+        return msgspec.json.decode(raw, type=CompressionRecord)
+    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
         raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
-
-
-def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 knew dense MLPs only, by their two projections."""
-    return record | {
-        "schema_version": SCHEMA_VERSION,
-        "layers": [
-            {
-                **{key: layer[key] for key in layer.keys() - {"up", "down", "cluster_sizes"}},
-                "name": _common_path(layer["up"], layer["down"]),
-                "multiplicities": layer["cluster_sizes"],
-            }
-            for layer in record["layers"]
-        ],
-    }
-
-
-def _common_path(a: str, b: str) -> str:
-    return commonpath([a.replace(".", "/"), b.replace(".", "/")]).replace("/", ".")

@@ -2,36 +2,16 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from edgefuse.models.record import CompressionRecord, LayerRecord
-from edgefuse_devices.errors import InputError
+from edgefuse.report.picture import save_picture
 
-_RASTER = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
-_VECTOR = {".svg", ".svgz", ".pdf", ".eps", ".ps"}
 _ERRORS = (
     ("output_error", "output"),
     ("sign_ntk_error", "sign-NTK (how Adam moves it)"),
     ("ntk_error", "NTK (how gradient descent moves it)"),
 )
-
-
-def check_picture(path: Path) -> None:
-    """Refuse a picture's name that cannot be written, before the work is done.
-
-    Raises:
-        InputError: Its ending names no format of pictures, it is a folder, or its own folder is
-            not there.
-    """
-    if path.suffix.lower() not in _RASTER | _VECTOR:
-        raise InputError(
-            f"{path} does not end as a picture does", "Name it with .svg, .png or .pdf at its end"
-        )
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", "Name a file to draw to")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}", "Make it, or name another")
 
 
 def plot_fidelity(record: CompressionRecord, path: Path) -> None:
@@ -44,19 +24,20 @@ def plot_fidelity(record: CompressionRecord, path: Path) -> None:
     names, groups = _by_layer(record)
     figure = Figure(figsize=(max(6.0, 0.6 * len(names)), 4.0), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(_ERRORS)
+    width, largest = 0.8 / len(_ERRORS), 0.0
     for index, (key, label) in enumerate(_ERRORS):
         heights = [_mean([getattr(layer, key) for layer in group]) for group in groups]
+        largest = max(largest, *heights)
         places = [place + (index - 1) * width for place in range(len(names))]
         axes.bar(places, heights, width, label=label)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlabel("layer (width kept)")
     axes.set_ylabel("error relative to the original, on held-out text")
-    axes.set_yscale("log")
+    if largest > 0:  # nothing is lost where nothing is cut
+        axes.set_yscale("log")
     axes.set_title(f"{record.source} by {record.method}")
     axes.legend()
-    with mpl.rc_context({"svg.hashsalt": "edgefuse"}):  # the same record, the same bytes
-        figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    save_picture(figure, path)
 
 
 def _by_layer(record: CompressionRecord) -> tuple[list[str], list[list[LayerRecord]]]:

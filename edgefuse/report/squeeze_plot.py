@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from edgefuse.mpo.squeeze_record import SqueezeRecord
+from edgefuse.report.picture import save_picture
 
 
 def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
@@ -35,5 +35,4 @@ def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
     axes.set_ylabel("accuracy on validation rows, %")
     axes.set_title(f"{record.source}, squeezed")
     axes.legend()
-    with mpl.rc_context({"svg.hashsalt": "edgefuse"}):  # the same record, the same bytes
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save_picture(figure, path)

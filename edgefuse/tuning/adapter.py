@@ -16,7 +16,7 @@ from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_names, transformer_layers
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 
 _ATTENTION_OUTPUTS = (
@@ -67,7 +67,7 @@ class Adapted(nn.Module):
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(Way):
     """Adapters train, and the norms of the layers, and the head.
 
     Attributes:
@@ -80,11 +80,6 @@ class Adapter:
     learning_rate: ClassVar[float] = 1e-3
 
     size: int = 64
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Put adapters behind the projections that end attention and MLP.

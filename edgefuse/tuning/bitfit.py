@@ -10,23 +10,18 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.tuning.parts import head_names
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import ModelError
 
 
 @dataclass(frozen=True)
-class BitFit:
+class BitFit(Way):
     """Biases train, those of norms too, and the head."""
 
     family: ClassVar[str] = "bitfit"
     title: ClassVar[str] = "bitfit"
     summary: ClassVar[str] = "biases, and the head"
     learning_rate: ClassVar[float] = 1e-3
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let biases and the head train.

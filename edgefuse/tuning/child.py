@@ -16,14 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgefuse.tuning.fisher import Row, diagonal_fisher
 from edgefuse.tuning.parts import transformer_layers
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError
 from edgefuse_runtime.bundle import FixedMask, RandomMask
 from edgefuse_runtime.dataset import read_examples
 
 
 @dataclass(frozen=True)
-class ChildF:
+class ChildF(Way):
     """Everything trains, but of the layers' gradients a random part at every step.
 
     Attributes:
@@ -37,11 +37,6 @@ class ChildF:
 
     keep: float = 0.3
 
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
-
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let everything train.
 
@@ -54,7 +49,7 @@ class ChildF:
 
 
 @dataclass(frozen=True)
-class ChildD:
+class ChildD(Way):
     """Embeddings, head and the weights of the layers that matter most to the task train.
 
     Attributes:
@@ -71,11 +66,6 @@ class ChildD:
     keep: float = 0.3
     data: Path | None = None
     rows: Sequence[Row] = field(default=(), metadata={"option": False})
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def reading(
         self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], *, length: int

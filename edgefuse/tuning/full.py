@@ -6,22 +6,17 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.tuning.parts import is_embedding
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Way):
     """Every parameter trains."""
 
     family: ClassVar[str] = "full"
     title: ClassVar[str] = "full"
     summary: ClassVar[str] = "every parameter"
     learning_rate: ClassVar[float] = 5e-5
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let everything train."""
@@ -30,18 +25,13 @@ class Full:
 
 
 @dataclass(frozen=True)
-class FullWithoutEmbeddings:
+class FullWithoutEmbeddings(Way):
     """Every parameter but the embedding tables trains."""
 
     family: ClassVar[str] = "full-without-embeddings"
     title: ClassVar[str] = "full-without-embeddings"
     summary: ClassVar[str] = "every parameter but the embedding tables"
     learning_rate: ClassVar[float] = 5e-5
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let everything but the embedding tables train."""

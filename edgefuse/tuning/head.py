@@ -6,22 +6,17 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.tuning.parts import head_names
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Way):
     """The classifier and the pooler under it train."""
 
     family: ClassVar[str] = "head"
     title: ClassVar[str] = "head"
     summary: ClassVar[str] = "the classifier and the pooler under it"
     learning_rate: ClassVar[float] = 1e-3
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let the head train."""

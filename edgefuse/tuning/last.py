@@ -6,12 +6,12 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.tuning.parts import head_names, transformer_layers
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError
 
 
 @dataclass(frozen=True)
-class Last:
+class Last(Way):
     """The N top layers and the head train; backward stops below them.
 
     Attributes:

@@ -26,7 +26,7 @@ from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
 from edgefuse.tuning.targets import choose_targets
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import LowRankUpdate
@@ -57,7 +57,7 @@ class LowRank(nn.Module):
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(Way):
     """Low-rank updates of linear layers train, and the head.
 
     Attributes:
@@ -77,11 +77,6 @@ class Lora:
     alpha: float | None = None
     targets: tuple[str, ...] = ()
     adapter: Path | None = field(default=None, metadata={"option": False})
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Put factors into the layers; B is zero at the start, so that nothing changes yet.

@@ -13,13 +13,13 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.mpo.layers import Chain
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.bundle import RandomMask
 
 
 @dataclass(frozen=True)
-class Mpo:
+class Mpo(Way):
     """Auxiliary tensors train, and what was not decomposed.
 
     Attributes:
@@ -35,11 +35,6 @@ class Mpo:
 
     auxiliary_rate: float = 1.0
     central_keep: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Freeze the central tensors, or mask their gradients.

@@ -112,19 +112,16 @@ def plan(
     )
 
 
-def plan_ways(
-    model: PreTrainedModel, *, batch_size: int, sequence_length: int, ways: Sequence[Way] = ()
-) -> list[WayPlan]:
-    """Count, way by way, with shapes alone: nothing is computed.
+def plan_ways(model: PreTrainedModel, *, batch_size: int, sequence_length: int) -> list[WayPlan]:
+    """Count, for every way with its own options, with shapes alone: nothing is computed.
 
     Args:
         model: A classifier with eager attention. It is not changed.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
-        ways: Which; none for all, each with its own options.
     """
     shape = batch_size, sequence_length
-    return [_plan(model, way, shape) for way in ways or [kind() for kind in WAYS]]
+    return [_plan(model, way, shape) for way in (kind() for kind in WAYS)]
 
 
 def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int]) -> WayPlan:

@@ -21,7 +21,7 @@ from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend, share
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
-from edgefuse.tuning.way import Prepared, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.bundle import Merge, Perceptron
@@ -95,7 +95,7 @@ class Prefixed(nn.Module):
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(Way):
     """Keys and values before the text train, and the head.
 
     Attributes:
@@ -114,11 +114,6 @@ class Prefix:
     length: int | None = None
     projection: int = 0
     adapter: Path | None = field(default=None, metadata={"option": False})
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return self.title
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Put prefixes before the backbone's attention.

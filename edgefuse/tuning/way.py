@@ -1,8 +1,9 @@
 """What a way of tuning is: options, and what it makes of a model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from peft import PeftConfig
@@ -37,7 +38,7 @@ class Prepared:
     peft: PeftConfig | None = None
 
 
-class Way(Protocol):
+class Way(ABC):
     """A choice of `--tune` with its options, which are the fields of a frozen dataclass.
 
     Attributes:
@@ -55,8 +56,9 @@ class Way(Protocol):
     @property
     def name(self) -> str:
         """What `--tune` and the manifest call it."""
-        ...
+        return self.title
 
+    @abstractmethod
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Add what the way adds, and set every parameter's `requires_grad`, in place.
 
@@ -66,7 +68,6 @@ class Way(Protocol):
             ModelError: The model cannot be tuned this way.
             InputError: An option does not fit the model.
         """
-        ...
 
 
 def train_only(model: nn.Module, names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Reverse-mode differentiation of a traced loss, and its translation to ONNX.
 
-The one file that leans on private parts of torch (2.13): `_decompose_exported_program` with a
+It leans on private parts of torch (2.13): `_decompose_exported_program` with a
 loss index is what `torch.export.experimental._export_forward_backward` calls, here with our own
 choice of what to decompose.
 """

@@ -216,10 +216,9 @@ def _inference(request: Request, training: ir.Model) -> ir.Model:
 
 
 def _trainable(model: nn.Module, training: ir.Model) -> list[str]:
-    """Trained parameters: those with decay first, so that an optimizer sees two even stretches."""
+    """Trained parameters, in the model's order."""
     differentiated = {value.name for value in training.graph.outputs}
-    names = [name for name, _ in model.named_parameters() if f"gradient.{name}" in differentiated]
-    return sorted(names, key=lambda name: model.get_parameter(name).ndim == 1)
+    return [name for name, _ in model.named_parameters() if f"gradient.{name}" in differentiated]
 
 
 def _plan_memory(

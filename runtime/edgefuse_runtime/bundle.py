@@ -290,7 +290,8 @@ class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         loss_difference: |loss of ONNX Runtime − loss of torch|.
         gradients: Count of gradients compared: all of them.
         worst_gradient: The parameter whose gradient differs most.
-        worst_gradient_error: max |g − g_torch| / (max |g_torch| + 1e-6) over all parameters.
+        worst_gradient_error: max |g − g_torch| / (max |g_torch| + 1e-4 max over all gradients of
+            |g_torch|), the largest of all parameters.
         logits_difference: max |logits of inference.onnx − logits of torch|.
     """
 

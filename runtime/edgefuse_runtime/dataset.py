@@ -27,9 +27,9 @@ class Example(NamedTuple):
 def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
     """Read a file of labelled texts.
 
-    UTF-8 with or without a byte-order mark, any line ending, blank lines at the end. A label may
-    be written as a number or a truth value where its text is one of `labels`. Other keys of a
-    row are ignored.
+    UTF-8 with or without a byte-order mark, lines that end as Unix's or Windows' do, blank ones at
+    the end. A label may be written as a number or a truth value where its text is one of `labels`.
+    Other keys of a row are ignored.
 
     Args:
         path: The file.

@@ -14,7 +14,7 @@ class StepRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="step
         epoch: From 1.
         loss: Mean cross-entropy of the batch before the update.
         learning_rate: Of this step.
-        gradient_norm: Before clipping; null where the engine does not say.
+        gradient_norm: Before clipping.
         samples_per_second: Texts of the batch over the step's time.
         tokens_per_second: Likewise, padding not counted.
         rss_mib: Resident memory after the step.
