@@ -141,9 +141,8 @@ def _compressed(
     method = replace(find_method(compression.method), misfit=lambda _mlp, _width: None)
     begin = time.perf_counter()
     record = compress(
-        plan_compression(source, ratio=compression.ratio, layers=compression.layers),
+        plan_compression(source, method=method, ratio=compression.ratio, layers=compression.layers),
         work / "compressed",
-        method=method,
         calibration=texts,
         refit=compression.taught,
         tune_text=texts if compression.taught else None,

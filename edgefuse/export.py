@@ -9,7 +9,7 @@ from optimum.exporters.tasks import TasksManager
 from peft import PeftConfig, PeftType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgefuse.compression.methods.low_rank import LowRankLinear
+from edgefuse.compression.low_rank import LowRankLinear
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.fused import fused_mlps
 from edgefuse.models.adapter import Adapter, find_adapter

@@ -10,10 +10,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.mlp import find_mlps
+from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.load import quiet
 
@@ -199,3 +200,18 @@ def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
         model_max_length=62,  # RoBERTa's positions start at 2
         model_input_names=inputs,
     )
+
+
+def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
+    """What trains in MLPs (W1, b1, W2, b2, a gate's too), each once; no P."""
+    found: dict[int, nn.Parameter] = {}
+    for mlp in mlps:
+        for slot in mlp.layout.slots().values():
+            path, _, attribute = slot.name.rpartition(".")
+            module = mlp.model.get_submodule(path)
+            if parametrize.is_parametrized(module, attribute):
+                parameter = module.parametrizations[attribute].original
+            else:
+                parameter = getattr(module, attribute)
+            found.setdefault(id(parameter), parameter)
+    return list(found.values())

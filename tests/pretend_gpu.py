@@ -133,8 +133,8 @@ def main() -> None:
             name: Path(options[name]) for name in ("calibration", "tune_text") if name in options
         }
         method = find_method(options.pop("method", "mlp-fusion"))
-        plan = core.plan_compression(job["model"], ratio=0.5)
-        core.compress(plan, Path(job["output"]), method=method, **options)
+        plan = core.plan_compression(job["model"], method=method, ratio=0.5)
+        core.compress(plan, Path(job["output"]), **options)
         done[job["output"]] = _operations[0] - before
     print(json.dumps(done))
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgefuse.compression.low_rank import LowRankLinear, fold, install
 from edgefuse.compression.methods.clustering import clustering, misfit
-from edgefuse.compression.methods.low_rank import LowRankLinear, fold, install
 from edgefuse.compression.methods.mmd import mmd
 from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import INITIALIZER_RANGE, random

@@ -151,9 +151,9 @@ def test_a_share_of_the_budget_that_the_method_cannot_use_is_refused(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """An eighth of the width is just enough for rank 1, and sharing it out leaves some less."""
-    plan = plan_compression(str(pico_model("bert")), ratio=0.125)
-    texts = calibration_file(tmp_path)
     method = find_method("svd")
+    plan = plan_compression(str(pico_model("bert")), method=method, ratio=0.125)
+    texts = calibration_file(tmp_path)
     with pytest.raises(InputError, match=r"svd does not suit .* wants a larger --ratio"):
-        compress(plan, tmp_path / "out", method=method, calibration=texts, allocation="sensitivity")
+        compress(plan, tmp_path / "out", calibration=texts, allocation="sensitivity")
     assert not (tmp_path / "out").exists()

@@ -20,13 +20,12 @@ from edgefuse.cli._app import app
 from edgefuse.compression.calibration import split_texts
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.install import parameters
 from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.recipe import Recipe
 from edgefuse.models.load import load_model, load_tokenizer, quiet
 from edgefuse.models.record import RECORD, read_record
-from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH
+from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, parameters
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 
@@ -265,12 +264,15 @@ def test_svd_loads_with_the_same_outputs_low_rank_here_and_whole_in_plain_transf
     kind: str, text: bool, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, svd = pico_model(kind), find_method("svd")
-    plan = plan_compression(str(source), ratio=0.5)
+    plan = plan_compression(str(source), method=svd, ratio=0.5)
     texts = calibration_file(tmp_path) if text else None
-    record = compress(
-        plan, tmp_path / "svd", method=svd, calibration=texts, refit=text, tune_text=texts
-    )
+    record = compress(plan, tmp_path / "svd", calibration=texts, refit=text, tune_text=texts)
+    assert plan.even
     assert record.even
+    assert plan.parameters_after == record.parameters_after
+    assert [(layer.width_after, layer.parameters_after) for layer in plan.outcome] == [
+        (layer.width_after, layer.parameters_after) for layer in record.layers
+    ]
     for layer in record.layers:
         assert (layer.kind, layer.width_after) == ("low-rank", layer.width_before)
         assert layer.rank is not None

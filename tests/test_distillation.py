@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.install import install
+from edgefuse.compression.low_rank import LowRank, install_all
 from edgefuse.compression.methods import published
-from edgefuse.compression.methods.low_rank import LowRank, install_all
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Layer

@@ -61,8 +61,9 @@ def test_loss_logits_and_every_gradient_equal_torchs(
 def test_matrices_in_two_factors_are_exported_and_convert_to_onnx_alone(
     layers: str | None, pico_model: PicoModel, tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model("bert")), ratio=0.5, layers=layers)
-    compress(plan, tmp_path / "svd", method=find_method("svd"))
+    svd = find_method("svd")
+    plan = plan_compression(str(pico_model("bert")), method=svd, ratio=0.5, layers=layers)
+    compress(plan, tmp_path / "svd")
     bundle = export_pico(tmp_path / "svd", tmp_path / "bundle")
     assert bundle.manifest.model.intermediate_sizes == [WIDTH] * 3
     certificate = bundle.manifest.certificate
@@ -216,8 +217,8 @@ def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(
         for name, tensor in model.state_dict().items()
     }
     torch.save(state, source / "pytorch_model.bin")
-    plan, keep_all = plan_compression(str(source), ratio=1), find_method("prune")
-    compress(plan, tmp_path / "same", method=keep_all)
+    keep_all = plan_compression(str(source), method=find_method("prune"), ratio=1)
+    compress(keep_all, tmp_path / "same")
     for directory in (source, tmp_path / "same"):
         bundle = export_pico(directory, tmp_path / f"{directory.name}-bundle", tune=tune)
         stored = {**bundle.trainable(), **map_tensors(bundle.path / "frozen.safetensors")}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
+from edgefuse.compression.low_rank import LowRank
 from edgefuse.compression.methods import published
-from edgefuse.compression.methods.low_rank import LowRank
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.neurons import FusedNeurons, Layer

@@ -35,8 +35,8 @@ def test_a_model_that_lost_nothing_is_drawn_without_a_warning(
 ) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS * 4))
-    plan, keep_all = plan_compression(str(pico_model("bert")), ratio=1), find_method("prune")
-    record = compress(plan, tmp_path / "fused", method=keep_all, calibration=texts)
+    keep_all = plan_compression(str(pico_model("bert")), method=find_method("prune"), ratio=1)
+    record = compress(keep_all, tmp_path / "fused", calibration=texts)
     assert all(layer.output_error == 0 for layer in record.layers)
     plot_fidelity(record, tmp_path / "errors.SVG")  # warnings are errors
     assert "<dc:date>" not in (tmp_path / "errors.SVG").read_text()

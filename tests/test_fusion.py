@@ -14,7 +14,6 @@ from edgefuse.compression.calibration import Texts
 from edgefuse.compression.fused_linear import FusedLinear, fold, unfold
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.inputs import watch_inputs
-from edgefuse.compression.install import parameters
 from edgefuse.compression.methods import find_method, published
 from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
@@ -28,6 +27,7 @@ from tests.pico_models import (
     TEXTS,
     WIDTH,
     duplicate_neurons,
+    parameters,
     pico_config,
     pico_tokenizer,
 )

@@ -56,7 +56,7 @@ def test_the_type_that_is_asked_for_is_given(
     elif method == "mpo":
         decompose(plan_mpo(source, kinds=KINDS, limit=Limit(max_error=0)), directory)
     else:
-        compress(plan_compression(source, ratio=0.5), directory, method=find_method(method))
+        compress(plan_compression(source, method=find_method(method), ratio=0.5), directory)
     model = edgefuse.from_pretrained(directory, dtype=dtype)
     assert {tensor.dtype for tensor in model.state_dict().values()} <= {torch.bfloat16, torch.int64}
     whole = edgefuse.from_pretrained(directory)

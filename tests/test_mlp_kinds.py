@@ -1,6 +1,7 @@
 """Every kind of MLP is found once, fuses exactly, learns alike, and survives saving."""
 
 import copy
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fused_linear import put_beside
 from edgefuse.compression.inputs import watch_inputs
-from edgefuse.compression.install import install, parameters
+from edgefuse.compression.install import install
 from edgefuse.compression.layout import write_neurons
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Neurons
@@ -29,6 +30,7 @@ from edgefuse.models.compressed import save_compressed
 from edgefuse.models.load import quiet
 from edgefuse.models.record import (
     RECORD,
+    SCHEMA_VERSION,
     CompressionRecord,
     LayerRecord,
     read_record,
@@ -46,6 +48,7 @@ from tests.pico_models import (
     TEXTS,
     WIDTH,
     duplicate_neurons,
+    parameters,
     pico_tokenizer,
 )
 from tests.pico_models import (
@@ -499,10 +502,31 @@ def test_export_knows_where_neurons_lie(kind: str) -> None:
             assert shape in (experts, [*experts, HIDDEN_SIZE])
 
 
+def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    model = make_pico_model("bert")
+    record = fuse(model, layers="1")
+    save_compressed(tmp_path, model, None, record)
+    raw = json.loads((tmp_path / RECORD).read_text()) | {"schema_version": 1}
+    for layer in raw["layers"]:
+        name = layer.pop("name")
+        layer |= {"up": f"{name}.intermediate.dense", "down": f"{name}.output.dense"}
+        layer["cluster_sizes"] = [int(size) for size in layer.pop("multiplicities")]
+        del layer["expert"], layer["kind"]
+    (tmp_path / RECORD).write_text(json.dumps(raw))
+    assert read_record(tmp_path) == record
+    assert record.schema_version == SCHEMA_VERSION
+    assert len(edgefuse.multiplicities(edgefuse.from_pretrained(tmp_path))) == 1
+
+    for layers in ([3], [{"up": 3}], "x"):
+        (tmp_path / RECORD).write_text(json.dumps(raw | {"layers": layers}))
+        with pytest.raises(ModelError, match="cannot be read"):
+            read_record(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 1'), "older EdgeFuse"),
+        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 1'), "cannot be read"),
         (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 9'), "newer EdgeFuse"),
         (lambda raw: raw.replace(b'"layers": [', b'"layers": [3, '), "cannot be read"),
         (lambda raw: raw.replace(b"merge", b"m\xff"), "cannot be read"),

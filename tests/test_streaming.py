@@ -87,9 +87,9 @@ def test_every_method_without_text_works_from_files(
 ) -> None:
     if (kind, method) == ("bert", "clustering"):
         pytest.skip("does not suit GELU")
-    plan, options = plan_compression(str(pico_model(kind))), {"method": find_method(method)}
-    ours = compress(plan, tmp_path / "streamed", **options)
-    assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch, **options)
+    plan = plan_compression(str(pico_model(kind)), method=find_method(method))
+    ours = compress(plan, tmp_path / "streamed")
+    assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch)
     assert_same(tmp_path / "streamed", tmp_path / "in-memory")
     edgefuse.from_pretrained(tmp_path / "streamed")
 

@@ -153,11 +153,12 @@ def compress(
         return
     chosen = find_method(method)
     refuse_options(method, of_mpo)
-    plan = core.plan_compression(model, ratio=ratio, width=width, layers=layers, revision=revision)
+    plan = core.plan_compression(
+        model, method=chosen, ratio=ratio, width=width, layers=layers, revision=revision
+    )
     if dry_run:
         core.check_compression(
             plan,
-            method=chosen,
             calibration=calibration,
             refit=refit,
             tune_text=tune_text,
@@ -171,7 +172,6 @@ def compress(
         record = core.compress(
             plan,
             output,
-            method=chosen,
             seed=seed,
             calibration=calibration,
             refit=refit,
@@ -207,7 +207,7 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
                 "allocation": allocation,
                 "parameters_before": plan.parameters_before,
                 "parameters_after": plan.parameters_after,
-                "layers": plan.layers,
+                "layers": plan.outcome,
                 "left_out": plan.left_out,
             }
         )
@@ -222,7 +222,7 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
                 f"{layer.parameters_before:,}",
                 f"{layer.parameters_after:,}",
             )
-            for layer in plan.layers
+            for layer in plan.outcome
         ],
         title=f"{plan.source.label}, a dry run",
     )

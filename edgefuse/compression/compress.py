@@ -44,7 +44,9 @@ class CompressionPlan:
         source: The model.
         config: Its configuration.
         empty: It, without weights.
-        layers: What becomes of each block to fuse, bottom first.
+        method: One of `edgefuse.compression.methods`.
+        layers: Each block to fuse, bottom first, and the width that the method is given for it.
+        outcome: What becomes of them: the same, but for a method that keeps the width.
         even: Afterwards all MLPs share one width, so that plain transformers loads the result.
         parameters_before: Elements of all parameters of the model.
         parameters_after: The same, fused.
@@ -54,7 +56,9 @@ class CompressionPlan:
     source: ModelSource
     config: PretrainedConfig
     empty: PreTrainedModel = field(repr=False, compare=False)
+    method: Method
     layers: tuple[LayerPlan, ...]
+    outcome: tuple[LayerPlan, ...]
     even: bool
     parameters_before: int
     parameters_after: int
@@ -64,6 +68,7 @@ class CompressionPlan:
 def plan_compression(
     model: str,
     *,
+    method: Method = METHODS[0],
     ratio: float | None = None,
     width: int | None = None,
     layers: str | None = None,
@@ -73,13 +78,15 @@ def plan_compression(
 
     Args:
         model: A directory or a hub name.
+        method: One of `edgefuse.compression.methods`.
         ratio: Part of each MLP's width to keep; without `ratio` and `width` a quarter.
         width: The width to keep, instead of `ratio`.
         layers: Such as `4-11` or `0,2,5-7`; None for all.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InputError: The model, the width or the layers do not hold; the message says why.
+        InputError: The model, the width or the layers do not hold, or the method does not suit
+            them; the message says why.
     """
     source = find_source(model, revision)
     if read_record(Path(source.name)) is not None:
@@ -90,16 +97,21 @@ def plan_compression(
     empty = empty_model(config)
     blocks = find_mlps(empty)
     planned = plan_layers(blocks, ratio=ratio, width=width, layers=layers)
+    chosen = _chosen(empty, planned)
+    method.check(chosen, [layer.width_after for layer in planned])
+    outcome = tuple(map(method.outcome, chosen, planned))
     before = empty.num_parameters()
     return CompressionPlan(
         source=source,
         config=config,
         empty=empty,
+        method=method,
         layers=planned,
-        even=_is_even(empty, planned),
+        outcome=outcome,
+        even=_is_even(empty, outcome),
         parameters_before=before,
         parameters_after=before
-        - sum(layer.parameters_before - layer.parameters_after for layer in planned),
+        - sum(layer.parameters_before - layer.parameters_after for layer in outcome),
         left_out=tuple(unknown_experts(empty, blocks)),
     )
 
@@ -107,7 +119,6 @@ def plan_compression(
 def check_compression(
     plan: CompressionPlan,
     *,
-    method: Method = METHODS[0],
     calibration: Path | None = None,
     refit: bool | None = None,
     tune_text: Path | None = None,
@@ -119,18 +130,17 @@ def check_compression(
         The text to look at, and that of the tuning stage if it has its own.
 
     Raises:
-        InputError: The method, the model or the text do not hold.
+        InputError: The options, the model or the text do not hold.
     """
     has_text = calibration is not None or tune_text is not None
     check_allocation(allocation, has_text=has_text)
     if refit and not has_text:
         raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
-    if method.needs_text and not has_text:
+    if plan.method.needs_text and not has_text:
         raise InputError(
-            f"The method {method.name} needs text to see which neurons are active",
+            f"The method {plan.method.name} needs text to see which neurons are active",
             "Give --calibration a file of example texts, or choose another --method",
         )
-    method.check(_chosen(plan.empty, plan), [layer.width_after for layer in plan.layers])
     return _read(calibration, tune_text)
 
 
@@ -138,7 +148,6 @@ def compress(
     plan: CompressionPlan,
     output: Path,
     *,
-    method: Method = METHODS[0],
     seed: int = 0,
     calibration: Path | None = None,
     refit: bool | None = None,
@@ -152,7 +161,6 @@ def compress(
     Args:
         plan: From `plan_compression`.
         output: The directory to make.
-        method: One of `edgefuse.compression.methods`.
         seed: Same seed, same machine: same bytes.
         calibration: Text for the method and the refit to look at, JSONL with `text` or .txt;
             errors are measured on every tenth, which they do not see.
@@ -171,12 +179,12 @@ def compress(
     """
     texts, tune_texts = check_compression(
         plan,
-        method=method,
         calibration=calibration,
         refit=refit,
         tune_text=tune_text,
         allocation=allocation,
     )
+    method = plan.method
     recipe = Recipe(
         method=method,
         refits=texts is not None and (method.refits if refit is None else refit),
@@ -191,7 +199,7 @@ def compress(
         stored = open_stored(plan.source, plan.config) if texts is None else None
         if stored is not None:
             model, weights = stored.model, folder / WEIGHTS
-            verify_without_weights(model, _chosen(model, plan))
+            verify_without_weights(model, _chosen(model, plan.layers))
             layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
@@ -199,7 +207,7 @@ def compress(
             device = fastest()
             with computing_on(device):
                 move(model, device)
-                verify(model, _chosen(model, plan))
+                verify(model, _chosen(model, plan.layers))
                 layers = fuse_model(
                     model,
                     plan.layers,
@@ -253,8 +261,8 @@ def _read(calibration: Path | None, tune_text: Path | None) -> tuple[Texts | Non
     return texts, tune_texts
 
 
-def _chosen(model: PreTrainedModel, plan: CompressionPlan) -> list[MLP]:
-    names = {layer.name for layer in plan.layers}
+def _chosen(model: PreTrainedModel, layers: Sequence[LayerPlan]) -> list[MLP]:
+    names = {layer.name for layer in layers}
     return [mlp for mlp in find_mlps(model) if mlp.name in names]
 
 

@@ -12,9 +12,9 @@ from edgefuse.compression.calibration import batches_within
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import place
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.methods.low_rank import LowRank, neurons_of
+from edgefuse.compression.low_rank import Replacement, neurons_of
 from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
 
@@ -31,12 +31,12 @@ def distill(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     mlps: Sequence[MLP],
-    replacements: Sequence[FusedNeurons | LowRank],
+    replacements: Sequence[Replacement],
     texts: Sequence[str],
     *,
     seed: int,
     on_progress: Progress = silent,
-) -> list[FusedNeurons | LowRank]:
+) -> list[Replacement]:
     """Train what takes the MLPs' places so that the model's hidden states stay what they were.
 
     The tuning stage of MLP Fusion (Wei et al., ICML 2023, arXiv 2307.08941): teacher is the model
@@ -90,7 +90,7 @@ class _Lesson:
         model: "PreTrainedModel",
         mlps: Sequence[MLP],
         layers: Sequence[Layer],
-        narrow: Sequence[FusedNeurons | LowRank],
+        narrow: Sequence[Replacement],
     ) -> None:
         """Put narrow MLPs, whose tensors may want gradients, in MLPs' place in a student."""
         self.teacher = model.base_model  # whatever head there is would be computed for nothing
@@ -128,8 +128,8 @@ def _mean_loss(lesson: _Lesson, batches: Sequence[Mapping[str, Tensor]]) -> floa
 
 
 def _with(
-    replacements: Sequence[FusedNeurons | LowRank], tensors: Sequence[dict[str, Tensor]]
-) -> list[FusedNeurons | LowRank]:
+    replacements: Sequence[Replacement], tensors: Sequence[dict[str, Tensor]]
+) -> list[Replacement]:
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from edgefuse.compression.methods.low_rank import LowRank
+from edgefuse.compression.low_rank import Replacement
 from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
 
 _DIRECTIONS = 8
@@ -30,9 +30,7 @@ class Fidelity:
     ntk_error: float
 
 
-def measure_fidelity(
-    layer: Layer, replacement: FusedNeurons | LowRank, inputs: Tensor
-) -> Fidelity | None:
+def measure_fidelity(layer: Layer, replacement: Replacement, inputs: Tensor) -> Fidelity | None:
     """Compare an MLP and what takes its place, before the residual is added.
 
     G has a token's gradients of the output's projection on a random direction with respect to
@@ -63,9 +61,7 @@ def measure_fidelity(
 
 
 @torch.no_grad()
-def squared_error(
-    layer: Layer, replacement: FusedNeurons | LowRank, inputs: Tensor
-) -> tuple[float, float]:
+def squared_error(layer: Layer, replacement: Replacement, inputs: Tensor) -> tuple[float, float]:
     """‖y_fused − y‖² and ‖y‖² of the output on inputs (n, p), summed over tokens."""
     difference = power = 0.0
     for some in in_parts(inputs):
@@ -97,7 +93,7 @@ class _Linears(TorchFunctionMode):
 
 @torch.enable_grad()
 def _kernels(
-    layer: Layer, one: FusedNeurons | LowRank, inputs: Tensor, directions: Tensor
+    layer: Layer, one: Replacement, inputs: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sign-NTK and NTK, (n, n) each.
 

@@ -17,7 +17,7 @@ from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
-from edgefuse.compression.methods.low_rank import LowRank, install_all
+from edgefuse.compression.low_rank import LowRank, Replacement, install_all
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
@@ -112,7 +112,7 @@ def fuse_model(
     return tuple(records)
 
 
-def _install(mlps: Sequence[MLP], reduced: Sequence[FusedNeurons | LowRank]) -> None:
+def _install(mlps: Sequence[MLP], reduced: Sequence[Replacement]) -> None:
     fused = [one for one in reduced if isinstance(one, FusedNeurons)]
     low_rank = [one for one in reduced if isinstance(one, LowRank)]
     assert not (fused and low_rank), "one method gives one kind"
@@ -125,7 +125,7 @@ def _install(mlps: Sequence[MLP], reduced: Sequence[FusedNeurons | LowRank]) -> 
 def layer_record(
     plan: LayerPlan,
     bias: "Tensor | None",
-    one: FusedNeurons | LowRank,
+    one: Replacement,
     fidelity: Fidelity | None = None,
 ) -> LayerRecord:
     """Say what became of an MLP, whose own b2 is `bias` (p,)."""

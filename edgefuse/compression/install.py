@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
@@ -51,7 +50,8 @@ def place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
         fused: Whose tensors to take; all of a stack have the same width.
     """
     for name, tensor in write_neurons([m.layout for m in mlps], fused, folded=False).items():
-        module, attribute = _home(mlps[0].model, name)
+        path, _, attribute = name.rpartition(".")
+        module = mlps[0].model.get_submodule(path)
         old = getattr(module, attribute)
         assert len(old) == len(tensor) or old.ndim < 3, "a stack's experts go together"
         setattr(module, attribute, nn.Parameter(tensor.to(old)))
@@ -59,25 +59,6 @@ def place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
             module.out_features, module.in_features = tensor.shape
         elif attribute == "weight" and isinstance(module, Conv1D):
             module.nx, module.nf = tensor.shape
-
-
-def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
-    """What trains in MLPs (W1, b1, W2, b2, a gate's too), each once; no P."""
-    found: dict[int, nn.Parameter] = {}
-    for mlp in mlps:
-        for slot in mlp.layout.slots().values():
-            module, attribute = _home(mlp.model, slot.name)
-            if parametrize.is_parametrized(module, attribute):
-                parameter = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
-            else:
-                parameter = getattr(module, attribute)
-            found.setdefault(id(parameter), parameter)
-    return list(found.values())
-
-
-def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, attribute = name.rpartition(".")
-    return model.get_submodule(path), attribute
 
 
 def _by_down(

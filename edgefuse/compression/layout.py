@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgefuse.compression.neurons import FusedNeurons, Neurons
-from edgefuse.models.load import check_finite
+from edgefuse.models.finite import check_finite
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from edgefuse.compression.low_rank import Replacement
 from edgefuse.compression.methods import Method
-from edgefuse.compression.methods.low_rank import LowRank
 from edgefuse.compression.multiplicity import match_kernel
 from edgefuse.compression.neurons import FusedNeurons, Layer
 from edgefuse.compression.refit import refit
@@ -32,9 +32,7 @@ class Recipe:
     allocates: bool = False
 
     @torch.no_grad()
-    def reduce(
-        self, layer: Layer, width: int, *, tune_inputs: Tensor | None = None
-    ) -> FusedNeurons | LowRank:
+    def reduce(self, layer: Layer, width: int, *, tune_inputs: Tensor | None = None) -> Replacement:
         """Make what takes an MLP's place; `match` goes last.
 
         Args:
@@ -51,7 +49,7 @@ class Recipe:
         return reduced
 
     @torch.no_grad()
-    def match(self, layer: Layer, reduced: FusedNeurons | LowRank) -> FusedNeurons | LowRank:
+    def match(self, layer: Layer, reduced: Replacement) -> Replacement:
         """Choose P, when the rest is done: what is computed stays as it is."""
         if not self.method.matches or layer.inputs is None:
             return reduced

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
+from edgefuse.compression.low_rank import Replacement
+from edgefuse.compression.neurons import Layer, in_parts
 
 _RIDGE = 1e-4  # of the features' mean variance
 
 
-def refit(layer: Layer, fused: FusedNeurons | LowRank) -> FusedNeurons | LowRank:
+def refit(layer: Layer, fused: Replacement) -> Replacement:
     """Fit `down`, and b2 where there is one, to what the MLP says on its calibration inputs.
 
     With Z = P ⊙ h_fused and Y = W2 h: down ← argmin ‖Z downᵀ − Y‖² + λ‖downᵀ − down₀ᵀ‖², on centred

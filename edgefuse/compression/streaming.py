@@ -14,14 +14,15 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from edgefuse.compression.fusion import layer_record
 from edgefuse.compression.install import resize
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.methods.low_rank import neurons_of
+from edgefuse.compression.low_rank import neurons_of
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.stored import stored_layouts
 from edgefuse.models.device import computing_on, fastest
-from edgefuse.models.load import ModelSource, check_finite, empty_model, quiet
+from edgefuse.models.finite import check_finite
+from edgefuse.models.load import ModelSource, empty_model, quiet
 from edgefuse.models.record import LayerRecord
 from edgefuse.models.tensor_files import TensorFile, TensorFiles, find_tensor_files
 
@@ -62,7 +63,7 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
     if model.can_generate():
         with quiet(), suppress(OSError):  # it may have none of its own
             model.generation_config = GenerationConfig.from_pretrained(
-                source.name, revision=source.revision or "main"
+                source.name, revision=source.commit
             )
     return StoredModel(model, files, tuple(saved))
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from edgefuse.compression.methods.low_rank import LowRank
-from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
+from edgefuse.compression.low_rank import Replacement
+from edgefuse.compression.neurons import Layer, in_parts
 
 _EPOCHS = 10
 _BATCH = 512  # tokens
@@ -14,7 +14,7 @@ _RATE = 0.03
 _WARMUP = 20  # steps
 
 
-def tune(layer: Layer, replacement: FusedNeurons | LowRank, seed: int) -> FusedNeurons | LowRank:
+def tune(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
     """Train what takes an MLP's place to say what the MLP says on its inputs.
 
     On the inputs that the unfused model has, so that it takes seconds a layer; what the layers make
@@ -90,7 +90,7 @@ def _targets(layer: Layer) -> Tensor:
 
 
 @torch.no_grad()
-def _error(layer: Layer, replacement: FusedNeurons | LowRank, targets: Tensor) -> float:
+def _error(layer: Layer, replacement: Replacement, targets: Tensor) -> float:
     assert layer.inputs is not None
     parts = in_parts(layer.inputs)
     error = 0.0

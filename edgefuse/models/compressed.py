@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from edgefuse.compression import low_rank
 from edgefuse.compression.fused_linear import unfold
 from edgefuse.compression.install import install, resize
-from edgefuse.compression.methods import low_rank
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
@@ -115,7 +115,7 @@ def from_pretrained(
     with quiet(), one_sentence(str(path)):
         model, info = auto_class.from_pretrained(
             source.name,
-            revision=source.revision or "main",
+            revision=source.commit,
             dtype=dtype,
             output_loading_info=True,
             **kwargs,

@@ -2,8 +2,7 @@
 
 from torch import nn
 
-from edgefuse.compression import fused_linear
-from edgefuse.compression.methods import low_rank
+from edgefuse.compression import fused_linear, low_rank
 from edgefuse.mpo.matrices import merge_chains
 
 

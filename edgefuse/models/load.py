@@ -32,11 +32,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from edgefuse.models.finite import check_finite
 from edgefuse.models.record import RECORD
 from edgefuse_devices.errors import EdgeFuseError, ModelError
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-_AT_ONCE = 1 << 20  # numbers that are looked at: the answers take memory too
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
 
@@ -54,6 +54,11 @@ class ModelSource:
     name: str
     label: str
     revision: str | None
+
+    @property
+    def commit(self) -> str:
+        """The revision as transformers asks for it, which for a directory means nothing."""
+        return self.revision or "main"
 
 
 def find_source(model: str, revision: str | None = None) -> ModelSource:
@@ -110,7 +115,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
             model is quantised.
     """
     with quiet(), one_sentence(source.name):
-        config = AutoConfig.from_pretrained(source.name, revision=source.revision or "main")
+        config = AutoConfig.from_pretrained(source.name, revision=source.commit)
     assert isinstance(config, PretrainedConfig)
     parts = (config, config.get_text_config())
     if any(getattr(part, "quantization_config", None) for part in parts):
@@ -150,7 +155,7 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
     with quiet(), one_sentence(source.name):
         model, info = model_class(config).from_pretrained(
             source.name,
-            revision=source.revision or "main",
+            revision=source.commit,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in a sentence
@@ -205,29 +210,6 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return rows
 
 
-def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Args:
-        tensor: Its weights.
-        owner: What messages say that has them.
-        name: The tensor's.
-
-    Raises:
-        ModelError: One is; or they are of a type that nothing is computed with.
-    """
-    if tensor.is_floating_point() and tensor.element_size() == 1:
-        raise ModelError(
-            f"{owner} is quantised: {name} is of {tensor.dtype}",
-            "Start from the model that it was made from",
-        )
-    if not all(part.isfinite().all() for part in torch.split(tensor.flatten(), _AT_ONCE)):
-        raise ModelError(
-            f"{owner} has weights that are NaN or infinite, in {name}",
-            "Download the model again, or train it again from a checkpoint that is whole",
-        )
-
-
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer.
 
@@ -235,7 +217,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         ModelError: It has none.
     """
     with quiet(), one_sentence(f"The tokenizer of {source.name}"):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.commit)
         # Without its files transformers makes a tokenizer that knows its special tokens only.
         files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
         if not any(_has_file(source, file) for file in sorted(files)):

@@ -1,6 +1,8 @@
 """`edgefuse.json`: what was done to a compressed model."""
 
 from pathlib import Path
+from posixpath import commonpath
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -10,7 +12,6 @@ from edgefuse_devices.errors import ModelError
 
 RECORD = "edgefuse.json"
 SCHEMA_VERSION = 3
-_OLDEST = 2
 """Raised with every change of what the record says. 3: matrices."""
 
 
@@ -142,7 +143,7 @@ def read_record(directory: Path) -> CompressionRecord | None:
     """Read edgefuse.json; None where there is none, so that the model is a plain one.
 
     Raises:
-        ModelError: It is broken, or of a schema that this EdgeFuse does not read.
+        ModelError: It is broken or of a newer schema.
     """
     file = directory / RECORD
     if not file.is_file():
@@ -156,12 +157,31 @@ def read_record(directory: Path) -> CompressionRecord | None:
                 f"this one reads up to {SCHEMA_VERSION})",
                 "Update EdgeFuse: pip install --upgrade edgefuse",
             )
-        if version < _OLDEST:
-            raise ModelError(
-                f"{directory} was made by an older EdgeFuse (compressed model schema {version}, "
-                f"this one reads {_OLDEST} to {SCHEMA_VERSION})",
-                "Compress the model again",
-            )
-        return msgspec.json.decode(raw, type=CompressionRecord)
-    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
+        fields = msgspec.json.decode(raw)
+        return msgspec.convert(_from_1(fields) if version == 1 else fields, CompressionRecord)
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # msgspec's, UTF-8's, ours
         raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 knew dense MLPs only, by their two projections."""
+    return record | {
+        "schema_version": SCHEMA_VERSION,
+        "layers": [
+            {
+                **{key: layer[key] for key in layer.keys() - {"up", "down", "cluster_sizes"}},
+                "name": _common_path(layer["up"], layer["down"]),
+                "multiplicities": layer["cluster_sizes"],
+            }
+            for layer in record["layers"]
+        ],
+    }
+
+
+def _common_path(a: str, b: str) -> str:
+    return commonpath([a.replace(".", "/"), b.replace(".", "/")]).replace("/", ".")

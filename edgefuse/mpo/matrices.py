@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiplicities
 from edgefuse.compression.mlp import find_mlps
-from edgefuse.models.load import check_finite
+from edgefuse.models.finite import check_finite
 from edgefuse.mpo.layers import MPOEmbedding, MPOLinear
 from edgefuse_devices.errors import InputError, ModelError
 

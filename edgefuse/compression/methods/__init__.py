@@ -3,18 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgefuse.compression.low_rank import Replacement
 from edgefuse.compression.methods.clustering import clustering
 from edgefuse.compression.methods.clustering import misfit as root_n_misfit
-from edgefuse.compression.methods.low_rank import LowRank
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion, published
 from edgefuse.compression.methods.mmd import mmd
 from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import misfit as svd_misfit
+from edgefuse.compression.methods.svd import outcome as svd_outcome
 from edgefuse.compression.methods.svd import svd
 from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import Layer
+from edgefuse.compression.plan import LayerPlan
 from edgefuse_devices.errors import InputError
 
 _FUSION = (
@@ -38,6 +40,8 @@ class Method:
         refits: With text, what it gives is refitted without being asked.
         matches: With text, P is matched to the kernel in the end.
         misfit: Why it does not suit an MLP and a width, as half a sentence; None where it does.
+        outcome: From an MLP and its plan at a width to that of what takes its place, where that is
+            not as wide.
         needs_text: Without text it has nothing to go by.
         stores_products: What it gives are thin matrices, and the folder that is made holds their
             products: matrices as large as before.
@@ -45,10 +49,11 @@ class Method:
 
     name: str
     paper: str
-    reduce: Callable[[Layer, int, int], FusedNeurons | LowRank]
+    reduce: Callable[[Layer, int, int], Replacement]
     refits: bool = False
     matches: bool = False
     misfit: Callable[[MLP, int], str | None] = lambda _mlp, _width: None
+    outcome: Callable[[MLP, LayerPlan], LayerPlan] = lambda _mlp, plan: plan
     needs_text: bool = False
     stores_products: bool = False
 
@@ -84,6 +89,7 @@ METHODS = (
         f"{_FUSION}, baseline",
         svd,
         misfit=svd_misfit,
+        outcome=svd_outcome,
         stores_products=True,
     ),
     Method("prune", f"{_FUSION}, baseline", prune),

@@ -1,11 +1,15 @@
 """Singular value decomposition: every matrix of an MLP cut to one rank."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
-from edgefuse.compression.methods.low_rank import Factors, LowRank, inseparable
+from edgefuse.compression.low_rank import Factors, LowRank, inseparable
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Layer, Neurons
+from edgefuse.compression.plan import LayerPlan
 
 
 def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothing is drawn
@@ -17,30 +21,14 @@ def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothi
         seed: Not used.
     """
     neurons = layer.neurons
-    return factorise(
-        neurons,
-        _rank_at_width(
-            width,
-            neurons=neurons.width,
-            hidden_size=neurons.hidden_size,
-            matrices=2 if neurons.gate is None else 3,
-            biases=sum(bias is not None for bias in (neurons.up_bias, neurons.gate_bias)),
-        ),
-    )
+    biases = (neurons.up_bias, neurons.gate_bias)
+    return factorise(neurons, _shape(neurons, biases, gated=neurons.gate is not None).rank(width))
 
 
 def misfit(mlp: MLP, width: int) -> str | None:
     """Why an MLP cannot be cut to no more parameters than at width k; None where it can."""
-    layout = mlp.layout
-    reason = inseparable(layout)
-    rank = _rank_at_width(
-        width,
-        neurons=mlp.width,
-        hidden_size=mlp.hidden_size,
-        matrices=3 if mlp.gated else 2,
-        biases=sum(bias is not None for bias in (layout.up_bias, layout.gate_bias)),
-    )
-    if reason is None and rank < 1:
+    reason = inseparable(mlp.layout)
+    if reason is None and _shape_of(mlp).rank(width) < 1:
         return (
             f"two factors of rank 1 have more parameters than {width} neurons, "
             "and so it wants a larger --ratio or --width"
@@ -48,17 +36,53 @@ def misfit(mlp: MLP, width: int) -> str | None:
     return reason
 
 
-def _rank_at_width(
-    width: int, *, neurons: int, hidden_size: int, matrices: int, biases: int
-) -> int:
-    """The largest rank r with no more parameters than k neurons, 0 where there is none.
+def outcome(mlp: MLP, plan: LayerPlan) -> LayerPlan:
+    """What a plan at width k comes to: all neurons stay, of matrices with fewer parameters."""
+    shape = _shape_of(mlp)
+    parameters = shape.parameters(shape.rank(plan.width_after))
+    own_bias = 0 if mlp.layout.bias is None else mlp.hidden_size
+    return replace(plan, width_after=mlp.width, parameters_after=parameters + own_bias)
 
-    k neurons have p parameters in each matrix and one in each bias; rank r has r (I + p) in each
-    matrix, and the I neurons keep their biases.
+
+@dataclass(frozen=True)
+class _Shape:
+    """What an MLP's parameters at some rank or width are counted by.
+
+    Attributes:
+        neurons: I.
+        hidden_size: p.
+        matrices: Two, or three with a gate.
+        biases: Of the I neurons, and of a gate's.
     """
-    p, i = hidden_size, neurons
-    budget = width * (matrices * p + biases) - i * biases
-    return min(max(budget, 0) // (matrices * (i + p)), p, i)
+
+    neurons: int
+    hidden_size: int
+    matrices: int
+    biases: int
+
+    def parameters(self, rank: int) -> int:
+        """Rank r has r (I + p) in each matrix, and the I neurons keep their biases."""
+        factors = self.matrices * rank * (self.neurons + self.hidden_size)
+        return factors + self.biases * self.neurons
+
+    def rank(self, width: int) -> int:
+        """The largest rank with no more parameters than k neurons, 0 where there is none.
+
+        k neurons have p parameters in each matrix and one in each bias.
+        """
+        budget = width * (self.matrices * self.hidden_size + self.biases)
+        left = max(budget - self.parameters(0), 0)
+        most = min(self.hidden_size, self.neurons)
+        return min(left // (self.parameters(1) - self.parameters(0)), most)
+
+
+def _shape_of(mlp: MLP) -> _Shape:
+    return _shape(mlp, (mlp.layout.up_bias, mlp.layout.gate_bias), gated=mlp.gated)
+
+
+def _shape(of: MLP | Neurons, biases: Sequence[object], *, gated: bool) -> _Shape:
+    count = sum(bias is not None for bias in biases)
+    return _Shape(of.width, of.hidden_size, 3 if gated else 2, count)
 
 
 def factorise(neurons: Neurons, rank: int) -> LowRank:

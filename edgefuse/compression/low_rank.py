@@ -115,7 +115,11 @@ class LowRank:
         return FusedNeurons(neurons, torch.ones_like(neurons.up[:, 0]), self.output_bias)
 
 
-def neurons_of(one: FusedNeurons | LowRank) -> FusedNeurons:
+Replacement = FusedNeurons | LowRank
+"""What takes an MLP's place."""
+
+
+def neurons_of(one: Replacement) -> FusedNeurons:
     """What takes an MLP's place as neurons: products for factors."""
     return one.product() if isinstance(one, LowRank) else one
 
