@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.metrics_log import MetricsLog
 from edgefuse_runtime.output import new_directory
 from edgefuse_runtime.records import EvaluationRecord
-from edgefuse_runtime.tensor_file import write_tensors
+from edgefuse_runtime.tensor_file import sync, write_tensors
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -116,3 +117,23 @@ def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path):
     stored = load_file(tmp_path / "x")
     np.testing.assert_array_equal(stored["turned"], array.T)
     np.testing.assert_array_equal(stored["every other"], array[:, ::2])
+
+
+def test_a_file_system_without_modes_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(_path, _mode):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with new_directory(tmp_path / "out", marker="x") as folder:
+        (folder / "x").write_text("made")
+    assert (tmp_path / "out" / "x").read_text() == "made"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_is_let_off(tmp_path, monkeypatch, number):
+    def fail(_descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="error"):
+        sync(tmp_path)

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -115,10 +115,15 @@ def _settle(directory: Path) -> None:
     mask = _umask()
     for path in directory.rglob("*"):
         if path.is_file():
-            path.chmod(path.stat().st_mode | 0o666 & ~mask)  # safetensors makes its files private
+            _allow(path, path.stat().st_mode | 0o666 & ~mask)  # safetensors makes it private
         sync(path)
-    directory.chmod(0o777 & ~mask)  # mkdtemp makes it private
+    _allow(directory, 0o777 & ~mask)  # mkdtemp makes it private
     sync(directory)
+
+
+def _allow(path: Path, mode: int) -> None:
+    with suppress(PermissionError):  # of a file system that knows no modes, as on a memory card
+        path.chmod(mode)
 
 
 def _replace(path: Path, temporary: Path) -> None:

@@ -1,5 +1,6 @@
 """Safetensors files: mapped instead of read, and replaced whole or not at all."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -112,5 +113,8 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that cannot, for directories
+            raise
     finally:
         os.close(descriptor)
