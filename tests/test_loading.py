@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.methods import find_method
 from edgefuse.export import export
+from edgefuse.models.classifier import load_classifier
+from edgefuse.models.finite import check_finite
 from edgefuse.models.load import find_source, load_tokenizer
 from edgefuse.mpo.compress import compress as decompose
 from edgefuse.mpo.compress import plan_mpo
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import KINDS
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import EdgeFuseError, InputError, ModelError
+from edgefuse_devices.errors import InputError, ModelError
 
 PicoModel = Callable[..., Path]
 
@@ -58,6 +59,7 @@ def test_the_type_that_is_asked_for_is_given(
     else:
         compress(plan_compression(source, method=find_method(method), ratio=0.5), directory)
     model = edgefuse.from_pretrained(directory, dtype=dtype)
+    assert model.dtype == model.config.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in model.state_dict().values()} <= {torch.bfloat16, torch.int64}
     whole = edgefuse.from_pretrained(directory)
     assert {parameter.dtype for parameter in whole.parameters()} == {torch.float32}
@@ -130,6 +132,25 @@ def test_an_adapter_that_is_not_pefts_is_the_users_to_mend(
         export(str(tmp_path), tmp_path / "out", device=load_device("rpi5"), labels=["a", "b"])
 
 
+@pytest.mark.parametrize("dtype", ["zzz", {"": torch.bfloat16}])
+def test_a_type_that_is_none_is_refused_of_a_compressed_model(
+    dtype: object, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    compress(plan_compression(str(pico_model("bert")), ratio=0.5), tmp_path / "fused")
+    with pytest.raises(ModelError, match="There is no type"):
+        edgefuse.from_pretrained(tmp_path / "fused", dtype=dtype)
+
+
+def test_weights_that_stay_on_the_disk_are_not_looked_at() -> None:
+    check_finite(torch.full((2,), float("nan"), device="meta"), "model", "weight")
+    check_finite(torch.zeros(0), "model", "weight")
+    check_finite(torch.zeros(2, dtype=torch.int64), "model", "weight")
+    for wrong in (float("nan"), float("inf"), -float("inf")):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            with pytest.raises(ModelError, match="NaN or infinite, in weight"):
+                check_finite(torch.tensor([1.0, wrong], dtype=dtype), "model", "weight")
+
+
 def test_a_directory_has_no_revisions(pico_model: PicoModel) -> None:
     with pytest.raises(ModelError, match="revisions are of models on the hub"):
         edgefuse.from_pretrained(pico_model("bert"), revision="v2")
@@ -142,6 +163,8 @@ def test_what_edgefuse_raises_itself_stays_what_it_is(
         raise KeyError("ours")
 
     monkeypatch.setattr("edgefuse.models.compressed.check_weights", broken)
-    with pytest.raises(KeyError) as caught:
-        edgefuse.from_pretrained(pico_model("bert"), transformers.AutoModel)
-    assert not isinstance(caught.value, EdgeFuseError)
+    source = find_source(str(pico_model("bert")))
+    with pytest.raises(KeyError):
+        edgefuse.from_pretrained(source.name)
+    with pytest.raises(KeyError):
+        load_classifier(source, ["a", "b"], padding_id=0)

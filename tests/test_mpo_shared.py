@@ -59,11 +59,14 @@ def test_a_copy_of_an_expert_costs_nothing() -> None:
 def test_experts_that_lack_rank_get_the_bonds_of_the_others() -> None:
     whole = experts(1, noise=0.01)[0]
     thin = torch.outer(whole[:, 0], whole[0])
-    dead = torch.zeros(SHAPE)
     bonds = choose_dimensions(*SHAPE).full_bonds[1:-1]
-    of_whole, of_thin, of_dead = errors([whole, thin, dead], bonds)
+    nearly = thin + 1e-6 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    for own, alike in zip(
+        errors([whole, thin], bonds), errors([whole, nearly], bonds), strict=True
+    ):
+        assert own < alike + 0.05  # nothing but the few numbers more is lost for lack of rank
+    of_whole, of_dead = errors([whole, torch.zeros(SHAPE)], bonds)
     assert of_whole < 0.02
-    assert of_thin < 1
     assert of_dead < 1e-6
 
 

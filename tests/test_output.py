@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.metrics_log import MetricsLog
-from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.output import check_replaceable, new_directory
 from edgefuse_runtime.records import EvaluationRecord
-from edgefuse_runtime.tensor_file import sync, write_tensors
+from edgefuse_runtime.tensor_file import replace_tensors, sync, write_tensors
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -62,7 +63,7 @@ def test_a_line_of_metrics_that_finds_no_room_is_one_sentence(tmp_path):
 def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out)
     with (
         pytest.raises(OutputError, match=r"mount point.*Name a folder inside it"),
         new_directory(out, marker="x"),
@@ -82,6 +83,22 @@ def test_a_link_is_followed_to_the_disk_that_it_names(tmp_path):
             (folder / "x").write_text(word)
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "disk" / "x").read_text() == "two"
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")
+def test_a_link_to_another_disk_is_no_mount_point(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "out").symlink_to(elsewhere)
+        check_replaceable(tmp_path / "out", "x", overwrite=False)
+
+
+def test_what_links_in_the_folder_point_to_is_left_alone(tmp_path):
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o400)
+    with new_directory(tmp_path / "out", marker="x") as folder:
+        (folder / "link").symlink_to(secret)
+        (folder / "broken").symlink_to(tmp_path / "nowhere")
+    assert secret.stat().st_mode & 0o777 == 0o400
 
 
 def test_everything_is_on_the_disk_before_the_directory_has_its_name(tmp_path, monkeypatch):
@@ -117,6 +134,12 @@ def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path):
     stored = load_file(tmp_path / "x")
     np.testing.assert_array_equal(stored["turned"], array.T)
     np.testing.assert_array_equal(stored["every other"], array[:, ::2])
+
+
+def test_checkpoints_are_as_readable_too(tmp_path):
+    replace_tensors(tmp_path / "last", {"weight": np.zeros(3, np.float32)}, {})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "last").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_file_system_without_modes_is_written_all_the_same(tmp_path, monkeypatch):

@@ -93,16 +93,17 @@ def collect_inputs(
     base = model.base_model  # whatever head there is would be computed for nothing
     watched = mlps_in(base, mlps)
     kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in watched}
+    counts = dict.fromkeys(kept, 0)
     size = 0
 
     def keep(mlp: MLP, inputs: Tensor) -> None:
         nonlocal size
         kept[mlp.name].append(inputs.float())
+        counts[mlp.name] += len(inputs)
         size += inputs.numel() * 4
 
     def determined() -> bool:
-        counts = [sum(map(len, inputs)) for inputs in kept.values()]
-        return not widths or _shortage(counts, mlps, widths) is None
+        return not widths or _shortage(list(counts.values()), mlps, widths) is None
 
     most = _HELD_OUT_TOKENS if held_out else _TOKENS
     with watch_inputs(watched, keep):

@@ -63,7 +63,7 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
     if model.can_generate():
         with quiet(), suppress(OSError):  # it may have none of its own
             model.generation_config = GenerationConfig.from_pretrained(
-                source.name, revision=source.commit
+                source.name, revision=source.ref
             )
     return StoredModel(model, files, tuple(saved))
 

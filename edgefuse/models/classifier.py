@@ -12,9 +12,9 @@ from transformers import (
 )
 
 from edgefuse.compression.fused_linear import put_beside
-from edgefuse.models.compressed import from_pretrained
+from edgefuse.models.compressed import load
 from edgefuse.models.experts import every_expert_by_name
-from edgefuse.models.load import ModelSource, load_tokenizer, one_sentence, quiet
+from edgefuse.models.load import ModelSource, load_tokenizer
 from edgefuse_devices.errors import InputError, ModelError
 
 TASK = "text-classification"
@@ -69,18 +69,15 @@ def load_classifier(
     Raises:
         ModelError: The model is broken, or cannot classify.
     """
-    with quiet(), one_sentence(source.name):
-        kwargs = {} if source.revision is None else {"revision": source.revision}
-        model = from_pretrained(
-            source.name,
-            TasksManager.get_model_class_for_task(TASK),
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            attn_implementation="eager",
-            experts_implementation=every_expert_by_name(),
-            **kwargs,
-        )
+    model = load(
+        source,
+        TasksManager.get_model_class_for_task(TASK),
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        attn_implementation="eager",
+        experts_implementation=every_expert_by_name(),
+    )
     set_padding(model, padding_id)
     put_beside(model)
     return model

@@ -29,11 +29,12 @@ from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.models.fold import fold
-from edgefuse.models.load import check_weights, find_source, one_sentence, quiet
+from edgefuse.models.load import ModelSource, check_weights, find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse.models.recorded_mlps import recorded_mlps
 from edgefuse.models.widths import even_widths
 from edgefuse.mpo.stored import load_chains
+from edgefuse_devices.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 
@@ -106,22 +107,36 @@ def from_pretrained(
     Raises:
         ModelError: There is no such model, or it is broken or of a newer schema.
     """
-    source = find_source(str(path), kwargs.pop("revision", None))
+    return load(find_source(str(path), kwargs.pop("revision", None)), auto_class, **kwargs)
+
+
+def load(
+    source: ModelSource,
+    auto_class: type[Any] = AutoModel,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """The same of a model that is found already."""
     record = read_record(Path(source.name))
-    dtype = kwargs.pop("dtype", torch.float32)
     if record is not None:
+        own = torch.float32 if dtype == "auto" else dtype
+        if isinstance(own, str):
+            own = getattr(torch, own, None) or own
+        if not isinstance(own, torch.dtype):
+            raise ModelError(f"There is no type {own!r} of numbers", "Give torch.bfloat16, say")
         model = _compressed(Path(source.name), record, auto_class, **kwargs)
-        return model if dtype == "auto" else _cast(model, dtype)
-    with quiet(), one_sentence(str(path)):
+        return _cast(model, own)
+    with quiet(), one_sentence(source.name):
         model, info = auto_class.from_pretrained(
             source.name,
-            revision=source.commit,
+            revision=source.ref,
             dtype=dtype,
             output_loading_info=True,
             **kwargs,
         )
     assert isinstance(model, PreTrainedModel)
-    check_weights(model, info, str(path), needs_head=False)
+    check_weights(model, info, source.name, needs_head=False)
     return model
 
 
@@ -145,9 +160,9 @@ def _compressed(
     return model
 
 
-def _cast(model: PreTrainedModel, dtype: torch.dtype | str) -> PreTrainedModel:
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Give what a file has another type, P too; what is computed anew stays as it is."""
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    model.config.dtype = dtype
     for tensor in model.state_dict(keep_vars=True).values():
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)

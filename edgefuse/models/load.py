@@ -56,8 +56,8 @@ class ModelSource:
     revision: str | None
 
     @property
-    def commit(self) -> str:
-        """The revision as transformers asks for it, which for a directory means nothing."""
+    def ref(self) -> str:
+        """The revision as transformers wants it, which for a directory means nothing."""
         return self.revision or "main"
 
 
@@ -115,7 +115,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
             model is quantised.
     """
     with quiet(), one_sentence(source.name):
-        config = AutoConfig.from_pretrained(source.name, revision=source.commit)
+        config = AutoConfig.from_pretrained(source.name, revision=source.ref)
     assert isinstance(config, PretrainedConfig)
     parts = (config, config.get_text_config())
     if any(getattr(part, "quantization_config", None) for part in parts):
@@ -155,7 +155,7 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
     with quiet(), one_sentence(source.name):
         model, info = model_class(config).from_pretrained(
             source.name,
-            revision=source.commit,
+            revision=source.ref,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in a sentence
@@ -217,7 +217,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         ModelError: It has none.
     """
     with quiet(), one_sentence(f"The tokenizer of {source.name}"):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.commit)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.ref)
         # Without its files transformers makes a tokenizer that knows its special tokens only.
         files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
         if not any(_has_file(source, file) for file in sorted(files)):
@@ -257,7 +257,7 @@ def one_sentence(subject: str) -> Iterator[None]:
     """
     try:
         yield
-    except EdgeFuseError:
+    except (EdgeFuseError, MemoryError):
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -9,6 +9,7 @@ from then on is half as large.
 """
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def squeeze(
     task = _Task(
         settings, rows(train_file), rows(valid_file), tokenizer, observer or Observer(), stop
     )
+    output = Path(os.path.realpath(output))
     check_replaceable(output, COMPRESSION, overwrite=overwrite)
     work = output.with_name(f"{output.name}.squeezing")
     record = _begin(work, begun, resume=resume, overwrite=overwrite)

@@ -27,7 +27,7 @@ def plot_fidelity(record: CompressionRecord, path: Path) -> None:
     width, largest = 0.8 / len(_ERRORS), 0.0
     for index, (key, label) in enumerate(_ERRORS):
         heights = [_mean([getattr(layer, key) for layer in group]) for group in groups]
-        largest = max(largest, *heights)
+        largest = max([largest, *heights])
         places = [place + (index - 1) * width for place in range(len(names))]
         axes.bar(places, heights, width, label=label)
     axes.set_xticks(range(len(names)), names)

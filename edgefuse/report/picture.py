@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from edgefuse.report.write import check_output_file
 from edgefuse_devices.errors import InputError
 
-_RASTER = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 _VECTOR = {".svg", ".svgz", ".pdf", ".eps", ".ps"}
+_ENDINGS = _VECTOR | {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 
 
 def check_picture(path: Path) -> None:
@@ -19,7 +19,7 @@ def check_picture(path: Path) -> None:
         InputError: Its ending names no format of pictures.
         OutputError: It is a directory, or its directory is not there or cannot be written.
     """
-    if path.suffix.lower() not in _RASTER | _VECTOR:
+    if path.suffix.lower() not in _ENDINGS:
         raise InputError(
             f"{path} does not end as a picture does", "Name it with .svg, .png or .pdf at its end"
         )

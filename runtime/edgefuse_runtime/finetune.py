@@ -83,8 +83,7 @@ def finetune(
     stored = read_record(run) if resume else None
     if not resume:
         check_free(run, overwrite=overwrite)
-    settings = settings or (stored.settings if stored else TrainingSettings())
-    plan = _plan(bundle, run, train, valid, settings=settings)
+    plan = _plan(bundle, run, train, valid, settings=_settings(settings, stored))
     record = _record(plan, train, valid)
     if stored:
         check_same(stored, record)
@@ -114,6 +113,16 @@ def finetune(
     report = _report(plan, loop.progress)
     write_json(run / REPORT, report)
     return report
+
+
+def _settings(given: TrainingSettings | None, stored: RunRecord | None) -> TrainingSettings:
+    """Those given; what they leave open is as the run began."""
+    if stored is None:
+        return given or TrainingSettings()
+    if given is None:
+        return stored.settings
+    names = [name for name in given.__struct_fields__ if getattr(given, name) is None]
+    return msgspec.structs.replace(given, **{n: getattr(stored.settings, n) for n in names})
 
 
 def _plan(

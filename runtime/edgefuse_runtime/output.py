@@ -6,12 +6,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.modes import share
 from edgefuse_runtime.tensor_file import sync
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -25,7 +26,7 @@ def new_directory(
     """Give a temporary sibling of `path` to write into, and rename it to `path` at the end.
 
     Whatever ends the block early, Ctrl-C included, removes the temporary directory and leaves
-    `path` as it was; so does a power cut, but for the temporary directory. A link is followed.
+    `path` as it was, and so does a power cut before the renaming. A link is followed.
 
     Args:
         path: The directory to make; it may exist when it is empty.
@@ -41,7 +42,7 @@ def new_directory(
         OutputError: `path` is a file, a mount point or not empty, or the disk is too small: raised
             before the block begins. Or the disk got full in the block.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # unlike resolve, without a word of links that go in rings
     check_replaceable(path, marker, overwrite=overwrite)
     check_space(path, needed_bytes)
     try:
@@ -75,7 +76,7 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
-    if path.is_mount():
+    if os.path.ismount(os.path.realpath(path)):
         raise OutputError(
             f"{path} is a mount point, which cannot be replaced whole", "Name a folder inside it"
         )
@@ -112,18 +113,10 @@ def check_space(path: Path, needed_bytes: int) -> None:
 
 def _settle(directory: Path) -> None:
     """Bring it to the disk with all that it holds, as readable as files of this user are."""
-    mask = _umask()
-    for path in directory.rglob("*"):
-        if path.is_file():
-            _allow(path, path.stat().st_mode | 0o666 & ~mask)  # safetensors makes it private
-        sync(path)
-    _allow(directory, 0o777 & ~mask)  # mkdtemp makes it private
-    sync(directory)
-
-
-def _allow(path: Path, mode: int) -> None:
-    with suppress(PermissionError):  # of a file system that knows no modes, as on a memory card
-        path.chmod(mode)
+    for path in [*directory.rglob("*"), directory]:
+        if not path.is_symlink():  # what one points to is not ours
+            share(path)
+            sync(path)
 
 
 def _replace(path: Path, temporary: Path) -> None:
@@ -148,12 +141,6 @@ def _number(error: OSError | SafetensorError) -> int:
         return error.errno or 0
     found = _OS_ERROR.search(str(error))
     return int(found[1]) if found else 0
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 __all__ = ["check_replaceable", "check_space", "new_directory"]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from edgefuse_runtime.modes import share
+
 _TYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -85,6 +87,7 @@ def write_tensors(
     """
     contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     save_file(contiguous, path, dict(metadata) if metadata is not None else None)
+    share(path)
 
 
 def replace_tensors(

@@ -1,11 +1,11 @@
 """Singular value decomposition: every matrix of an MLP cut to one rank."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from edgefuse.compression.layout import Layout
 from edgefuse.compression.low_rank import Factors, LowRank, inseparable
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Layer, Neurons
@@ -21,14 +21,13 @@ def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothi
         seed: Not used.
     """
     neurons = layer.neurons
-    biases = (neurons.up_bias, neurons.gate_bias)
-    return factorise(neurons, _shape(neurons, biases, gated=neurons.gate is not None).rank(width))
+    return factorise(neurons, _shape(neurons, neurons.width, neurons.hidden_size).rank(width))
 
 
 def misfit(mlp: MLP, width: int) -> str | None:
     """Why an MLP cannot be cut to no more parameters than at width k; None where it can."""
     reason = inseparable(mlp.layout)
-    if reason is None and _shape_of(mlp).rank(width) < 1:
+    if reason is None and _shape(mlp.layout, mlp.width, mlp.hidden_size).rank(width) < 1:
         return (
             f"two factors of rank 1 have more parameters than {width} neurons, "
             "and so it wants a larger --ratio or --width"
@@ -38,7 +37,7 @@ def misfit(mlp: MLP, width: int) -> str | None:
 
 def outcome(mlp: MLP, plan: LayerPlan) -> LayerPlan:
     """What a plan at width k comes to: all neurons stay, of matrices with fewer parameters."""
-    shape = _shape_of(mlp)
+    shape = _shape(mlp.layout, mlp.width, mlp.hidden_size)
     parameters = shape.parameters(shape.rank(plan.width_after))
     own_bias = 0 if mlp.layout.bias is None else mlp.hidden_size
     return replace(plan, width_after=mlp.width, parameters_after=parameters + own_bias)
@@ -76,13 +75,9 @@ class _Shape:
         return min(left // (self.parameters(1) - self.parameters(0)), most)
 
 
-def _shape_of(mlp: MLP) -> _Shape:
-    return _shape(mlp, (mlp.layout.up_bias, mlp.layout.gate_bias), gated=mlp.gated)
-
-
-def _shape(of: MLP | Neurons, biases: Sequence[object], *, gated: bool) -> _Shape:
-    count = sum(bias is not None for bias in biases)
-    return _Shape(of.width, of.hidden_size, 3 if gated else 2, count)
+def _shape(of: Neurons | Layout, neurons: int, hidden_size: int) -> _Shape:
+    biases = sum(bias is not None for bias in (of.up_bias, of.gate_bias))
+    return _Shape(neurons, hidden_size, 2 if of.gate is None else 3, biases)
 
 
 def factorise(neurons: Neurons, rank: int) -> LowRank:
@@ -92,6 +87,7 @@ def factorise(neurons: Neurons, rank: int) -> LowRank:
         neurons: Of an MLP, dense or gated.
         rank: r, from 1 to min(I, p); there, the MLP is the same.
     """
+    assert rank >= 1
     return LowRank(
         up=_cut(neurons.up, rank),
         down=_cut(neurons.down, rank),
