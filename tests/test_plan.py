@@ -81,7 +81,7 @@ def test_the_command_prints_a_table_or_one_object() -> None:
     command = [sys.executable, "-m", "edgefuse", "plan", str(pico("llama")), "--device", "rpi5"]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
-    assert "--tune bitfit: LlamaForSequenceClassification has no biases" in table
+    assert "bitfit: LlamaForSequenceClassification has no biases" in table
     printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(printed.stdout)
     assert found["device"] == "rpi5"

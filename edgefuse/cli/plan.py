@@ -79,4 +79,4 @@ def _show(found: "Plan", board: str) -> None:
     )
     for way in found.ways:
         if not way.possible:
-            print_text(f"--tune {way.way}: {way.reason}")
+            print_text(f"{way.way}: {way.reason}")
