@@ -9,7 +9,7 @@ from onnx_ir import tape
 
 from edgefuse_export.module import FusedMLP
 from edgefuse_export.norm_weights import norm_weights
-from edgefuse_export.vocabulary import table_of_zeros
+from edgefuse_export.vocabulary import scatter_into_zeros
 from edgefuse_runtime.bundle import Merge
 
 _ONE_SUM = 1 << 20
@@ -64,9 +64,7 @@ def _add_gradient_norm(
         gradient = gradients[f"gradient.{name}"]
         assert gradient.shape is not None
         rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
-        if table_of_zeros(gradient) is not None:
-            scatter = gradient.producer()
-            assert scatter is not None
+        if (scatter := scatter_into_zeros(gradient)) is not None:
             _, _, sums = scatter.inputs
             assert sums is not None
             gradient = sums

@@ -34,9 +34,9 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     inputs = {value.name: value for value in graph.inputs}
     table, token_ids = inputs[name], inputs["input_ids"]
     gradient = next(value for value in graph.outputs if value.name == f"gradient.{name}")
-    zeros = table_of_zeros(gradient)
+    scatter = scatter_into_zeros(gradient)
     same_ids = _follow(token_ids)
-    if zeros is None or not all(
+    if scatter is None or not all(
         node.op_type == "Gather" and node.inputs[1] in same_ids for node in table.consumers()
     ):
         return False
@@ -49,19 +49,19 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
                 node.op_type in _SAME_IDS
                 or node.op_type == "Shape"
                 or (node.op_type == "Gather" and position == 1 and node.inputs[0] is table)
-                or (node.op_type == "ScatterND" and node.outputs[0] is gradient)
+                or node is scatter
                 or (node.op_type == "TopK" and not node.outputs[0].uses())
             ):
                 return False
     assert table.shape is not None
     table.shape = ir.Shape([VOCABULARY, *table.shape[1:]])
     gradient.shape = table.shape.copy()
-    scatter = gradient.producer()
-    assert scatter is not None
     given = ir.Value(name=zeros_of(name), type=table.type, shape=table.shape.copy())
+    zeros = scatter.inputs[0]
+    assert zeros is not None
     scatter.replace_input_with(0, given)
-    if not zeros.outputs[0].uses():  # another embedding of that shape may share it
-        graph.remove(zeros, safe=True)
+    if not zeros.uses() and (maker := zeros.producer()):  # an embedding of that shape may share it
+        graph.remove(maker, safe=True)
     padding = ir.Value(name=PADDING_ID, type=token_ids.type, shape=ir.Shape([1]))
     for node, position in comparisons:
         node.replace_input_with(position, padding)
@@ -69,13 +69,13 @@ def free_rows(graph: ir.Graph, name: str, *, padding_id: int) -> bool:
     return True
 
 
-def table_of_zeros(gradient: ir.Value) -> ir.Node | None:
-    """The ConstantOfShape that `embedding_backward` lays its sums into, or None."""
+def scatter_into_zeros(gradient: ir.Value) -> ir.Node | None:
+    """The ScatterND by which `embedding_backward` lays its sums into a table of zeros, or None."""
     scatter = gradient.producer()
     if scatter is None or scatter.op_type != "ScatterND":
         return None
     zeros = scatter.inputs[0].producer() if scatter.inputs[0] else None
-    return zeros if zeros is not None and zeros.op_type == "ConstantOfShape" else None
+    return scatter if zeros is not None and zeros.op_type == "ConstantOfShape" else None
 
 
 def _follow(value: ir.Value) -> list[ir.Value]:

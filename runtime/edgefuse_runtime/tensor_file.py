@@ -87,7 +87,6 @@ def write_tensors(
     """
     contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     save_file(contiguous, path, dict(metadata) if metadata is not None else None)
-    share(path)
 
 
 def replace_tensors(
@@ -103,6 +102,7 @@ def replace_tensors(
     beside = path.with_name(f".{path.name}.new")
     try:
         write_tensors(beside, tensors, metadata)
+        share(beside)
         sync(beside)
         beside.replace(path)
         sync(path.parent)
