@@ -77,8 +77,8 @@ def accuracy(task: str, compression: Compression | None, quick: bool) -> harness
             runs += [score(seed) for seed in _SEEDS[1:]]
     scores = [run["accuracy"] for run in runs]
     return {
-        "parameters": runs[0]["parameters"],
         **figures,
+        "parameters": runs[0]["parameters"],  # with the classifier's head
         "accuracies": scores,
         "accuracy_mean": mean(scores),
         "accuracy_sd": stdev(scores) if len(scores) > 1 else None,

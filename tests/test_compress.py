@@ -405,8 +405,10 @@ def test_the_table_shows_widths_errors_and_the_next_command(
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     output = tmp_path / "fused"
-    result = run("compress", pico_model("bert"), output, "--calibration", texts)
+    plot = tmp_path / "errors.svg"
+    result = run("compress", pico_model("bert"), output, "--calibration", texts, "--plot", plot)
     assert result.code == 0
+    assert "<svg" in plot.read_text()
     assert "output error" in result.out
     assert "sign-NTK error" in result.out
     assert f"edgefuse export {output}" in result.out

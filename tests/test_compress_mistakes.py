@@ -14,9 +14,10 @@ from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
 from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.progress import FUSING, TEACHING
 from edgefuse.models.record import RECORD, read_record
 from edgefuse_devices.errors import ModelError
-from tests.pico_models import WIDTH
+from tests.pico_models import TEXTS, WIDTH
 
 
 def test_overwrite_replaces_a_compressed_model_and_nothing_else(
@@ -37,9 +38,10 @@ def test_overwrite_replaces_a_compressed_model_and_nothing_else(
     assert "--overwrite" not in run("compress", source, source).err
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    refused = run("compress", source, tmp_path / "home", "--overwrite")
-    assert refused.code == 2
-    assert "did not write" in refused.err
+    for options in ((), ("--dry-run",), ("--dry-run", "--method", "mpo", "--bond", 4)):
+        refused = run("compress", source, tmp_path / "home", "--overwrite", *options)
+        assert refused.code == 2
+        assert "did not write" in refused.err
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
 
 
@@ -71,6 +73,41 @@ def test_an_interrupted_compression_leaves_what_was_there(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert output.exists() == there_before
     assert len(list(tmp_path.iterdir())) == there_before
+
+
+def test_a_model_larger_than_memory_is_refused_with_text_and_read_from_files_without(
+    run: Callable[..., SimpleNamespace],
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    small = SimpleNamespace(memory_mib=0.01)
+    monkeypatch.setattr("edgefuse.compression.compress.probe", lambda: small)
+    refused = run("compress", pico_model("bert"), tmp_path / "fused", "--calibration", texts)
+    assert refused.code == 2
+    assert "in float32, and this machine 0.0 GiB of memory" in refused.err
+    assert "Compress it without text" in refused.err
+    assert list(tmp_path.iterdir()) == [texts]
+    assert run("compress", pico_model("bert"), tmp_path / "fused").code == 0
+
+
+@pytest.mark.parametrize("stage", [FUSING, TEACHING])
+def test_an_interruption_in_any_stage_leaves_nothing(
+    stage: str, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+
+    def interrupt(reached: str, _done: int, _total: int) -> None:
+        if reached == stage:
+            raise KeyboardInterrupt
+
+    plan = plan_compression(str(pico_model("bert")), width=4)
+    with pytest.raises(KeyboardInterrupt):
+        compress(plan, tmp_path / "fused", tune_text=texts, on_progress=interrupt)
+    assert list(tmp_path.iterdir()) == [texts]
 
 
 def test_a_disk_that_is_too_small_is_refused_before_work_begins(
@@ -205,6 +242,8 @@ def test_a_model_that_does_not_hold_gets_one_sentence(
         ),
         (("--dry-run", "--calibration", "nowhere.jsonl"), "nowhere.jsonl is not there"),
         (("--dry-run", "--refit"), "A refit needs text to fit to"),
+        (("--plot", "errors.svg"), "--plot needs text to measure errors on"),
+        (("--dry-run", "--plot", "errors.svg"), "--plot needs text to measure errors on"),
     ],
 )
 def test_options_that_do_not_hold_get_one_sentence(

@@ -17,12 +17,15 @@ from torch.nn.utils import parametrize
 import edgefuse
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fused_linear import put_beside
+from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.install import install
 from edgefuse.compression.layout import write_neurons
+from edgefuse.compression.methods import find_method
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Neurons
 from edgefuse.compression.plan import plan_layers
+from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.stored import stored_layouts
 from edgefuse.compression.verify import verify
 from edgefuse.fused import fused_mlps
@@ -228,6 +231,37 @@ def test_duplicated_neurons_fuse_exactly_and_learn_alike_under_adam(kind: str) -
     train(fused, kind)
     assert distance(original, start, kind) > 1e-3  # they did move
     assert distance(original, fused, kind) < 1e-6
+
+
+@EVERY_KIND
+def test_the_published_method_finds_the_duplicates(kind: str) -> None:
+    original = make_pico_model(kind)
+    duplicate_neurons(original, SIZES)
+    fused = copy.deepcopy(original)
+    recipe = Recipe(find_method("published"), refits=False, tunes=False, seed=0)
+    records = fuse_model(fused, plan_layers(find_mlps(fused), width=len(SIZES)), recipe)
+    for record in records:
+        assert len(record.multiplicities) == len(SIZES)
+        assert sum(record.multiplicities) == record.width_before
+    assert distance(original, fused, kind) < 1e-5
+
+
+@EVERY_KIND
+def test_every_stage_runs_on_every_kind_and_plain_transformers_loads_what_it_made(
+    kind: str, pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"{text} {more}" for text in TEXTS for more in ("now", "less")))
+    plan = plan_compression(str(pico_model(kind)), ratio=0.25)
+    record = compress(plan, tmp_path / "fused", tune_text=texts)
+    assert (record.refitted, record.tuned, record.even) == (True, True, True)
+    errors = [layer.output_error for layer in record.layers]
+    assert len([error for error in errors if error is not None]) >= len(errors) / EXPERTS
+    ours = edgefuse.from_pretrained(tmp_path / "fused")
+    with quiet():
+        theirs = transformers.AutoModel.from_pretrained(tmp_path / "fused")
+    assert distance(ours, theirs, kind) < 1e-5
+    assert distance(ours, make_pico_model(kind), kind) > 1e-3
 
 
 @EVERY_KIND

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig, PreTrainedModel
 
 import edgefuse
+from edgefuse.compression.calibration import batches_of, collect_inputs
 from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.mlp import find_mlps, unknown_experts
 from edgefuse.models.load import load_config, quiet
 from edgefuse.models.record import read_record
@@ -164,6 +166,39 @@ def test_an_encoder_may_lie_deeper_than_its_class_says(texts: Path, tmp_path: Pa
     edgefuse.from_pretrained(tmp_path / "fused", transformers.DPRQuestionEncoder)
 
 
+def test_tokens_that_lie_across_the_batch_are_told_from_padding(
+    texts: Path, tmp_path: Path
+) -> None:
+    """XLNet's hidden states are (sequence, batch, p), and it takes texts of any length."""
+    config = transformers.XLNetConfig(
+        vocab_size=SIZES["vocab_size"],
+        d_model=HIDDEN_SIZE,
+        n_layer=2,
+        n_head=2,
+        d_inner=WIDTH,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    model, tokenizer = of(transformers.XLNetModel, config), pico_tokenizer("distilbert")
+    mlps = find_mlps(model)
+    kept: list[torch.Tensor] = []
+    with watch_inputs(mlps[:1], lambda _mlp, x: kept.append(x)), torch.no_grad():
+        for text in TEXTS:
+            model(input_ids=tokenizer(text, return_tensors="pt")["input_ids"])
+    one_by_one = torch.cat(kept).sort(dim=0).values
+    (together, *_) = collect_inputs(model, tokenizer, mlps, TEXTS)
+    torch.testing.assert_close(together.sort(dim=0).values, one_by_one, rtol=1e-4, atol=1e-4)
+    for batch in batches_of(model, tokenizer, ["warm door"] * 4):
+        assert len(set(batch["input_ids"].shape)) == 2
+    plan = plan_compression(str(saved(model, tmp_path / "model")), ratio=0.25)
+    record = compress(plan, tmp_path / "fused", tune_text=texts)
+    assert record.even
+    with quiet():
+        plain = transformers.AutoModel.from_pretrained(tmp_path / "fused")
+    assert {mlp.width for mlp in find_mlps(plain)} == {WIDTH // 4}
+
+
 def test_bloom_has_its_activation_under_another_name(texts: Path, tmp_path: Path) -> None:
     config = transformers.BloomConfig(
         vocab_size=len(pico_tokenizer("bert")), hidden_size=HIDDEN_SIZE, n_layer=2, n_head=2
@@ -171,6 +206,7 @@ def test_bloom_has_its_activation_under_another_name(texts: Path, tmp_path: Path
     model = saved(of(transformers.BloomModel, config), tmp_path / "model")
     record = compress(plan_compression(str(model), ratio=0.25), tmp_path / "f", calibration=texts)
     assert len(record.layers) == 2
+    assert not record.even  # its configuration cannot say so: the width is always 4 p
 
 
 def test_experts_of_another_build_stay_and_are_named() -> None:

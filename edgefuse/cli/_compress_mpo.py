@@ -42,9 +42,11 @@ def compress_mpo(
     as_json: bool,
 ) -> None:
     """Decompose, write, show; the arguments are the command's."""
+    from edgefuse.models.record import RECORD
     from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
     from edgefuse.mpo.limit import Limit
     from edgefuse.mpo.matrices import parse_kinds
+    from edgefuse_runtime.output import check_replaceable
 
     limit = Limit(bond=bond, budget=budget, max_error=max_error)
     plan = plan_mpo(
@@ -54,6 +56,8 @@ def compress_mpo(
         shares_central=share_central,
         revision=revision,
     )
+    if dry_run:
+        check_replaceable(output, RECORD, overwrite=overwrite)
     with progress_bar("Decomposing matrices", len(plan.matrices)) as advance:
         if dry_run:
             record = decompose_model(plan, on_matrix=advance).record

@@ -117,6 +117,8 @@ def compress(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from edgefuse.compression import compress as core
     from edgefuse.compression.methods import find_method
+    from edgefuse.models.record import RECORD
+    from edgefuse_runtime.output import check_replaceable
 
     of_fusion = {
         "ratio": ratio,
@@ -156,7 +158,10 @@ def compress(
     plan = core.plan_compression(
         model, method=chosen, ratio=ratio, width=width, layers=layers, revision=revision
     )
+    if plot is not None:
+        _check_plot(plot, has_text=bool(calibration or tune_text))
     if dry_run:
+        check_replaceable(output, RECORD, overwrite=overwrite)
         core.check_compression(
             plan,
             calibration=calibration,
@@ -166,8 +171,6 @@ def compress(
         )
         _show_plan(plan, allocation, as_json=as_json)
         return
-    if plot is not None:
-        _check_plot(plot, has_text=bool(calibration or tune_text))
     with progress_bars() as show:
         record = core.compress(
             plan,
@@ -267,8 +270,8 @@ def _show_record(
     print_text(_totals(record.parameters_before, record.parameters_after))
     if not record.even:
         print_text(
-            "The layers' widths differ now, so plain transformers refuses this directory: "
-            "load it with edgefuse.from_pretrained."
+            "No configuration of that architecture can say these widths, so plain transformers "
+            "refuses this directory: load it with edgefuse.from_pretrained."
         )
     print_text(
         f"Wrote {output}. Next:",

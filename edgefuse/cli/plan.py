@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefuse.cli._options import Json, Revision
-from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
     from edgefuse.tuning.plan import Plan
@@ -34,8 +34,8 @@ def plan(
     """Say what every way of tuning would cost a model.
 
     For each choice of `export --tune`, with its own options: what trains, the memory of gradients
-    and of the optimizer, and the multiplications and additions of a step. Where a model cannot be
-    tuned so, the reason.
+    and of the optimizer, and the multiplications and additions of a step's graph. Where a model
+    cannot be tuned so, the reason.
 
         edgefuse plan fused --device rpi5
     """
@@ -44,15 +44,18 @@ def plan(
     board = load_device(device)
 
     from edgefuse.tuning.plan import plan as core
+    from edgefuse.tuning.ways import WAYS
 
-    found = core(
-        model,
-        device=board,
-        classes=num_labels,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-        revision=revision,
-    )
+    with progress_bar("Tracing the model by every way", len(WAYS)) as advance:
+        found = core(
+            model,
+            device=board,
+            classes=num_labels,
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            revision=revision,
+            on_way=advance,
+        )
     if as_json:
         print_json(found)
     else:

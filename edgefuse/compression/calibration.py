@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -193,6 +194,8 @@ def batches_of(
             )
         mask = pad_sequence([torch.ones_like(ids) for ids in token_ids], batch_first=True)
         padded = pad_sequence(token_ids, batch_first=True, padding_value=padding)
+        if len(set(mask.shape)) == 1:  # a square would not tell XLNet's order of axes
+            mask, padded = F.pad(mask, (0, 1)), F.pad(padded, (0, 1), value=padding)
         inputs = {"input_ids": padded, "attention_mask": mask}
         if model.config.is_encoder_decoder:
             inputs |= {"decoder_input_ids": padded, "decoder_attention_mask": mask}
@@ -226,4 +229,5 @@ def _of_like_length(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _positions(model: "PreTrainedModel") -> int:
     # RoBERTa's positions start behind the padding index; 2 fewer suit every architecture.
-    return int(getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS + 2) - 2
+    positions = int(getattr(model.config, "max_position_embeddings", None) or 0)
+    return positions - 2 if positions > 0 else MAX_TOKENS  # XLNet says -1: any number

@@ -30,6 +30,7 @@ from edgefuse.models.load import (
 from edgefuse.models.record import RECORD, CompressionRecord, LayerRecord, read_record
 from edgefuse.models.widths import even_widths
 from edgefuse_devices.errors import DataError, InputError, ModelError
+from edgefuse_devices.probe import probe
 from edgefuse_runtime.dataset import read_texts
 from edgefuse_runtime.output import new_directory
 
@@ -202,6 +203,7 @@ def compress(
             verify_without_weights(model, _chosen(model, plan.layers))
             layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:
+            _check_memory(plan)
             torch.manual_seed(seed)  # a pooler that the source lacks is made up the same each time
             model = load_model(plan.source, plan.config)
             device = fastest()
@@ -241,6 +243,17 @@ def compress(
             move(model, torch.device("cpu"))
             save_compressed(folder, model, tokenizer, record)
     return record
+
+
+def _check_memory(plan: CompressionPlan) -> None:
+    """Refuse a model whose weights alone are more than the machine can hold."""
+    needed, there = plan.parameters_before * 4 / 2**30, probe().memory_mib / 2**10
+    if needed > there:
+        raise ModelError(
+            f"{plan.source.label} has {needed:.1f} GiB of weights in float32, and this machine "
+            f"{there:.1f} GiB of memory",
+            "Compress it without text, from safetensors files, which are read an MLP at a time",
+        )
 
 
 def _read(calibration: Path | None, tune_text: Path | None) -> tuple[Texts | None, list[str]]:

@@ -1,6 +1,5 @@
 """The last stage: all narrow MLPs taught together, each in its place, by the model as it was."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
 from edgefuse.compression.neurons import Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
+from edgefuse.models.copies import share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,9 +97,7 @@ class _Lesson:
         self.mlps = mlps_in(self.teacher, mlps)
         self.layers = layers
         self.narrow = narrow
-        # All that stays is shared with the teacher.
-        shared = {id(parameter): parameter for parameter in model.parameters()}
-        self.student = copy.deepcopy(self.teacher, memo=shared)
+        self.student = share(self.teacher)
         in_student = {mlp.name: mlp for mlp in find_mlps(self.student)}
         place([in_student[mlp.name] for mlp in self.mlps], [neurons_of(one) for one in narrow])
 

@@ -1,6 +1,5 @@
 """How much an error in an MLP's output changes what its model says in the end."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.refit import refit
+from edgefuse.models.copies import share
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def measure_effects(
             its_difference, its_power = squared_error(view, one, inputs[index])
             difference += its_difference
             power += its_power
-        trial = copy.deepcopy(model)
+        trial = share(model)
         found = {mlp.name: mlp for mlp in find_mlps(trial)}
         install([found[mlps[index].name] for index in indices], fused)
         change = (_final(trial, batches) - exact).double().square().sum()

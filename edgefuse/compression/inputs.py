@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,8 +19,10 @@ def watch_inputs(mlps: Sequence[MLP], see: See) -> Iterator[None]:
 
     Padding is what the `attention_mask` (batch, sequence) says that the model is called with, by
     name; for the decoder's MLPs of an encoder-decoder model the `decoder_attention_mask`. Without
-    one every token counts. An expert is shown the tokens that the router sends it, if any. A layer
-    that is used many times over (ALBERT) shows its inputs each time.
+    one every token counts. For hidden states (sequence, batch, p), as XLNet has, the mask is
+    turned; where batch and sequence are equal, (batch, sequence, p) is assumed. An expert is shown
+    the tokens that the router sends it, if any. A layer that is used many times over (ALBERT) shows
+    its inputs each time.
 
     Args:
         mlps: Of one model.
@@ -56,12 +59,14 @@ class _Masks:
         self.encoder = kwargs.get("attention_mask")
         self.decoder = kwargs.get("decoder_attention_mask")
 
-    def of(self, mlp: MLP, tokens: int) -> Tensor | None:
-        """(tokens,), True where a token is none of padding; None where all are."""
+    def of(self, mlp: MLP, shape: torch.Size) -> Tensor | None:
+        """Of inputs (*shape, p): (tokens,), True where one is no padding; None where all are."""
         in_decoder = self.two and "decoder" in mlp.name.split(".")
         mask = self.decoder if in_decoder else self.encoder
-        if mask is None or mask.ndim != 2 or mask.numel() != tokens:
+        if mask is None or mask.ndim != 2 or mask.numel() != shape.numel():
             return None
+        if shape != mask.shape and shape == mask.T.shape:
+            mask = mask.T
         return mask.reshape(-1).bool()
 
 
@@ -78,7 +83,7 @@ def _shows_all(group: list[MLP], masks: _Masks, see: See) -> Callable[..., None]
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs = args[0].detach().reshape(-1, args[0].shape[-1])
         for mlp in group:
-            mask = masks.of(mlp, len(inputs))
+            mask = masks.of(mlp, args[0].shape[:-1])
             see(mlp, inputs if mask is None else inputs[mask])
 
     return hook
@@ -96,7 +101,7 @@ def _shows_experts(group: list[MLP], masks: _Masks, see: See) -> Callable[..., N
             assert mlp.expert is not None
             sent = chosen[..., mlp.expert] if chosen.ndim == 3 else chosen.eq(mlp.expert)
             sent = sent.reshape(len(inputs), -1).bool().any(dim=1)
-            mask = masks.of(mlp, len(inputs))
+            mask = masks.of(mlp, args[0].shape[:-1])
             sent = sent if mask is None else sent & mask
             if sent.any():
                 see(mlp, inputs[sent])

@@ -130,7 +130,7 @@ def longest_sequence(model: PreTrainedModel) -> int:
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped
     longest: int = getattr(model.config, "max_position_embeddings", USUAL_LENGTH)
-    return longest
+    return longest if longest > 0 else USUAL_LENGTH  # XLNet says -1: any number
 
 
 def choose_length(given: int | None, longest: int) -> int:

@@ -3,12 +3,12 @@
     config.json, model.safetensors, tokenizer files    as transformers writes them, P folded
     edgefuse.json                                       the record, with P
 
-Where a configuration can say all MLPs' widths, plain transformers loads it. With uneven widths
-the configuration keeps the model's own width and plain transformers refuses the tensors' sizes:
-only `from_pretrained` here loads it.
+Where a configuration can say all MLPs' widths, plain transformers loads it. Of other widths
+(uneven ones, or of Bloom, whose MLPs are always four times as wide as its hidden states) the
+configuration keeps the model's own and plain transformers refuses the tensors' sizes: only
+`from_pretrained` here loads it.
 """
 
-import copy
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from edgefuse.compression.install import install, resize
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
+from edgefuse.models.copies import share
 from edgefuse.models.fold import fold
 from edgefuse.models.load import ModelSource, check_weights, find_source, one_sentence, quiet
 from edgefuse.models.record import CompressionRecord, LayerRecord, read_record, write_record
@@ -46,7 +47,7 @@ def save_compressed(
     record: CompressionRecord,
 ) -> None:
     """Write a fused model (P standalone; not changed) as a compressed model directory."""
-    folded = copy.deepcopy(model)
+    folded = share(model)
     fold(folded)
     _say_widths(folded, record)
     with quiet():
@@ -94,8 +95,7 @@ def from_pretrained(
     """Load a model for training, float32: a compressed one with P standalone, or any plain one.
 
     Args:
-        path: A compressed model directory (one on the hub: download it first), a plain model's
-            directory or a hub name.
+        path: A compressed or a plain model's directory, or its name on the hub.
         auto_class: Such as `AutoModelForSequenceClassification`. Weights that the file does not
             have (a new head) are initialised; seed them with `torch.manual_seed`.
         **kwargs: As for transformers: `num_labels`, `id2label`, `attn_implementation`,

@@ -15,6 +15,7 @@ _KEYS = (
     "ffn_dim",  # OPT
     "d_ff",  # T5
     "hidden_dim",  # DistilBERT
+    "d_inner",  # XLNet
     "ffn_hidden_size",  # Falcon
     "encoder_ffn_dim",
     "decoder_ffn_dim",

@@ -5,11 +5,12 @@ from dataclasses import replace
 from torch import nn
 from transformers import PreTrainedModel
 
+from edgefuse.models.copies import share
 from edgefuse.mpo.decomposition import CENTRAL
 from edgefuse.mpo.layers import MPOLinear, chains_of
 from edgefuse.mpo.matrices import merge_chains
 from edgefuse.tuning.adapter import Adapted
-from edgefuse.tuning.extend import extend, share
+from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared
 from edgefuse_runtime.bundle import MatrixProduct
 

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear, unfold
+from edgefuse.models.copies import share
 from edgefuse.models.load import quiet
-from edgefuse.tuning.extend import extend, share
+from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
 from edgefuse.tuning.targets import choose_targets

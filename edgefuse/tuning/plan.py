@@ -1,9 +1,10 @@
 """What each way of tuning would cost a model, before anything is done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from msgspec import Struct
+from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
@@ -15,14 +16,15 @@ from edgefuse.models.classifier import (
     load_classifier,
     longest_sequence,
 )
+from edgefuse.models.copies import with_tensors
 from edgefuse.models.load import find_source, load_config
-from edgefuse.tuning.extend import with_tensors
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS
-from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.module import Loss
 from edgefuse_export.quiet import quiet
+from edgefuse_export.trace import trace
 
 _BYTES = 4
 _MOMENTS = 2
@@ -38,7 +40,8 @@ class WayPlan(Struct, frozen=True, kw_only=True):
         trained_parameters: Count of elements that get a gradient.
         gradient_bytes: Of their gradients.
         optimizer_bytes: Of AdamW's two moments.
-        flops: Multiplications and additions of a step's matrix products, forward and backward.
+        flops: Multiplications and additions of the matrix products of a step's graph, forward and
+            backward.
         reason: Why the model cannot be tuned so, and what to do instead.
     """
 
@@ -80,6 +83,7 @@ def plan(
     batch_size: int = 16,
     sequence_length: int | None = None,
     revision: str | None = None,
+    on_way: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Say what every way of tuning would cost a model.
 
@@ -90,6 +94,7 @@ def plan(
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; None for 128 or what the model takes.
         revision: Branch, tag or commit on the hub.
+        on_way: Called after each way.
 
     Raises:
         InputError: The model or the sizes do not hold.
@@ -108,28 +113,38 @@ def plan(
         parameters=classifier.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
-        ways=plan_ways(classifier, batch_size=batch_size, sequence_length=length),
+        ways=plan_ways(classifier, batch_size=batch_size, sequence_length=length, on_way=on_way),
     )
 
 
-def plan_ways(model: PreTrainedModel, *, batch_size: int, sequence_length: int) -> list[WayPlan]:
+def plan_ways(
+    model: PreTrainedModel,
+    *,
+    batch_size: int,
+    sequence_length: int,
+    on_way: Callable[[], None] = lambda: None,
+) -> list[WayPlan]:
     """Count, for every way with its own options, with shapes alone: nothing is computed.
 
     Args:
-        model: A classifier with eager attention. It is not changed.
+        model: A classifier in the form that graphs are made of. It is not changed.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
+        on_way: Called after each.
     """
-    shape = batch_size, sequence_length
-    return [_plan(model, way, shape) for way in (kind() for kind in WAYS)]
+    shape, steps, rows = (batch_size, sequence_length), Steps(), []
+    for kind in WAYS:
+        rows.append(_plan(model, kind(), shape, steps))
+        on_way()
+    return rows
 
 
-def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int]) -> WayPlan:
-    model = with_tensors(original, lambda tensor: tensor.to("meta"))
+def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "Steps") -> WayPlan:
+    model = with_tensors(original, torch.empty_like)  # which touches no memory
     try:
         prepared = way.prepare(model)
         rows, longest = shape[0], longest_sequence(original) - prepared.positions
-        flops = step_flops(model, (rows, choose_length(min(shape[1], longest), longest)))
+        flops = steps.flops(model, (rows, choose_length(min(shape[1], longest), longest)))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -143,29 +158,35 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int]) -> WayPla
     )
 
 
-def step_flops(model: PreTrainedModel, shape: tuple[int, int]) -> int:
-    """Multiplications and additions of a step's matrix products, forward and backward.
+class Steps:
+    """Counts operations of training steps; models of the same modules are traced once."""
 
-    Args:
-        model: What of it requires a gradient gets one; it may be on the meta device.
-        shape: (batch, sequence).
+    def __init__(self) -> None:
+        self._traced: dict[object, nn.Module] = {}
 
-    Raises:
-        ModelError: What the model computes depends on numbers, as the choice of experts does.
-    """
-    # On the meta device proper, transformers would ask whether a mask masks anything.
-    with quiet(), FakeTensorMode(allow_non_fake_inputs=True):
-        fake = with_tensors(model, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        input_ids = torch.ones(shape, dtype=torch.int64)
-        labels = torch.zeros(shape[0], dtype=torch.int64)
-        with FlopCounterMode(display=False) as counter:
-            try:
-                loss, _ = Loss(fake)(input_ids, torch.ones_like(input_ids), labels)
-                loss.backward()
-            except (RuntimeError, NotImplementedError) as error:
-                raise ModelError(
-                    f"A step of {type(model).__name__} cannot be counted without computing it: "
-                    f"{str(error).splitlines()[0]}",
-                    "Choose by trained parameters",
-                ) from error
-    return int(counter.get_total_flops())
+    def flops(self, model: PreTrainedModel, shape: tuple[int, int]) -> int:
+        """Multiplications and additions of the matrix products in the graph that is exported.
+
+        Args:
+            model: What of it requires a gradient gets one.
+            shape: (batch, sequence).
+
+        Raises:
+            ModelError: It cannot be exported: what it computes depends on numbers.
+        """
+        with quiet():
+            return self._flops(Loss(model), shape, labels=int(model.config.num_labels or 2))
+
+    def _flops(self, loss: Loss, shape: tuple[int, int], *, labels: int) -> int:
+        modules = tuple((name, type(module)) for name, module in loss.named_modules())
+        if modules not in self._traced:
+            self._traced[modules] = trace(loss, vocabulary=1, labels=labels).module()
+        fakes = FakeTensorMode(allow_non_fake_inputs=True)  # of a trace's own constants
+        step = with_tensors(self._traced[modules], fakes.from_tensor)
+        for name, parameter in loss.named_parameters(remove_duplicate=False):
+            step.get_parameter(name).requires_grad_(parameter.requires_grad)
+        with fakes, FlopCounterMode(display=False) as counter:
+            input_ids = torch.ones(shape, dtype=torch.int64)
+            classes = torch.zeros(shape[0], dtype=torch.int64)
+            step(input_ids, torch.ones_like(input_ids), classes)[0].backward()
+        return int(counter.get_total_flops())

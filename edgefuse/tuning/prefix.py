@@ -17,8 +17,9 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCES
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from edgefuse.models.copies import share
 from edgefuse.models.load import quiet
-from edgefuse.tuning.extend import extend, share
+from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
 from edgefuse.tuning.way import Prepared, Way, train_only

@@ -1,0 +1,31 @@
+"""Copies of a model's modules, around its own tensors or others."""
+
+import copy
+from collections.abc import Callable
+from itertools import chain
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def share(model: Model) -> Model:
+    """A copy of a model's modules around the same parameters and buffers."""
+    tensors = chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def with_tensors(model: Model, make: Callable[[Tensor], Tensor]) -> Model:
+    """A copy of a model around other tensors; what is tied stays tied.
+
+    Args:
+        model: It is not changed.
+        make: Gives a tensor in the place of each parameter and buffer.
+    """
+    parameters = {
+        id(p): nn.Parameter(make(p.detach()), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    buffers = {id(buffer): make(buffer) for buffer in model.buffers()}
+    return copy.deepcopy(model, {**parameters, **buffers})
