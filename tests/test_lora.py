@@ -143,6 +143,11 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
         ({"lora_rank": 17}, "17 is outside 1 to 16, the rank of .*, 16 × 16.*lower rank"),
         ({"lora_rank": 0}, "0 is outside 1 to 16"),
         ({"lora_targets": ("querry",)}, "querry matches none.*Did you mean query?"),
+        (
+            {"lora_targets": ("attention.output.dens",)},
+            "Did you mean attention.output.dense?",
+        ),
+        ({"lora_targets": ("pooler.dense",)}, "matches none.*Did you mean output.dense"),
         ({"lora_targets": ("zzzz",)}, "zzzz matches none.*There are dense, key, query, value"),
         ({"bitfit_rank": 2}, "--bitfit-rank is no option of --tune lora"),
     ],
@@ -150,6 +155,14 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
 def test_options_that_do_not_fit_say_what_would(options: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         find_way("lora", options).prepare(classifier(pico("bert")))
+
+
+def test_pefts_word_for_all_linear_layers_is_known() -> None:
+    both = [
+        Lora(rank=2, targets=targets).prepare(classifier(pico("bert"))).merges
+        for targets in ((), ("all-linear",))
+    ]
+    assert both[0] == both[1]
 
 
 def test_targets_choose_what_is_updated() -> None:

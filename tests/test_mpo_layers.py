@@ -76,10 +76,11 @@ def test_a_linear_layer_keeps_bias_and_multiplicity(bonds: tuple[int, ...]) -> N
     activations = torch.randn(5, 80, generator=generator)
     layer = MPOLinear(tensors_of(chain), bias, multiplicity=p)
     expected = F.linear(activations * p, chain.matrix().float(), bias)
-    torch.testing.assert_close(layer(activations), expected, rtol=1e-4, atol=1e-4)
+    near = {"rtol": 1e-5, "atol": 1e-5 * float(expected.abs().max())}
+    torch.testing.assert_close(layer(activations), expected, **near)
     plain = layer.plain()
     assert isinstance(plain, FusedLinear)
-    torch.testing.assert_close(plain(activations), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(plain(activations), expected, **near)
     torch.testing.assert_close(plain.multiplicity, p)
 
 
@@ -112,8 +113,9 @@ def test_an_embedding_gives_the_tables_rows(bonds: tuple[int, ...], looks_up: bo
     layer.__dict__["looks_up"] = looks_up
     ids = torch.tensor([[0, 996, 17], [500, 1, 1]])
     expected = F.embedding(ids, chain.matrix().float())
-    torch.testing.assert_close(layer(ids), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(layer.plain()(ids), expected, rtol=1e-4, atol=1e-4)
+    near = {"rtol": 1e-5, "atol": 1e-5 * float(expected.abs().max())}
+    torch.testing.assert_close(layer(ids), expected, **near)
+    torch.testing.assert_close(layer.plain()(ids), expected, **near)
     assert layer.weight.shape == (997, 24)
 
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import edgefuse
 from edgefuse.models.record import read_record
@@ -176,6 +176,7 @@ def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_pa
     ]
     record = SqueezeRecord(
         source="chains",
+        chains="",
         parameters_before=950,
         settings=SETTINGS,
         train="",
@@ -258,6 +259,17 @@ def test_what_was_begun_is_not_begun_again_or_otherwise(
     other = SqueezeSettings(max_drop=1)
     with pytest.raises(RunError, match="other settings"):
         squeezed(chains, output, rows, settings=other, resume=True)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match="other data"):
+        squeezed(chains, output, fewer, resume=True)
+    another = tmp_path / chains.name
+    shutil.copytree(chains, another)
+    tensors = weights(another)
+    tensors["encoder.layer.0.output.dense.bias"] += 1.0
+    save_file(tensors, another / "model.mpo.safetensors", {"format": "pt"})
+    with pytest.raises(RunError, match="begun with another model"):
+        squeezed(another, output, rows, resume=True)
     few = SqueezeSettings(max_drop=0, step=0.5, first_steps=2, steps=1, learning_rate=1e-3)
     assert squeezed(chains, output, rows, settings=few, overwrite=True).rounds[0].kept
     with pytest.raises(OutputError, match="not empty"):
@@ -284,6 +296,11 @@ def test_a_model_without_chains_is_refused(
         {"step": 1.0},
         {"batch_size": 0},
         {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
+        {"auxiliary_rate": float("inf")},
+        {"max_drop": float("inf")},
+        {"seed": -1},
+        {"seed": 2**70},
     ],
 )
 def test_numbers_out_of_range_are_refused(setting: dict[str, float]) -> None:

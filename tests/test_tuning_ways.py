@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+import transformers
 from safetensors.numpy import load_file
 
 from edgefuse.export import export
 from edgefuse.tuning.adapter import Adapter
-from edgefuse.tuning.child import ChildD
 from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.catalog import load_device
@@ -26,8 +26,10 @@ from edgefuse_runtime.run import read_record
 from tests.pico_models import TEXTS
 from tests.tuned_pico import (
     LABELS,
+    assert_frozen_stay,
     classifier,
     exported,
+    labelled_rows,
     logits_on_the_board,
     pico,
     random_batch,
@@ -38,8 +40,19 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lora": {"lora_rank": 2},
     "adapter": {"adapter_size": 3},
     "prefix": {"prefix_length": 4, "prefix_projection": 0},
+    "child-d": {"child_data": labelled_rows(), "child_keep": 0.2},
 }
-BOTH = ("full", "full-without-embeddings", "last-1", "head", "lora", "adapter", "prefix", "child-f")
+BOTH = (
+    "full",
+    "full-without-embeddings",
+    "last-1",
+    "head",
+    "lora",
+    "adapter",
+    "prefix",
+    "child-f",
+    "child-d",
+)
 CASES = [*(("bert", tune) for tune in (*BOTH, "bitfit")), *(("llama", tune) for tune in BOTH)]
 _LAST_LAYER = {"bert": "bert.encoder.layer.2.", "llama": "model.layers.2."}
 
@@ -59,6 +72,7 @@ def is_norm(name: str) -> bool:
 TRAINS: dict[str, Callable[[str, str], bool]] = {
     "full": lambda _kind, _name: True,
     "child-f": lambda _kind, _name: True,
+    "child-d": lambda _kind, _name: True,
     "full-without-embeddings": lambda _kind, name: (
         not name.endswith(("_embeddings.weight", "embed_tokens.weight"))
     ),
@@ -95,6 +109,7 @@ def test_gradients_of_what_trains_are_torchs_and_of_nothing_else(kind: str, tune
 def test_what_is_frozen_is_bit_identical_after_20_steps(kind: str, tune: str) -> None:
     bundle = bundle_of(kind, tune)
     values = trained(bundle)
+    assert_frozen_stay(bundle, values)
 
     source = load_file(pico(kind) / "model.safetensors")
     prefix = {"bert": "bert.", "llama": "model."}[kind]
@@ -102,9 +117,10 @@ def test_what_is_frozen_is_bit_identical_after_20_steps(kind: str, tune: str) ->
     for name, tensor in source.items():
         if prefix + name in frozen:
             assert frozen[prefix + name].tobytes() == tensor.tobytes()
-    assert frozen.keys().isdisjoint(values)
     # The gradient of a bias that moves all scores alike is zero.
     still = {n for n, v in values.items() if np.array_equal(v, bundle.trainable()[n])}
+    if tune == "child-d":  # a share of each moves, of a norm perhaps none
+        return
     assert all(name.endswith(("token_type_embeddings.weight", "key.bias")) for name in still)
 
 
@@ -122,15 +138,20 @@ def test_no_product_makes_a_gradient_that_nobody_needs(kind: str, tune: str) -> 
     assert matrices
     # Backward reads a weight once more than forward does, to go on below it.
     passes = {name: _products(training, name) for name in matrices}
-    if tune in ("last-1", "head"):
-        assert set(passes.values()) == {1}
-    else:
-        first = ("query.weight", "key.weight", "value.weight")
-        first += ("q_proj.weight", "k_proj.weight", "v_proj.weight")
-        expected = {n: 1 if n.endswith(first) and tune == "lora" else 2 for n in matrices}
-        if tune == "lora":
-            assert passes == expected
-        assert max(passes.values()) == 2
+    once = matrices if tune in ("last-1", "head") else _BELOW_ALL_THAT_TRAINS[kind, tune]
+    assert passes == {name: 1 if name.endswith(tuple(once)) else 2 for name in matrices}
+
+
+_OF_ATTENTION = {
+    "bert": ("query.weight", "key.weight", "value.weight"),
+    "llama": ("q_proj.weight", "k_proj.weight", "v_proj.weight"),
+}
+_BELOW_ALL_THAT_TRAINS: dict[tuple[str, str], tuple[str, ...]] = {
+    **{(kind, tune): names for kind, names in _OF_ATTENTION.items() for tune in ("lora", "prefix")},
+    # The first adapter comes behind attention's last projection; Llama's first norm before it all.
+    ("bert", "adapter"): (*_OF_ATTENTION["bert"], "attention.output.dense.weight"),
+    ("llama", "adapter"): (),
+}
 
 
 def _products(graph: ir.Graph, name: str) -> int:
@@ -203,21 +224,8 @@ def test_a_drawn_mask_keeps_a_share_and_keeps_the_mean() -> None:
     np.testing.assert_allclose(gradients[1][kept], gradients[0][kept] / 0.3, rtol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("child") / "train.jsonl"
-    texts = ["turn on the lamp", "the door is open", "a sad film", "stop the music"] * 3
-    lines = [f'{{"text": "{t}", "label": "{LABELS[i % 3]}"}}\n' for i, t in enumerate(texts)]
-    file.write_text("".join(lines))
-    return file
-
-
-def test_a_chosen_mask_moves_the_share_of_the_largest_fisher_information(
-    rows: Path, tmp_path: Path
-) -> None:
-    way = ChildD(keep=0.2, data=rows)
-    board = load_device("rpi5")
-    bundle = export(str(pico("bert")), tmp_path / "child", device=board, labels=LABELS, tune=way)
+def test_a_chosen_mask_moves_the_share_of_the_largest_fisher_information() -> None:
+    bundle = bundle_of("bert", "child-d")
     values, start = trained(bundle), bundle.trainable()
 
     assert bundle.manifest.gradient_mask is not None
@@ -226,7 +234,7 @@ def test_a_chosen_mask_moves_the_share_of_the_largest_fisher_information(
     share = sum(m.sum() for m in moved.values()) / sum(m.size for m in moved.values())
     assert share == pytest.approx(0.2, abs=0.02)
     assert all((values[n] != start[n]).mean() > 0.9 for n in ("classifier.weight",))
-    fisher = _fisher_by_hand(rows)
+    fisher = _fisher_by_hand(labelled_rows())
     inside = np.concatenate([fisher[n][moved[n]].ravel() for n in names])
     outside = np.concatenate([fisher[n][~moved[n]].ravel() for n in names])
     assert inside.mean() > 10 * outside.mean()
@@ -284,6 +292,14 @@ def test_a_way_that_there_is_not_names_those_that_there_are(
 ) -> None:
     with pytest.raises(InputError, match=match):
         find_way(name, options)
+
+
+def test_a_model_whose_attentions_lie_in_a_list_of_their_own_has_no_layers_to_choose() -> None:
+    config = transformers.XLMConfig(vocab_size=50, emb_dim=16, n_layers=2, n_heads=2)
+    model = transformers.XLMForSequenceClassification(config)
+    for tune in ("last-1", "child-f"):
+        with pytest.raises(ModelError, match=r"attentions in one list.*--tune lora"):
+            find_way(tune).prepare(model)
 
 
 def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from edgefuse.models.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.bundle import Bundle, digest
 from edgefuse_runtime.engine import Batch, Tensors, open_engine
-from edgefuse_runtime.inference import InferenceModel
+from edgefuse_runtime.inference import InferenceModel, inference_tensors
 from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
@@ -37,9 +37,20 @@ def pico(kind: str) -> Path:
 
 
 @cache
+def labelled_rows() -> Path:
+    """A file of rows to measure on."""
+    file = Path(_FOLDER.name) / "rows.jsonl"
+    texts = ["turn on the lamp", "the door is open", "a sad film", "stop the music"] * 3
+    lines = [f'{{"text": "{t}", "label": "{LABELS[i % 3]}"}}\n' for i, t in enumerate(texts)]
+    file.write_text("".join(lines))
+    return file
+
+
+@cache
 def exported(kind: str, tune: str, **options: object) -> Bundle:
     """A bundle to read, made once."""
-    output = Path(_FOLDER.name) / "-".join([kind, tune, *map(str, options.values())])
+    name = "-".join([kind, tune, *(Path(str(option)).stem for option in options.values())])
+    output = Path(_FOLDER.name) / name
     way = find_way(tune, options)
     return export(str(pico(kind)), output, device=load_device("rpi5"), labels=LABELS, tune=way)
 
@@ -51,6 +62,23 @@ def trained(bundle: Bundle, steps: int = 20) -> Tensors:
     for step in range(steps):
         engine.step(random_batch(step), 1e-2)
     return {name: value.copy() for name, value in engine.parameters().items()}
+
+
+def assert_frozen_stay(bundle: Bundle, values: Tensors) -> None:
+    """No file of a bundle that trained has changed; nothing that does not train has in the model.
+
+    Args:
+        bundle: Its files have the digests that export wrote down.
+        values: What it trained.
+    """
+    for name, entry in bundle.manifest.files.items():
+        assert digest(bundle.path / name) == entry.sha256, name
+    frozen, held = bundle.frozen(), inference_tensors(bundle, values)
+    assert frozen.keys().isdisjoint(values)
+    made = {getattr(merge, "weight", None) for merge in bundle.manifest.merges}
+    made |= {fold.weight for fold in bundle.manifest.folds}
+    for name in (frozen.keys() & held.keys()) - made:
+        assert held[name].tobytes() == frozen[name].tobytes(), name
 
 
 def random_batch(seed: int) -> Batch:

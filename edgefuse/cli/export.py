@@ -57,7 +57,7 @@ def export(
         str | None,
         typer.Option(
             help="Ends of the names of layers to update, with commas between.  "
-            "[default: all linear layers]",
+            "[default: all-linear]",
             show_default=False,
         ),
     ] = None,

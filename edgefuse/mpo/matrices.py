@@ -168,7 +168,7 @@ def _of_attention(model: PreTrainedModel) -> Iterator[str]:
     for name, module in model.named_modules():
         if "attention" in type(module).__name__.lower():
             for inner, child in module.named_modules():
-                if isinstance(child, nn.Linear | Conv1D):
+                if type(child).forward in (nn.Linear.forward, Conv1D.forward):
                     yield f"{name}.{inner}"
 
 
@@ -176,6 +176,12 @@ def _of_embeddings(model: PreTrainedModel) -> Iterator[str]:
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
         return
+    if type(table).forward is not nn.Embedding.forward:
+        raise ModelError(
+            f"The embeddings of {type(model).__name__} are more than a table: "
+            f"{type(table).__name__} computes something else, a scale perhaps",
+            "Leave embeddings out of --matrices",
+        )
     holders = [n for n, m in model.named_modules() if getattr(m, "weight", None) is table.weight]
     if len(holders) > 1:
         raise ModelError(

@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from edgefuse.mpo.layers import MPOEmbedding
+from edgefuse_devices.errors import ModelError
 
 
 def is_embedding(model: PreTrainedModel, name: str) -> bool:
@@ -40,6 +41,16 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers with weights of their own, bottom first.
 
     They are the first list of modules there is, for lists of experts and the like lie deeper.
+
+    Raises:
+        ModelError: Its layers are no modules, as XLM's are lists of their parts.
     """
     lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
-    return list(next(lists, nn.ModuleList()))
+    layers = list(next(lists, nn.ModuleList()))
+    if layers and "attention" in type(layers[0]).__name__.lower():
+        raise ModelError(
+            f"{type(model).__name__} keeps all attentions in one list and the MLPs in another, so "
+            "that no layer can be told from the next",
+            "Train it by another way, --tune lora for one",
+        )
+    return layers

@@ -11,6 +11,7 @@ from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
 from edgefuse.tuning.parts import is_head
 from edgefuse_devices.errors import InputError, ModelError
 
+_ALL = "all-linear"
 _LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D)]
 
 
@@ -28,13 +29,16 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
 
     Args:
         model: A classifier.
-        endings: Such as `query` or `attention.output.dense`; none for all layers but those of
-            one output, such as the gate of a shared expert: there is no lower rank than theirs.
+        endings: Such as `query` or `attention.output.dense`; none, or peft's `all-linear`, for all
+            layers but those of one output, such as the gate of a shared expert: there is no lower
+            rank than theirs.
 
     Raises:
         InputError: One of them matches nothing.
         ModelError: The model has no linear layers.
     """
+    if tuple(endings) == (_ALL,):
+        endings = ()
     layers = list(linear_layers(model))
     wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
     if not (layers if endings else wide):
@@ -45,7 +49,10 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
     for ending in endings:
         if not any(_matches(name, ending) for name in layers):
             known = sorted({name.rpartition(".")[2] for name in layers})
-            near = get_close_matches(ending, known, n=3, cutoff=0.4)
+            # An ending of as many parts is the nearest to what was meant.
+            parts = ending.count(".") + 1
+            endings_there = {".".join(name.split(".")[-parts:]) for name in layers}
+            near = get_close_matches(ending, sorted(endings_there), n=3, cutoff=0.4)
             raise InputError(
                 f"--lora-targets {ending} matches none of the model's linear layers",
                 f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
