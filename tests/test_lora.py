@@ -1,7 +1,9 @@
 """LoRA goes from peft to the board and back, on plain models and on fused ones."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -155,6 +157,19 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
 def test_options_that_do_not_fit_say_what_would(options: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         find_way("lora", options).prepare(classifier(pico("bert")))
+
+
+def test_the_command_writes_an_adapter_and_says_how_to_load_it(
+    run: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    bundle = exported("bert", "lora", lora_rank=2)
+    done = run("convert", bundle.path, tmp_path / "adapter", "--to", "peft")
+    assert done.code == 0, done.err
+    assert f"PeftModel.from_pretrained(model, '{tmp_path / 'adapter'}')" in done.out
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    full = run("convert", exported("bert", "full").path, tmp_path / "none", "--to", "peft")
+    assert full.code == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_pefts_word_for_all_linear_layers_is_known() -> None:

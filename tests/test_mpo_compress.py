@@ -305,6 +305,24 @@ def test_other_methods_refuse_its_options(
     assert "--method mlp-fusion has no --bond" in failed.err
 
 
+def test_an_embedding_that_scales_its_rows_is_no_table(tmp_path: Path) -> None:
+    config = transformers.Gemma3TextConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+    )
+    with quiet():
+        transformers.Gemma3TextModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"Gemma3TextScaledWordEmbedding.*Leave embeddings out"):
+        plan_mpo(str(tmp_path), kinds=KINDS, limit=LOSSLESS)
+    assert plan_mpo(str(tmp_path), kinds=("mlp", "attention"), limit=LOSSLESS).matrices
+
+
 @pytest.mark.parametrize(
     ("architecture", "kind", "sentence"),
     [("t5", "embeddings", "are tied")],
