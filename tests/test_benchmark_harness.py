@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import fusion_quality, harness
 
 
 @pytest.fixture
@@ -114,3 +114,16 @@ def test_a_fresh_process_gives_back_what_the_function_returns():
     assert "edgefuse" in harness.in_fresh_process(harness.versions, packages=["typer"])
     with pytest.raises(RuntimeError, match="versions"):
         harness.in_fresh_process(harness.versions, unknown=1)
+
+
+def test_the_table_of_fusion_has_every_row_that_it_is_to_show():
+    rows = fusion_quality._cases().keys()
+    methods = ("published", "clustering", "sketch", "mmd", "svd", "prune", "prune-activation")
+    for task in ("sst2", "banking77"):
+        fused = ("default@0.25", "default@0.5", "default-upper@0.25", "random@0.25")
+        assert {f"{task}/{row}" for row in ("unfused", *fused)} <= rows
+        for stages in ("", "+refit+tuning"):
+            assert {f"{task}/{method}{stages}@0.25" for method in methods} <= rows
+    for model in ("tiny-llama", "tiny-mixtral"):
+        compared = {f"{model}/{method}@0.5" for method in (*methods, "random", "default")}
+        assert compared - {"tiny-mixtral/svd@0.5"} <= rows
