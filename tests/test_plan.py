@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import XLMConfig, XLMForSequenceClassification
 
 from edgefuse.mpo.contraction import rebuilding
 from edgefuse.mpo.decomposition import decompose
@@ -117,6 +118,14 @@ def test_a_way_that_the_model_cannot_take_says_why() -> None:
     model.set_experts_implementation("eager")  # what it computes depends on the routing
     experts = {row.way: row for row in plan_ways(model, **SHAPE)}
     assert "cannot be traced" in experts["full"].reason
+
+
+def test_a_model_that_cannot_be_counted_says_so() -> None:
+    config = XLMConfig(vocab_size=50, emb_dim=16, n_layers=1, n_heads=2)
+    model = XLMForSequenceClassification(config)
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    assert "cannot be counted without computing it" in rows["full"].reason
+    assert "attentions in one list" in rows["last-1"].reason
 
 
 def test_sizes_that_the_model_does_not_take_are_refused() -> None:

@@ -176,7 +176,7 @@ def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_pa
     ]
     record = SqueezeRecord(
         source="chains",
-        chains="",
+        chains=[],
         parameters_before=950,
         settings=SETTINGS,
         train="",

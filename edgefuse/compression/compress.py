@@ -142,6 +142,8 @@ def check_compression(
             f"The method {plan.method.name} needs text to see which neurons are active",
             "Give --calibration a file of example texts, or choose another --method",
         )
+    if has_text:
+        _check_memory(plan)
     return _read(calibration, tune_text)
 
 
@@ -252,7 +254,7 @@ def _check_memory(plan: CompressionPlan) -> None:
         raise ModelError(
             f"{plan.source.label} has {needed:.1f} GiB of weights in float32, and this machine "
             f"{there:.1f} GiB of memory",
-            "Compress it without text, from safetensors files, which are read an MLP at a time",
+            "Compress it without text, from safetensors files: those are read an MLP at a time",
         )
 
 

@@ -129,7 +129,7 @@ def longest_sequence(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped
-    longest: int = getattr(model.config, "max_position_embeddings", USUAL_LENGTH)
+    longest = int(getattr(model.config, "max_position_embeddings", None) or 0)
     return longest if longest > 0 else USUAL_LENGTH  # XLNet says -1: any number
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from edgefuse.compression.fused_linear import multiply
 from edgefuse.models.plain_layers import conv1d_of, linear_of
@@ -128,7 +127,7 @@ class MPOEmbedding(Chain):
     """An embedding table.
 
     Rows are made without the table where that takes no more memory. No shape of a graph that is
-    exported, or counted, may follow the tokens; what it computes is decided once.
+    exported may follow the tokens; what it computes is decided once.
 
     Attributes:
         num_embeddings: I.
@@ -151,7 +150,7 @@ class MPOEmbedding(Chain):
         """Map row numbers (…) to rows (…, J)."""
         if self.looks_up:
             return self._without_padding(input, one_by_one(input, self.tensors))
-        if not (torch.compiler.is_exporting() or isinstance(input, FakeTensor)):
+        if not torch.compiler.is_exporting():
             numbers, places = torch.unique(input, return_inverse=True)
             if suits_all_at_once(len(numbers), self.dimensions, self.bonds):
                 rows = all_at_once(numbers, self.tensors)

@@ -168,7 +168,7 @@ def _of_attention(model: PreTrainedModel) -> Iterator[str]:
     for name, module in model.named_modules():
         if "attention" in type(module).__name__.lower():
             for inner, child in module.named_modules():
-                if type(child).forward in (nn.Linear.forward, Conv1D.forward):
+                if isinstance(child, nn.Linear | Conv1D):
                     yield f"{name}.{inner}"
 
 

@@ -49,7 +49,7 @@ from edgefuse.mpo.squeeze_record import (
     read_squeeze,
     write_squeeze,
 )
-from edgefuse.mpo.stored import WEIGHTS, save_chains
+from edgefuse.mpo.stored import save_chains
 from edgefuse.mpo.training import Rows, accuracy, tokenize_rows, train
 from edgefuse.tuning.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
@@ -149,7 +149,7 @@ def squeeze(
 
     begun = SqueezeRecord(
         source=source.label,
-        chains=digest(Path(source.name) / WEIGHTS),
+        chains=[digest(file) for file in sorted(Path(source.name).glob("*.safetensors"))],
         parameters_before=compression.parameters_before,
         settings=settings,
         train=digest(train_file),

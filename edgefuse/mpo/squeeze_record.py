@@ -45,14 +45,14 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
             InputError: A number is out of its range.
         """
         for name, holds, range_ in (
-            ("max-drop", 0 <= self.max_drop < math.inf, "0 or more"),
+            ("max-drop", 0 <= self.max_drop < math.inf, "a number, 0 or more"),
             ("budget", 0 <= self.budget <= 1, "between 0 and 1"),
             ("step", 0 < self.step < 1, "between 0 and 1"),
             ("first-steps", self.first_steps >= 0, "0 or more"),
             ("steps", self.steps >= 0, "0 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
-            ("learning-rate", 0 < self.learning_rate < math.inf, "above 0"),
-            ("auxiliary-rate", 0 < self.auxiliary_rate < math.inf, "above 0"),
+            ("learning-rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("auxiliary-rate", 0 < self.auxiliary_rate < math.inf, "a number above 0"),
             ("seed", 0 <= self.seed < 2**32, "between 0 and 2^32 - 1"),
         ):
             if not holds:
@@ -81,7 +81,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
 
     Attributes:
         source: What was squeezed: a directory's name.
-        chains: SHA-256 of its weights.
+        chains: SHA-256 of each of its safetensors files.
         parameters_before: Of the plain model that the chains were made of.
         settings: How.
         train: SHA-256 of the training data.
@@ -92,7 +92,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     """
 
     source: str
-    chains: str
+    chains: list[str]
     parameters_before: int
     settings: SqueezeSettings
     train: str

@@ -47,7 +47,7 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
     """
     lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
     layers = list(next(lists, nn.ModuleList()))
-    if layers and "attention" in type(layers[0]).__name__.lower():
+    if layers and type(layers[0]).__name__.lower().endswith("attention"):
         raise ModelError(
             f"{type(model).__name__} keeps all attentions in one list and the MLPs in another, so "
             "that no layer can be told from the next",

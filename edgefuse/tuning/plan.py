@@ -20,7 +20,7 @@ from edgefuse.models.copies import with_tensors
 from edgefuse.models.load import find_source, load_config
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS
-from edgefuse_devices.errors import InputError
+from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.module import Loss
 from edgefuse_export.quiet import quiet
@@ -172,21 +172,30 @@ class Steps:
             shape: (batch, sequence).
 
         Raises:
-            ModelError: It cannot be exported: what it computes depends on numbers.
+            ModelError: It cannot be traced or counted: what it computes depends on numbers.
         """
         with quiet():
             return self._flops(Loss(model), shape, labels=int(model.config.num_labels or 2))
 
     def _flops(self, loss: Loss, shape: tuple[int, int], *, labels: int) -> int:
         modules = tuple((name, type(module)) for name, module in loss.named_modules())
-        if modules not in self._traced:
-            self._traced[modules] = trace(loss, vocabulary=1, labels=labels).module()
+        shapes = tuple((name, tensor.shape) for name, tensor in loss.state_dict().items())
+        if (modules, shapes) not in self._traced:
+            program = trace(loss, vocabulary=1, labels=labels)
+            self._traced[modules, shapes] = program.module()
         fakes = FakeTensorMode(allow_non_fake_inputs=True)  # of a trace's own constants
-        step = with_tensors(self._traced[modules], fakes.from_tensor)
+        step = with_tensors(self._traced[modules, shapes], fakes.from_tensor)
         for name, parameter in loss.named_parameters(remove_duplicate=False):
             step.get_parameter(name).requires_grad_(parameter.requires_grad)
         with fakes, FlopCounterMode(display=False) as counter:
             input_ids = torch.ones(shape, dtype=torch.int64)
             classes = torch.zeros(shape[0], dtype=torch.int64)
-            step(input_ids, torch.ones_like(input_ids), classes)[0].backward()
+            try:
+                step(input_ids, torch.ones_like(input_ids), classes)[0].backward()
+            except RuntimeError as error:
+                raise ModelError(
+                    f"A step of {type(loss.model).__name__} cannot be counted without computing "
+                    f"it: {str(error).splitlines()[0]}",
+                    "Choose by what trains: it grows with the layers above the lowest of that",
+                ) from error
         return int(counter.get_total_flops())

@@ -37,7 +37,7 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
         InputError: One of them matches nothing.
         ModelError: The model has no linear layers.
     """
-    if tuple(endings) == (_ALL,):
+    if _ALL in endings:
         endings = ()
     layers = list(linear_layers(model))
     wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
