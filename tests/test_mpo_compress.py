@@ -43,7 +43,7 @@ STACKED = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 def kinds_of(architecture: str) -> tuple[Kind, ...]:
     """Those that an architecture's matrices can be decomposed of."""
     lacking = {"mlp"} if architecture in STACKED else set()
-    lacking |= {"embeddings"} if architecture in ENCODER_DECODERS else set()
+    lacking |= {"embeddings"} if architecture in (*ENCODER_DECODERS, "gemma") else set()  # scaled
     return tuple(kind for kind in KINDS if kind not in lacking)
 
 
