@@ -96,7 +96,7 @@ def perplexity(name: str, compression: Compression | None, quick: bool) -> harne
             source, compression, Path(folder), path_of("language-modelling/train.jsonl")
         )
         rows = rows_of("language-modelling/test.jsonl")[: 32 if quick else None]
-        return {**figures, "perplexity": _perplexity(model, [row["text"] for row in rows])}
+        return {**figures, "perplexity": perplexity_of(model, [row["text"] for row in rows])}
 
 
 @cache
@@ -157,7 +157,8 @@ def _compressed(
     return str(work / "compressed"), {**figures, "seconds": seconds}
 
 
-def _perplexity(model_path: str, texts: Sequence[str]) -> float:
+def perplexity_of(model_path: str, texts: Sequence[str]) -> float:
+    """A language model's perplexity on texts, the first 256 tokens of each."""
     import torch  # noqa: PLC0415
     import torch.nn.functional as F  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415

@@ -3,28 +3,13 @@
 from pathlib import Path
 
 import pytest
-import torch
-import torch.nn.functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import edgefuse
+from benchmarks.fusion_quality import perplexity_of
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.methods import find_method
 from edgefuse_runtime.dataset import read_texts
 
 ROWS = 60
-
-
-@torch.no_grad()
-def perplexity(model: Path, texts: list[str]) -> float:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = edgefuse.from_pretrained(model, AutoModelForCausalLM)
-    losses = []
-    for text in texts:
-        ids = tokenizer(text, truncation=True, max_length=128, return_tensors="pt").input_ids
-        logits = network(input_ids=ids).logits[0, :-1]
-        losses.append(F.cross_entropy(logits, ids[0, 1:], reduction="none"))
-    return float(torch.cat(losses).mean().exp())
 
 
 @pytest.mark.slow
@@ -40,7 +25,7 @@ def test_half_of_a_trained_models_width_says_nearly_what_the_whole_said(
     for method in ("mlp-fusion", "prune-activation"):
         plan = plan_compression(str(source), method=find_method(method), ratio=0.5)
         compress(plan, tmp_path / method, calibration=some)
-        found[method] = perplexity(tmp_path / method, held_out)
-    original = perplexity(source, held_out)
+        found[method] = perplexity_of(str(tmp_path / method), held_out)
+    original = perplexity_of(str(source), held_out)
     assert original < found["mlp-fusion"] < 1.3 * original
     assert found["mlp-fusion"] < found["prune-activation"]

@@ -56,10 +56,9 @@ def compress_mpo(
         shares_central=share_central,
         revision=revision,
     )
-    if dry_run:
-        check_replaceable(output, RECORD, overwrite=overwrite)
     with progress_bar("Decomposing matrices", len(plan.matrices)) as advance:
         if dry_run:
+            check_replaceable(output, RECORD, overwrite=overwrite)
             record = decompose_model(plan, on_matrix=advance).record
         else:
             record = compress(plan, output, overwrite=overwrite, on_matrix=advance)

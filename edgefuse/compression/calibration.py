@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from edgefuse.compression.inputs import watch_inputs
 from edgefuse.compression.mlp import MLP, mlps_in
-from edgefuse.models.load import embedding_rows
+from edgefuse.models.load import embedding_rows, position_count
 from edgefuse_devices.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -229,5 +229,5 @@ def _of_like_length(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _positions(model: "PreTrainedModel") -> int:
     # RoBERTa's positions start behind the padding index; 2 fewer suit every architecture.
-    positions = int(getattr(model.config, "max_position_embeddings", None) or 0)
-    return positions - 2 if positions > 0 else MAX_TOKENS  # XLNet says -1: any number
+    positions = position_count(model.config)
+    return MAX_TOKENS if positions is None else positions - 2

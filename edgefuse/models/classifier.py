@@ -14,7 +14,7 @@ from transformers import (
 from edgefuse.compression.fused_linear import put_beside
 from edgefuse.models.compressed import load
 from edgefuse.models.experts import every_expert_by_name
-from edgefuse.models.load import ModelSource, load_tokenizer
+from edgefuse.models.load import ModelSource, load_tokenizer, position_count
 from edgefuse_devices.errors import InputError, ModelError
 
 TASK = "text-classification"
@@ -129,8 +129,7 @@ def longest_sequence(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped
-    longest = int(getattr(model.config, "max_position_embeddings", None) or 0)
-    return longest if longest > 0 else USUAL_LENGTH  # XLNet says -1: any number
+    return position_count(model.config) or USUAL_LENGTH
 
 
 def choose_length(given: int | None, longest: int) -> int:

@@ -210,6 +210,12 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return rows
 
 
+def position_count(config: PretrainedConfig) -> int | None:
+    """Positions that a configuration names; None for none, or for any number (XLNet's -1)."""
+    count = int(getattr(config, "max_position_embeddings", None) or 0)
+    return count if count > 0 else None
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer.
 

@@ -132,14 +132,14 @@ def plan_ways(
         sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
         on_way: Called after each.
     """
-    shape, steps, rows = (batch_size, sequence_length), Steps(), []
+    shape, steps, rows = (batch_size, sequence_length), _Steps(), []
     for kind in WAYS:
         rows.append(_plan(model, kind(), shape, steps))
         on_way()
     return rows
 
 
-def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "Steps") -> WayPlan:
+def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
     model = with_tensors(original, torch.empty_like)  # which touches no memory
     try:
         prepared = way.prepare(model)
@@ -158,12 +158,13 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "S
     )
 
 
-class Steps:
+class _Steps:
     """Counts operations of training steps; models of the same modules are traced once."""
 
     def __init__(self) -> None:
         self._traced: dict[object, nn.Module] = {}
 
+    @quiet()
     def flops(self, model: PreTrainedModel, shape: tuple[int, int]) -> int:
         """Multiplications and additions of the matrix products in the graph that is exported.
 
@@ -174,14 +175,11 @@ class Steps:
         Raises:
             ModelError: It cannot be traced or counted: what it computes depends on numbers.
         """
-        with quiet():
-            return self._flops(Loss(model), shape, labels=int(model.config.num_labels or 2))
-
-    def _flops(self, loss: Loss, shape: tuple[int, int], *, labels: int) -> int:
+        loss = Loss(model)
         modules = tuple((name, type(module)) for name, module in loss.named_modules())
         shapes = tuple((name, tensor.shape) for name, tensor in loss.state_dict().items())
         if (modules, shapes) not in self._traced:
-            program = trace(loss, vocabulary=1, labels=labels)
+            program = trace(loss, vocabulary=1, labels=int(model.config.num_labels or 2))
             self._traced[modules, shapes] = program.module()
         fakes = FakeTensorMode(allow_non_fake_inputs=True)  # of a trace's own constants
         step = with_tensors(self._traced[modules, shapes], fakes.from_tensor)
@@ -194,7 +192,7 @@ class Steps:
                 step(input_ids, torch.ones_like(input_ids), classes)[0].backward()
             except RuntimeError as error:
                 raise ModelError(
-                    f"A step of {type(loss.model).__name__} cannot be counted without computing "
+                    f"A step of {type(model).__name__} cannot be counted without computing "
                     f"it: {str(error).splitlines()[0]}",
                     "Choose by what trains: it grows with the layers above the lowest of that",
                 ) from error
