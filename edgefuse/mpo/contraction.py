@@ -87,7 +87,7 @@ def multiplications(
     if order is rebuilt:
         whole = dimensions.padded_rows * dimensions.column_count
         return rebuilding(dimensions, bonds) + tokens * whole
-    (i, j), (k, h), (m, n) = _thirds(dimensions)
+    (i, j), (k, h), (m, n) = thirds_of(dimensions)
     a, b = bonds[CENTRAL - 1], bonds[CENTRAL]
     if order is from_the_left:
         of_a_token = h * n * j * i * a + n * i * h * a * k * b + i * k * n * b * m
@@ -98,7 +98,7 @@ def multiplications(
 
 def rebuilding(dimensions: Dimensions, bonds: Sequence[int]) -> int:
     """Multiplications of `decomposition.rebuild`."""
-    left, middle, right = (i * j for i, j in _thirds(dimensions))
+    left, middle, right = (i * j for i, j in thirds_of(dimensions))
     a, b = bonds[CENTRAL - 1], bonds[CENTRAL]
     if joins_left_first((left, right), (a, b)):
         joining = left * middle * b * (a + right)
@@ -115,7 +115,7 @@ def merging(dimensions: Dimensions, bonds: Sequence[int]) -> int:
     return first * second * bonds[0] * bonds[1] + fourth * fifth * bonds[2] * bonds[3]
 
 
-def _thirds(dimensions: Dimensions) -> list[tuple[int, int]]:
+def thirds_of(dimensions: Dimensions) -> list[tuple[int, int]]:
     """Rows and columns of what is left of the central tensor, of it, and of what is right."""
     parts = (slice(CENTRAL), slice(CENTRAL, CENTRAL + 1), slice(CENTRAL + 1, None))
     return [(prod(dimensions.rows[part]), prod(dimensions.columns[part])) for part in parts]

@@ -13,7 +13,7 @@ from edgefuse.models.plain_layers import conv1d_of, linear_of
 from edgefuse.mpo.contraction import Order, cheapest
 from edgefuse.mpo.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
-from edgefuse.mpo.lookup import all_at_once, one_by_one, suits_all_at_once, suits_one_by_one
+from edgefuse.mpo.lookup import by_two_parts, suits
 
 
 class Chain(nn.Module):
@@ -126,9 +126,6 @@ class MPOLinear(Chain):
 class MPOEmbedding(Chain):
     """An embedding table.
 
-    Rows are made without the table where that takes no more memory. No shape of a graph that is
-    exported may follow the tokens; what it computes is decided once.
-
     Attributes:
         num_embeddings: I.
         embedding_dim: J.
@@ -143,25 +140,18 @@ class MPOEmbedding(Chain):
 
     @cached_property
     def looks_up(self) -> bool:
-        """Whether rows are made one by one."""
-        return suits_one_by_one(self.dimensions, self.bonds)
+        """Whether rows are made without the table."""
+        return suits(self.dimensions, self.bonds)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name
         """Map row numbers (…) to rows (…, J)."""
         if self.looks_up:
-            return self._without_padding(input, one_by_one(input, self.tensors))
-        if not torch.compiler.is_exporting():
-            numbers, places = torch.unique(input, return_inverse=True)
-            if suits_all_at_once(len(numbers), self.dimensions, self.bonds):
-                rows = all_at_once(numbers, self.tensors)
-                return F.embedding(places, self._without_padding(numbers, rows))
-        return F.embedding(input, rebuild(self.tensors), padding_idx=self.padding_idx)
-
-    def _without_padding(self, numbers: Tensor, rows: Tensor) -> Tensor:
-        """The rows (…, J) of these numbers (…), that of padding without a gradient."""
+            rows = by_two_parts(input, self.tensors)
+        else:
+            rows = F.embedding(input, rebuild(self.tensors))
         if self.padding_idx is None:
             return rows
-        return torch.where((numbers == self.padding_idx)[..., None], rows.detach(), rows)
+        return torch.where((input == self.padding_idx)[..., None], rows.detach(), rows)
 
     def plain(self) -> nn.Module:
         """The table as it is now."""

@@ -1,85 +1,60 @@
 """Rows of a table that is a chain of tensors, without the table.
 
-A row is a product of one slice of each tensor, taken at the digits of the row's number.
+A row is a product of one slice of each tensor, taken at the digits of the row's number. No shape
+follows what the numbers are, so that a graph can be exported.
 """
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgefuse.mpo.contraction import TOKENS, rebuilding
+from edgefuse.mpo.contraction import TOKENS, thirds_of
 from edgefuse.mpo.decomposition import CENTRAL, thirds
 from edgefuse.mpo.dimensions import Dimensions
 
+_PIECES = 8
+"""Part of the table that may be joined at a time."""
 
-def one_by_one(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Each row by itself, slice after slice from the left.
+
+def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Each row from two slices: one of the left part, one of the rest of the chain, joined.
+
+    That spares the product that costs most, of the left part with all of the rest. The bond between
+    them is summed over piece by piece, for the rest may be as large as the table.
 
     Args:
-        numbers: Of rows, (…); no shape follows what they are.
+        numbers: Of rows, (…).
         tensors: T_1 … T_5 of a table (I, J).
 
     Returns:
         The rows (…, J).
     """
-    digits = []
-    rest = numbers
-    for tensor in reversed(tensors):
-        digits.append(rest % tensor.shape[1])
-        rest = rest // tensor.shape[1]
-    state: Tensor = tensors[CENTRAL].new_ones(1, 1)  # (…, columns done, bond)
-    for tensor, digit in zip(tensors, reversed(digits), strict=True):
-        a, i, j, b = tensor.shape
-        slices = F.embedding(digit, tensor.transpose(0, 1).reshape(i, -1))
-        state = state @ slices.reshape(*numbers.shape, a, j * b)
-        state = state.reshape(*numbers.shape, -1, b)
-    return state.squeeze(-1)
+    left, middle, right = thirds(tensors)
+    (_, i, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
+    piece = max(1, i * j // _PIECES)
+    starts = F.embedding(numbers // (k * m), left.permute(1, 3, 2, 0).reshape(i, a * j))
+    starts = starts.reshape(*numbers.shape, a, j)
+    right = right.permute(1, 2, 0, 3).reshape(1, m * n, b).expand(k, -1, -1)
+    rows = starts.new_zeros(1)
+    pieces = zip(torch.split(starts, piece, dim=-2), torch.split(middle, piece), strict=True)
+    for start, joint in pieces:
+        joined = right @ joint.permute(1, 3, 2, 0).reshape(k, b, -1)
+        end = F.embedding(numbers % (k * m), joined.reshape(k * m, -1))
+        rows = rows + end.reshape(*numbers.shape, n * h, -1) @ start
+    rows = rows.reshape(*numbers.shape, n, h, j).transpose(-1, -3)
+    return rows.reshape(*numbers.shape, j * h * n)
 
 
-def suits_one_by_one(dimensions: Dimensions, bonds: Sequence[int]) -> bool:
-    """Whether `one_by_one` takes fewer multiplications for a batch than rebuilding the table.
-
-    And its slices are no larger than that.
-    """
-    table = dimensions.padded_rows * dimensions.column_count
-    middle = bonds[CENTRAL - 1] * dimensions.columns[CENTRAL] * bonds[CENTRAL]
-    total, done = 0, 1
-    for a, j, b in zip((1, *bonds), dimensions.columns, (*bonds, 1), strict=True):
-        total += done * a * j * b  # (columns done, a) times (a, j b)
-        done *= j
-    return TOKENS * middle <= table and TOKENS * total < rebuilding(dimensions, bonds)
-
-
-def all_at_once(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Different rows together: what they have in common is multiplied once.
+def suits(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS) -> bool:
+    """Whether what `by_two_parts` looks up for a batch is no larger than the table.
 
     Args:
-        numbers: Of rows (n,), ascending, none twice; shapes follow what they are.
-        tensors: T_1 … T_5 of a table (I, J).
-
-    Returns:
-        The rows (n, J).
+        dimensions: Of the table.
+        bonds: d_1 … d_{n−1}.
+        tokens: Row numbers in a batch.
     """
-    left, middle, right = thirds(tensors)
-    (_, _, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
-    starts, start_of = torch.unique(numbers // m, return_inverse=True)  # digits but the right ones
-    of_left, of_middle = starts // k, starts % k
-    by_middle = of_middle.argsort(stable=True)
-    slices = F.embedding(of_left[by_middle], left.squeeze(0).flatten(1)).reshape(-1, a)
-    sizes = (j * of_middle.bincount(minlength=k)).tolist()
-    parts = [
-        part @ middle[:, digit].flatten(1) for digit, part in enumerate(torch.split(slices, sizes))
-    ]
-    met = torch.cat(parts).reshape(len(starts), j * h * b)
-    whole = F.embedding(by_middle.argsort()[start_of], met).reshape(-1, j * h, b)
-    ends = F.embedding(numbers % m, right.squeeze(-1).transpose(0, 1).reshape(m, b * n))
-    return (whole @ ends.reshape(-1, b, n)).reshape(-1, j * h * n)
-
-
-def suits_all_at_once(count: int, dimensions: Dimensions, bonds: Sequence[int]) -> bool:
-    """Whether what `all_at_once` holds for so many rows is no larger than the table."""
-    of_a_row = prod(dimensions.columns[: CENTRAL + 1]) * bonds[CENTRAL]
-    return count * of_a_row <= dimensions.padded_rows * dimensions.column_count
+    _, (_, h), (_, n) = thirds_of(dimensions)
+    table = dimensions.padded_rows * dimensions.column_count
+    return tokens * bonds[CENTRAL - 1] * h * n <= table
