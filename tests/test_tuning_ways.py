@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from edgefuse.export import export
 from edgefuse.tuning.adapter import Adapter
 from edgefuse.tuning.lora import Lora
+from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
@@ -299,6 +300,19 @@ def test_a_model_whose_attentions_lie_in_a_list_of_their_own_has_no_layers_to_ch
     for tune in ("last-1", "child-f"):
         with pytest.raises(ModelError, match=r"attentions in one list.*--tune lora"):
             find_way(tune).prepare(model)
+
+
+def test_layers_are_told_from_lists_of_embeddings_and_from_blocks_of_layers() -> None:
+    small = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    markup = transformers.MarkupLMForSequenceClassification(
+        transformers.MarkupLMConfig(**small, num_hidden_layers=3, max_depth=4)
+    )
+    assert transformer_layers(markup) == list(markup.markuplm.encoder.layer)
+    funnel = transformers.FunnelForSequenceClassification(
+        transformers.FunnelConfig(vocab_size=50, d_model=16, n_head=2, block_sizes=[2, 1])
+    )
+    blocks = funnel.funnel.encoder.blocks
+    assert transformer_layers(funnel) == [blocks[0][0], blocks[0][1], blocks[1][0]]
 
 
 def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:

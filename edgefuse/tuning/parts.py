@@ -40,13 +40,23 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers with weights of their own, bottom first.
 
-    They are the first list of modules there is, for lists of experts and the like lie deeper.
+    They are the first list of modules there is that are no embeddings, for lists of experts and the
+    like lie deeper; or what lies in the lists of that list, as in Funnel's blocks.
 
     Raises:
         ModelError: Its layers are no modules, as XLM's are lists of their parts.
     """
-    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
-    layers = list(next(lists, nn.ModuleList()))
+    lists = (
+        module
+        for module in model.base_model.modules()
+        if isinstance(module, nn.ModuleList)
+        and not isinstance(next(iter(module), None), nn.Embedding)
+    )
+    layers = [
+        layer
+        for entry in next(lists, ())
+        for layer in (entry if isinstance(entry, nn.ModuleList) else (entry,))
+    ]
     if layers and type(layers[0]).__name__.lower().endswith("attention"):
         raise ModelError(
             f"{type(model).__name__} keeps all attentions in one list and the MLPs in another, so "
