@@ -13,9 +13,10 @@ the compression.
 trained afterwards; `perplexity` on held-out text, its first 256 tokens a row. `svd` does not suit
 experts in one stack, as `tiny-mixtral` has them.
 
-`default` is `--method mlp-fusion --tune-text`, `published` the method as in the paper, `random`
-what every method has to beat. Stages: `+refit` fits the output in closed form, `+tuning` teaches
-each narrow MLP, then all together.
+`default` is `--method mlp-fusion --tune-text`, `default-upper` that on the upper two thirds of the
+layers, `default-sensitivity` with `--allocation sensitivity`, which makes as many parameters;
+`published` the method as in the paper, `random` what every method has to beat. Stages: `+refit`
+fits the output in closed form, `+tuning` teaches each narrow MLP, then all together.
 """
 
 import os
@@ -55,6 +56,7 @@ class Compression:
     ratio: float = 0.25
     taught: bool = False  # by the refit and the tuning stage
     layers: str | None = None
+    allocation: str = "even"
 
 
 _DEFAULT = Compression("mlp-fusion", taught=True)
@@ -147,6 +149,7 @@ def _compressed(
         work / "compressed",
         calibration=texts,
         refit=compression.taught,
+        allocation=compression.allocation,
         tune_text=texts if compression.taught else None,
     )
     seconds = time.perf_counter() - begin
@@ -194,6 +197,7 @@ def _cases() -> dict[str, harness.Measure]:
         "random+refit+tuning@0.25": Compression("random", taught=True),
         "default@0.5": replace(_DEFAULT, ratio=0.5),
         "default-upper@0.25": replace(_DEFAULT, layers="2-5"),
+        "default-sensitivity@0.25": replace(_DEFAULT, allocation="sensitivity"),
     }
     for method in _ABLATIONS:
         rows.setdefault(f"{method}@0.25", Compression(method))

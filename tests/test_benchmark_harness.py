@@ -120,7 +120,8 @@ def test_the_table_of_fusion_has_every_row_that_it_is_to_show():
     rows = fusion_quality._cases().keys()
     methods = ("published", "clustering", "sketch", "mmd", "svd", "prune", "prune-activation")
     for task in ("sst2", "banking77"):
-        fused = ("default@0.25", "default@0.5", "default-upper@0.25", "random@0.25")
+        defaults = {f"default{which}@0.25" for which in ("", "-upper", "-sensitivity")}
+        fused = (*defaults, "default@0.5", "random@0.25")
         assert {f"{task}/{row}" for row in ("unfused", *fused)} <= rows
         for stages in ("", "+refit+tuning"):
             assert {f"{task}/{method}{stages}@0.25" for method in methods} <= rows
