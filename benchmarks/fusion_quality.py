@@ -5,9 +5,9 @@ otherwise, fine-tuned by one recipe for all (SST-2: 6,000 rows, 3 epochs, learni
 872 sentences of GLUE's development set; Banking77: 9,000 rows, 4 epochs, 3e-4, 3,080 test
 questions) through EdgeFuse's own export and runtime. Methods that look at text see the training
 rows without their labels. `output_error`, `sign_ntk_error` and `ntk_error` are means over the fused
-MLPs, on every tenth text, which no method sees. `drop` is in points below the same seeds unfused. A
-row that trails by more than 2 points after one seed gets no more (`seeds`). `seconds` are those of
-the compression.
+MLPs, on 8,192 tokens of every tenth text, which no method sees. `drop` is in points below the same
+seeds unfused. A row that trails by more than 2 points after one seed gets no more (`seeds`).
+`seconds` are those of the compression.
 
 `tiny-llama` and `tiny-mixtral`: two small language models, every MLP at half its width, not
 trained afterwards; `perplexity` on held-out text, its first 256 tokens a row. `svd` does not suit
@@ -46,6 +46,8 @@ class Task:
 
 
 _TASKS = {"sst2": Task(6000, 3, 1e-4), "banking77": Task(9000, 4, 3e-4)}
+_MODELLING = "language-modelling"
+_LANGUAGE_MODELS = ("tiny-llama", "tiny-mixtral")
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def perplexity(name: str, compression: Compression | None, quick: bool) -> harne
     with tempfile.TemporaryDirectory() as folder:
         source = str(_language_model(name))
         model, figures = _compressed(
-            source, compression, Path(folder), path_of("language-modelling/train.jsonl")
+            source, compression, Path(folder), path_of(f"{_MODELLING}/train.jsonl")
         )
-        rows = rows_of("language-modelling/test.jsonl")[: 32 if quick else None]
+        rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if quick else None]
         return {**figures, "perplexity": perplexity_of(model, [row["text"] for row in rows])}
 
 
@@ -207,7 +209,7 @@ def _cases() -> dict[str, harness.Measure]:
         for row, compression in rows.items()
         for task in _TASKS
     }
-    for name in ("tiny-llama", "tiny-mixtral"):
+    for name in _LANGUAGE_MODELS:
         bare = ["random", *_ABLATIONS]
         if name == "tiny-mixtral":
             bare.remove("svd")  # which does not suit experts in one stack
@@ -221,12 +223,20 @@ def _cases() -> dict[str, harness.Measure]:
     return cases
 
 
+def _inputs() -> list[Path]:
+    texts = [path_of(f"{t}/{p}.jsonl") for t in (*_TASKS, _MODELLING) for p in ("train", "test")]
+    models = [Path(minilm())]
+    if os.environ.get("EDGEFUSE_TEST_MODELS"):
+        models += map(_language_model, _LANGUAGE_MODELS)
+    return [*texts, *(file for model in models for file in sorted(model.glob("*.safetensors")))]
+
+
 if __name__ == "__main__":
     harness.main(
         "fusion_quality",
         _cases(),
         description=__doc__,
         packages=("onnxruntime", "torch", "transformers", "scikit-learn"),
-        inputs=[path_of(f"{task}/{part}.jsonl") for task in _TASKS for part in ("train", "test")],
+        inputs=_inputs(),
         quick=("sst2/unfused", "sst2/default@0.25", "tiny-llama/default@0.5"),
     )

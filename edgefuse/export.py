@@ -1,5 +1,6 @@
 """`edgefuse export` as a plain function: load, choose what trains, write the bundle."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from edgefuse.models.load import (
     quiet,
 )
 from edgefuse.models.record import CompressionRecord, read_record
+from edgefuse.mpo.layers import expect_batches
 from edgefuse.mpo.merging import merge_chains_too, plain_form
 from edgefuse.mpo.unstack import Experts
 from edgefuse.tuning.child import ChildD
@@ -41,9 +43,9 @@ from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_export.writer import Request, write_bundle
+from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, AdamW, Bundle, EngineName, ModelInfo
-from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.output import check_replaceable, new_directory
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -100,6 +102,8 @@ def export(
         InputError: The model, the way of tuning, the sizes or the output do not hold.
         InternalError: A graph does not compute what torch computes.
     """
+    optimizer = optimizer or AdamW()
+    _check_request(output, optimizer, seed, overwrite=overwrite)
     way = find_way(tune) if isinstance(tune, str) else tune
     adapter = find_adapter(model)
     if adapter and revision is not None:
@@ -134,6 +138,7 @@ def export(
     _check_mask(prepared, engine)
     longest -= prepared.positions
     length = choose_length(sequence_length, longest)
+    expect_batches(classifier, (batch_size or BATCH_SIZES[0]) * length)
     record = read_record(Path(source.name))
     info = ModelInfo(
         source=adapter.path.resolve().name if adapter else source.label,
@@ -155,7 +160,7 @@ def export(
         rates=prepared.rates,
         mask=prepared.mask,
         kept=prepared.kept,
-        optimizer=optimizer or AdamW(),
+        optimizer=optimizer,
         padding_id=padding_id,
         vocabulary=config.vocab_size,
         batch_size=batch_size,
@@ -177,6 +182,17 @@ def export(
                 _save_peft_config(prepared.peft, source, folder / PEFT_CONFIG)
         bundle = write_bundle(request, folder, on_stage=on_stage)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _check_request(output: Path, optimizer: AdamW, seed: int, *, overwrite: bool) -> None:
+    """What can be refused before all the work."""
+    check_replaceable(output, MANIFEST, overwrite=overwrite)
+    for name in ("weight_decay", "max_gradient_norm"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < math.inf:  # which a manifest could not say
+            raise InputError(f"--{name.replace('_', '-')} is {value}", "0 turns it off")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
 
 
 def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[PreTrainedModel, Way]:

@@ -7,15 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgefuse.compression.low_rank import LowRankLinear, fold, install
+from edgefuse.compression.install import place
+from edgefuse.compression.low_rank import LowRankLinear, fold, install_low_rank
 from edgefuse.compression.methods.clustering import clustering, misfit
 from edgefuse.compression.methods.mmd import mmd
 from edgefuse.compression.methods.prune import prune, prune_activation
 from edgefuse.compression.methods.random import INITIALIZER_RANGE, random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import factorise, svd
+from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
 from tests.pico_layers import KINDS, I, P, as_points, duplicated, make, output_as, output_of
+from tests.pico_models import pico_model
 
 METHODS = (clustering, mmd, prune, prune_activation, random, sketch, sketch_top)
 
@@ -262,6 +265,11 @@ def test_random_draws_as_transformers_initialises() -> None:
         assert not bias.any()
 
 
+def test_random_draws_no_two_layers_or_experts_alike() -> None:
+    drawn = [random(mlp.layer_view(), 4, 0).neurons.up for mlp in find_mlps(pico_model("mixtral"))]
+    assert len({tuple(up.flatten().tolist()) for up in drawn}) == len(drawn)
+
+
 def test_random_adds_no_output_bias_that_the_architecture_lacks() -> None:
     assert random(make("gated"), 5, 0).output_bias is None
 
@@ -334,40 +342,32 @@ def test_features_and_their_readout_are_the_output() -> None:
     assert torch.equal(output_as(other, layer), torch.ones(50, P))
 
 
-class _MLP(nn.Module):
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        n = layer.neurons
-        self.gated = n.gate is not None
-        self.activation = layer.activation
-        self.up = nn.Linear(P, I, bias=n.up_bias is not None)
-        self.gate = nn.Linear(P, I, bias=n.gate_bias is not None) if self.gated else None
-        self.down = nn.Linear(I, P, bias=layer.bias is not None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.gate is None:
-            return self.down(self.activation(self.up(x)))
-        return self.down(self.activation(self.gate(x)) * self.up(x))
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_installed_factors_compute_the_output_train_and_fold(kind: str) -> None:
-    layer = make(kind, F.silu)
-    low_rank = factorise(layer.neurons, 3)
-    model = _MLP(layer)
-    gate_name = "gate" if model.gated else None
-    install(model, low_rank, layer.bias, up_name="up", down_name="down", gate_name=gate_name)
-    wanted = output_as(low_rank, layer)
-    torch.testing.assert_close(model(layer.inputs), wanted)
+    model, plain = pico_model(kind), pico_model(kind)
+    token_ids = torch.arange(3, 15).reshape(2, 6)
 
-    model(layer.inputs).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.any(), name
+    def said(by: nn.Module) -> Tensor:
+        return by(input_ids=token_ids, output_hidden_states=True).hidden_states[-1]
+
+    low_rank = [factorise(mlp.layer_view().neurons, 3) for mlp in find_mlps(model)]
+    place(find_mlps(plain), [one.product() for one in low_rank])
+    wanted = said(plain)
+    assert not torch.allclose(said(model), wanted, rtol=1e-2, atol=1e-2)
+    install_low_rank(find_mlps(model), low_rank)
+    torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
+
+    (said(model) * torch.linspace(-1, 1, wanted.numel()).reshape(wanted.shape)).sum().backward()
+    layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
+    assert len(layers) == (3 if kind == "llama" else 2) * len(low_rank)
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
 
     fold(model)
     assert not any(isinstance(module, LowRankLinear) for module in model.modules())
-    torch.testing.assert_close(model(layer.inputs), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_folded_layer_is_factorised_into_the_same_again() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from edgefuse.compression.calibration import (
     MAX_TOKENS,
     Texts,
-    check_enough,
     collect_inputs,
+    inputs_to_fit,
     split_texts,
 )
 from edgefuse.compression.fusion import fuse_model
@@ -92,6 +92,17 @@ def test_a_tokenizer_without_a_padding_token_gives_the_same_inputs() -> None:
     assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
 
 
+def test_padding_may_have_a_number_that_the_model_has_no_embedding_for() -> None:
+    model, tokenizer = pico_model("llama"), pico_tokenizer()
+    mlps = find_mlps(model)
+    expected = collect_inputs(model, tokenizer, mlps, TEXTS)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.pad_token_id = model.get_input_embeddings().num_embeddings
+    found = collect_inputs(model, tokenizer, mlps, TEXTS)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_reading_stops_when_there_are_tokens_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgefuse.compression.calibration._TOKENS", 300)
     monkeypatch.setattr("edgefuse.compression.calibration._HELD_OUT_TOKENS", 150)
@@ -113,17 +124,19 @@ def test_texts_without_a_token_are_left_out() -> None:
     (none, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", " "])
     assert none.shape == (0, HIDDEN_SIZE)
     with pytest.raises(DataError, match="has 0 tokens, too few to fit the 8 neurons"):
-        check_enough([none], find_mlps(model)[:1], [8], 2)
+        inputs_to_fit([none], find_mlps(model)[:1], [8], 2)
 
 
 def test_experts_need_enough_together_and_one_of_them_may_have_none() -> None:
     mlps = [mlp for mlp in find_mlps(pico_model("mixtral")) if mlp.layer == 1]
     inputs = [torch.zeros(0, HIDDEN_SIZE), *(torch.zeros(40, HIDDEN_SIZE) for _ in mlps[1:])]
-    check_enough(inputs, mlps, [8] * len(mlps), 9)
+    few = [torch.zeros(15, HIDDEN_SIZE), *inputs[1:]]
+    kept = inputs_to_fit(few, mlps, [8] * len(mlps), 9)
+    assert [len(one) for one in kept] == [0, *(len(one) for one in inputs[1:])]
     with pytest.raises(DataError, match=r"fit the \d+ neurons of the experts of layer 1"):
-        check_enough([one[:8] for one in inputs], mlps, [8] * len(mlps), 9)
+        inputs_to_fit([one[:8] for one in inputs], mlps, [8] * len(mlps), 9)
     with pytest.raises(DataError, match="The tuning text has 24 tokens"):
-        check_enough([one[:8] for one in inputs], mlps, [8] * len(mlps), 9, called="tuning")
+        inputs_to_fit([one[:8] for one in inputs], mlps, [8] * len(mlps), 9, called="tuning")
 
 
 def test_reading_goes_on_past_the_limits_until_a_fit_is_determined(

@@ -301,8 +301,9 @@ def test_too_little_text_is_refused_with_the_rows_that_would_do(
     alone = compressed(1)
     assert (alone.code, alone.err.count("\n")) == (2, 1)
     assert "One calibration text is too few" in alone.err
-    for rows, width in ((2, 3), (2, 8), (4, 16), (12, 32)):
-        refused = compressed(rows, "--width", width)
+    taught = ("--method", "prune", "--tune-text", file)  # which has no output to fit
+    for rows, width, *options in ((2, 3), (2, 8), (4, 16), (12, 32), (4, 16, *taught)):
+        refused = compressed(rows, "--width", width, *options)
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert f"too few to fit the {width} neurons of encoder.layer.0" in refused.err
         wanted = re.search(r"Give at least (\d+) rows", refused.err)

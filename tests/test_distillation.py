@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.install import install
-from edgefuse.compression.low_rank import LowRank, install_all
+from edgefuse.compression.low_rank import LowRank, install_low_rank
 from edgefuse.compression.methods import published
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.mlp import find_mlps
@@ -48,7 +48,7 @@ def error_at_the_top(
     narrow = copy.deepcopy(model)
     mlps = find_mlps(narrow)
     if isinstance(replacements[0], LowRank):
-        install_all(mlps, replacements)
+        install_low_rank(mlps, replacements)
     else:
         install(mlps, replacements)
     exact = top_of(model)
@@ -73,6 +73,7 @@ def test_the_model_says_more_of_what_it_said(kind: str) -> None:
     )
     assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
     for one, other, mlp in zip(before, after, mlps, strict=True):
         assert torch.equal(one.multiplicity, other.multiplicity)
         own = other.parameters(mlp.layer_view().bias).values()

@@ -84,6 +84,12 @@ def test_the_tanh_form_of_gelu_has_its_own_gradient(pico_model: PicoModel, tmp_p
     assert certificate.worst_gradient_error < 1e-3
 
 
+def test_norms_without_weights_have_a_gradient(pico_model: PicoModel, tmp_path: Path) -> None:
+    certificate = export_pico(pico_model("olmo"), tmp_path / "bundle").manifest.certificate
+    assert certificate is not None
+    assert certificate.worst_gradient_error < 1e-3
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("tune", ["full-without-embeddings", "head"])
 def test_what_is_frozen_is_no_output_of_the_graph(

@@ -1,18 +1,24 @@
 """What export mends or refuses in the models that it is given."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from edgefuse.export import export
+from edgefuse.models.classifier import check_architecture
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import InputError, ModelError, OutputError
+from edgefuse_export.gradient import _innermost
+from edgefuse_runtime.bundle import AdamW
 
 OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
 
@@ -76,6 +82,40 @@ def test_a_model_that_cannot_classify_in_a_graph_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=reason):
         export(str(pico_model(kind)), tmp_path / "bundle", **OPTIONS)
+
+
+def test_a_model_that_reads_pictures_too_is_refused() -> None:
+    with pytest.raises(ModelError, match="gemma3 models read more than text"):
+        check_architecture(transformers.Gemma3Config(), "gemma")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"optimizer": AdamW(weight_decay=math.inf)}, "--weight-decay is inf"),
+        ({"optimizer": AdamW(max_gradient_norm=math.nan)}, "--max-gradient-norm is nan.*0 turns"),
+        ({"seed": 1 << 70}, "--seed is 1180591620717411303424"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_numbers_that_no_bundle_can_hold_are_refused(
+    options: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=match):
+        export("no-model", tmp_path / "bundle", **OPTIONS, **options)
+
+
+def test_an_output_that_is_there_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(OutputError, match="is not empty"):
+        export("no-model", tmp_path, **OPTIONS)
+
+
+def test_what_cannot_be_exported_is_named_where_the_error_says_nothing() -> None:
+    assert _innermost(AssertionError()) == "AssertionError"
+    error = RuntimeError("outer")
+    error.__cause__ = ValueError("inner.\nmore")
+    assert _innermost(error) == "inner"
 
 
 def test_the_bundles_tokenizer_cuts_but_never_pads_and_its_config_names_the_classifier(

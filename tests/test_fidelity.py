@@ -10,10 +10,11 @@ from torch.func import grad, vmap
 
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.low_rank import LowRank
-from edgefuse.compression.methods import published
+from edgefuse.compression.methods import find_method, published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.refit import refit
 from tests.pico_layers import KINDS, I, P, make, output_as, output_of
 
@@ -46,6 +47,23 @@ def test_the_output_error_is_relative_to_the_output(kind: str, replacement: str)
     expected = (output_as(one, layer) - wanted).norm() / wanted.norm()
     assert measure(layer, one).output_error == pytest.approx(float(expected), rel=1e-5)
     assert expected > 0.01
+
+
+@EVERY_KIND
+def test_kernel_errors_are_those_of_the_factors_that_a_saved_model_is_loaded_with(
+    kind: str,
+) -> None:
+    layer = make(kind)
+    recipe = Recipe(find_method("svd"), refits=True, tunes=True, seed=0)
+    done = recipe.reduce(layer, 12)
+    saved = recipe.match(layer, done)
+    assert isinstance(saved, LowRank)
+    loaded = factorise(saved.product().neurons, saved.rank)
+    loaded = replace(loaded, output_bias=saved.output_bias)
+    assert vars(measure(layer, saved)) == pytest.approx(vars(measure(layer, loaded)), rel=1e-3)
+    before = measure(layer, done)
+    assert measure(layer, saved).output_error == pytest.approx(before.output_error, rel=1e-3)
+    assert measure(layer, saved).ntk_error != pytest.approx(before.ntk_error, rel=1e-2)
 
 
 def gradients(layer: Layer, one: FusedNeurons | LowRank, direction: Tensor) -> Tensor:

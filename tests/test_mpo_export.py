@@ -1,5 +1,6 @@
 """Chains go to the board and back: `export --tune mpo`, training, conversion."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_gradients_of_auxiliary_tensors_equal_torchs(bundle: Bundle) -> None:
 CASES = {
     "bert": ("bert", ("mlp", "attention", "embeddings"), LOSSLESS),
     "contracted": ("bert", ("mlp",), Limit(bond=2)),
-    "looked up": ("bert", ("embeddings",), Limit(bond=1)),
+    "looked up": ("bert", ("embeddings",), LOSSLESS),
     "albert": ("albert", ("mlp", "attention"), LOSSLESS),
     "llama": ("llama", ("mlp", "attention"), LOSSLESS),
 }
@@ -103,9 +104,15 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "tune"), [("bert", "full"), *((case, "mpo") for case in CASES)])
 def test_gradients_equal_torchs(
-    case: str, tune: str, pico_model: PicoModel, tmp_path: Path
+    case: str,
+    tune: str,
+    pico_model: PicoModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     architecture, kinds, limit = CASES[case]
+    if case == "looked up":  # which a table of so few rows is not
+        monkeypatch.setattr("edgefuse.mpo.layers.suits", lambda *_: True)
     source = pico_model(architecture)
     bundle = export_chains(source, tmp_path, kinds=kinds, limit=limit, tune=tune)
     assert_equal_to_torch(bundle)
@@ -192,8 +199,9 @@ def test_a_model_without_chains_is_refused_with_what_to_do(
 
 
 def test_rates_that_cannot_be_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match="is not above 0"):
-        export_chains(Path(), bundle.path.parent, tune=Mpo(auxiliary_rate=0))
+    for rate in (0, math.inf):
+        with pytest.raises(InputError, match="is no rate to multiply by"):
+            export_chains(Path(), bundle.path.parent, tune=Mpo(auxiliary_rate=rate), overwrite=True)
     with pytest.raises(InputError, match="one learning rate for all parameters"):
         export_chains(
             Path(),

@@ -20,7 +20,7 @@ from edgefuse.mpo.contraction import (
 )
 from edgefuse.mpo.decomposition import MPO, decompose, rebuild
 from edgefuse.mpo.dimensions import choose_dimensions
-from edgefuse.mpo.layers import Chain, MPOEmbedding, MPOLinear
+from edgefuse.mpo.layers import Chain, MPOEmbedding, MPOLinear, expect_batches
 from edgefuse.mpo.lookup import by_two_parts, suits
 
 BONDS = [(4, 16, 20, 4), (3, 7, 9, 2), (1, 1, 1, 1), (4, 2, 20, 1), (2, 16, 3, 4)]
@@ -116,7 +116,8 @@ def cut_table(bonds: tuple[int, ...]) -> MPO:
 def test_an_embedding_gives_the_tables_rows(bonds: tuple[int, ...], looks_up: bool) -> None:
     chain = cut_table(bonds)
     layer = MPOEmbedding(tensors_of(chain), 997, padding_idx=None)
-    layer.__dict__["looks_up"] = looks_up
+    expect_batches(layer, 1 if looks_up else 1 << 40)
+    assert layer.looks_up is looks_up
     ids = torch.tensor([[0, 996, 17], [500, 1, 1]])
     expected = F.embedding(ids, chain.matrix().float())
     near = {"rtol": 1e-5, "atol": 1e-5 * float(expected.abs().max())}
@@ -142,7 +143,7 @@ def test_gradients_of_rows_are_those_through_the_table(bonds: tuple[int, ...]) -
 @pytest.mark.parametrize("looks_up", [True, False])
 def test_padding_learns_nothing_from_its_tokens(looks_up: bool) -> None:
     layer = MPOEmbedding(tensors_of(cut_table(TABLE_BONDS[0])), 997, padding_idx=3)
-    layer.__dict__["looks_up"] = looks_up
+    expect_batches(layer, 1 if looks_up else 1 << 40)
     for ids in (torch.arange(997), torch.tensor([[3, 5, 3], [9, 5, 3]])):
         layer.zero_grad()
         layer(ids).square().sum().backward()
@@ -153,7 +154,7 @@ def test_padding_learns_nothing_from_its_tokens(looks_up: bool) -> None:
             torch.testing.assert_close(own.grad, gradient, rtol=1e-4, atol=1e-3)
 
 
-def test_rows_are_looked_up_where_that_takes_less_than_the_table() -> None:
+def test_rows_are_looked_up_where_that_holds_less_than_the_table() -> None:
     vocabulary = choose_dimensions(30522, 384, pads=True)
     full = vocabulary.full_bonds[1:-1]
     assert suits(vocabulary, full)

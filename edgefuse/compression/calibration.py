@@ -116,14 +116,14 @@ def collect_inputs(
     return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in watched]
 
 
-def check_enough(
+def inputs_to_fit(
     inputs: Sequence[Tensor],
     mlps: Sequence[MLP],
     widths: Sequence[int],
     texts: int,
     *,
     called: str = "calibration",
-) -> None:
+) -> list[Tensor]:
     """Refuse text that does not determine the fits: two tokens a neuron, of experts together.
 
     Args:
@@ -132,6 +132,9 @@ def check_enough(
         widths: Count of neurons that each is fitted with.
         texts: How many texts that was.
         called: What messages call the text.
+
+    Returns:
+        The inputs; none for an expert whose own would not do: its weights alone decide then.
 
     Raises:
         DataError: It has fewer; the message says how many rows would do.
@@ -144,11 +147,10 @@ def check_enough(
             f"neurons of {short.name}",
             f"Give at least {rows + max(1, rows // 5)} rows of such text, better some thousands",
         )
-
-
-def determines(inputs: Tensor, width: int) -> bool:
-    """Whether inputs (n, p) suffice to fit so many neurons."""
-    return len(inputs) >= _TOKENS_A_NEURON * width
+    return [
+        x if len(x) >= _TOKENS_A_NEURON * width else x[:0]
+        for x, width in zip(inputs, widths, strict=True)
+    ]
 
 
 class _Shortage(NamedTuple):
@@ -181,6 +183,8 @@ def batches_of(
     longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
     rows = embedding_rows(model)
     padding = tokenizer.pad_token_id or 0
+    if padding >= rows:  # it is masked, and so any other does
+        padding = 0
     shuffled = random.Random(0).sample(texts, len(texts))  # noqa: S311 - no secret
     for batch in _of_like_length(shuffled):
         encoded = tokenizer(batch, truncation=True, max_length=longest)["input_ids"]

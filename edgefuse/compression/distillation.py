@@ -16,7 +16,7 @@ from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
 from edgefuse.compression.neurons import Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
-from edgefuse.models.copies import share
+from edgefuse.models.copies import with_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +97,8 @@ class _Lesson:
         self.mlps = mlps_in(self.teacher, mlps)
         self.layers = layers
         self.narrow = narrow
-        self.student = share(self.teacher)
+        self.student = with_tensors(self.teacher, lambda tensor: tensor)
+        self.student.requires_grad_(requires_grad=False)  # only what stands in MLPs' place learns
         in_student = {mlp.name: mlp for mlp in find_mlps(self.student)}
         place([in_student[mlp.name] for mlp in self.mlps], [neurons_of(one) for one in narrow])
 

@@ -9,15 +9,14 @@ from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import (
     Texts,
     batches_of,
-    check_enough,
     collect_inputs,
-    determines,
+    inputs_to_fit,
 )
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.install import install
-from edgefuse.compression.low_rank import LowRank, Replacement, install_all
+from edgefuse.compression.low_rank import LowRank, Replacement, install_low_rank
 from edgefuse.compression.mlp import MLP, find_mlps
 from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
@@ -69,11 +68,12 @@ def fuse_model(
         assert tokenizer is not None
         # What a layer may be given when widths are shared out is known only then.
         most = [p.width_before if recipe.allocates else p.width_after for p in layers]
-        fitted = most if recipe.refits else []
+        fits_seen = recipe.refits or (recipe.tunes and not tune_texts)
+        fitted = most if fits_seen else []
         seen = collect_inputs(model, tokenizer, mlps, texts.seen, widths=fitted)
         held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
         if tune_texts:
-            taught = collect_inputs(model, tokenizer, mlps, tune_texts, widths=fitted)
+            taught = collect_inputs(model, tokenizer, mlps, tune_texts, widths=most)
         if recipe.allocates:
             few = list(islice(batches_of(model, tokenizer, texts.seen), _BATCHES))
             effects = measure_effects(model, mlps, seen, layers, few)
@@ -82,14 +82,10 @@ def fuse_model(
     widths = [plan.width_after for plan in layers]
     recipe.method.check(mlps, widths)
     if texts is not None:
-        if recipe.refits:
-            check_enough(seen, mlps, widths, len(texts.seen))
-            # What comes to an expert may not suffice: its weights alone decide then.
-            seen = [x if determines(x, k) else x[:0] for x, k in zip(seen, widths, strict=True)]
-            if taught:
-                check_enough(taught, mlps, widths, len(tune_texts), called="tuning")
-                pairs = zip(taught, widths, strict=True)
-                taught = [x if determines(x, k) else x[:0] for x, k in pairs]
+        if fits_seen:
+            seen = inputs_to_fit(seen, mlps, widths, len(texts.seen))
+        if taught:
+            taught = inputs_to_fit(taught, mlps, widths, len(tune_texts), called="tuning")
         views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
     reduced = []
     for index, (view, width) in enumerate(zip(views, widths, strict=True)):
@@ -119,7 +115,7 @@ def _install(mlps: Sequence[MLP], reduced: Sequence[Replacement]) -> None:
     if fused:
         install(mlps, fused)
     else:
-        install_all(mlps, low_rank)
+        install_low_rank(mlps, low_rank)
 
 
 def layer_record(

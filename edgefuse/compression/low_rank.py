@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.compression.layout import Layout, Slot
+from edgefuse.compression.layout import Layout
 from edgefuse.compression.mlp import MLP
 from edgefuse.compression.neurons import Activation, FusedNeurons, Neurons
 from edgefuse.models.plain_layers import conv1d_of, linear_of
@@ -156,38 +156,6 @@ class LowRankLinear(nn.Module):
         return (conv1d_of if self.transposed else linear_of)(weight, self.left.bias)
 
 
-def install(
-    model: nn.Module,
-    low_rank: LowRank,
-    bias: Tensor | None,
-    *,
-    up_name: str,
-    down_name: str,
-    gate_name: str | None = None,
-) -> None:
-    """Put factors in the place of a model's layers.
-
-    Args:
-        model: Changed in place; its layers of these names may be `nn.Linear` or `Conv1D`.
-        low_rank: Its weights become the model's parameters.
-        bias: The block's own b2 (p,).
-        up_name: Of the projection p → I.
-        down_name: Of the projection I → p.
-        gate_name: Of the gate p → I, of a gated MLP.
-    """
-    bias = bias if low_rank.output_bias is None else low_rank.output_bias
-
-    def put(name: str, factors: Factors, own_bias: Tensor | None) -> None:
-        transposed = isinstance(model.get_submodule(name), Conv1D)
-        model.set_submodule(name, LowRankLinear(factors, own_bias, transposed=transposed))
-
-    put(up_name, low_rank.up, low_rank.up_bias)
-    put(down_name, low_rank.down, bias)
-    if low_rank.gate is not None:
-        assert gate_name is not None
-        put(gate_name, low_rank.gate, low_rank.gate_bias)
-
-
 def inseparable(layout: Layout) -> str | None:
     """Why an MLP's matrices cannot be replaced by products; None where they can."""
     for slot in layout.slots().values():
@@ -198,22 +166,21 @@ def inseparable(layout: Layout) -> str | None:
     return None
 
 
-def install_all(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
-    """Put factors in MLPs' place in their model."""
+def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
+    """Put factors in MLPs' place in their model, as its parameters."""
     for mlp, one in zip(mlps, low_rank, strict=True):
-        gate = mlp.layout.gate
-        install(
-            mlp.model,
-            one,
-            mlp.layer_view().bias,
-            up_name=_module(mlp.layout.up),
-            down_name=_module(mlp.layout.down),
-            gate_name=_module(gate) if gate else None,
-        )
-
-
-def _module(slot: Slot) -> str:
-    return slot.name.removesuffix(".weight")
+        layout, model = mlp.layout, mlp.model
+        own_bias = mlp.layer_view().bias
+        bias = own_bias if one.output_bias is None else one.output_bias
+        for slot, factors, its_bias in (
+            (layout.up, one.up, one.up_bias),
+            (layout.gate, one.gate, one.gate_bias),
+            (layout.down, one.down, bias),
+        ):
+            if slot is not None and factors is not None:
+                name = slot.name.removesuffix(".weight")
+                transposed = isinstance(model.get_submodule(name), Conv1D)
+                model.set_submodule(name, LowRankLinear(factors, its_bias, transposed=transposed))
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ class MLP:
             ModelError: A weight is NaN or infinite.
         """
         neurons, bias = read_neurons(self.layout, get, self.name)
-        return Layer(neurons, self.activation, bias)
+        return Layer(neurons, self.activation, bias, name=self.name)
 
 
 def find_mlps(model: nn.Module) -> tuple[MLP, ...]:

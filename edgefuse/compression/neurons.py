@@ -141,12 +141,14 @@ class Layer:
         activation: act.
         bias: b2 (p,), None where the architecture has none.
         inputs: Calibration inputs (n, p), one row a token that is not padding; None without text.
+        name: The MLP's in its model.
     """
 
     neurons: Neurons
     activation: Activation
     bias: Tensor | None = None
     inputs: Tensor | None = None
+    name: str = ""
 
     def to(self, device: torch.device) -> "Layer":
         """The same there."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.low_rank import Replacement
+from edgefuse.compression.low_rank import LowRank, Replacement
 from edgefuse.compression.methods import Method
+from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.compression.neurons import Layer
 from edgefuse.compression.refit import refit
 from edgefuse.compression.tuning import tune
 
@@ -50,8 +51,9 @@ class Recipe:
 
     @torch.no_grad()
     def match(self, layer: Layer, reduced: Replacement) -> Replacement:
-        """Choose P, when the rest is done: what is computed stays as it is."""
+        """Choose P or the factors of products, when the rest is done: the output stays as it is."""
+        if isinstance(reduced, LowRank):
+            return refactorise(reduced) if self.refits or self.tunes else reduced
         if not self.method.matches or layer.inputs is None:
             return reduced
-        assert isinstance(reduced, FusedNeurons)
         return match_kernel(layer, reduced)

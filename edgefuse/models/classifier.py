@@ -94,10 +94,13 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
 
     Raises:
         ModelError: It is an encoder-decoder model, which classifies by the state at a token that it
-            looks for; or transformers has no classifier of its kind.
+            looks for; it reads pictures or sound too; or transformers has no classifier of its
+            kind.
     """
     if config.is_encoder_decoder:
         reason = f"{config.model_type} models have an encoder and a decoder"
+    elif config.get_text_config() is not config:
+        reason = f"{config.model_type} models read more than text"
     elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         reason = f"transformers has no classifier of {config.model_type} models"
     else:

@@ -192,7 +192,7 @@ def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:
     """Divide P out of the weights and put it beside them."""
     pairs = recorded_mlps(model, record)
     products = [(mlp, layer) for mlp, layer in pairs if layer.kind == "low-rank"]
-    low_rank.install_all(
+    low_rank.install_low_rank(
         [mlp for mlp, _ in products],
         [factorise(mlp.layer_view().neurons, layer.rank or 1) for mlp, layer in products],
     )

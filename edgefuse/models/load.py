@@ -101,7 +101,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         )
     plain = ModelSource(model, model, _commit(model, revision))
     with quiet(), one_sentence(model):
-        if not _has_file(plain, RECORD):
+        if not find_file(plain, RECORD):
             return plain
         snapshot = snapshot_download(model, revision=plain.revision)
     return ModelSource(snapshot, model, plain.revision)
@@ -226,7 +226,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.ref)
         # Without its files transformers makes a tokenizer that knows its special tokens only.
         files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
-        if not any(_has_file(source, file) for file in sorted(files)):
+        if not any(find_file(source, file) for file in sorted(files)):
             raise ModelError(
                 f"{source.name} has no tokenizer", "Put its tokenizer.json beside config.json"
             )
@@ -280,15 +280,15 @@ def _label(directory: Path) -> str:
     return f"{directory.parent.name}/{directory.name}" if generic else directory.name
 
 
-def _has_file(source: ModelSource, file: str) -> bool:
-    return bool(
-        cached_file(
-            source.name,
-            file,
-            revision=source.revision,
-            _raise_exceptions_for_missing_entries=False,
-        )
+def find_file(source: ModelSource, file: str) -> str | None:
+    """Where a model's file of that name is, of the hub's fetched first; None where it has none."""
+    path: str | None = cached_file(
+        source.name,
+        file,
+        revision=source.revision,
+        _raise_exceptions_for_missing_entries=False,
     )
+    return path
 
 
 def _commit(name: str, revision: str | None) -> str:

@@ -103,8 +103,8 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         allocation: How widths were shared out: `even` or `sensitivity`.
         refitted: The output was fitted to the original's on calibration text.
         tuned: The layer-wise tuning stage followed.
-        calibration_texts: Count of texts that the method saw.
-        held_out_texts: Count of other texts, behind the errors.
+        calibration_texts: Count of texts for the method to read, as far as it reads.
+        held_out_texts: Count of other texts, for the errors, as far as they are read.
         layers: The fused ones, bottom first.
         matrices: Those that became chains of tensors, in the order of the model's modules.
     """

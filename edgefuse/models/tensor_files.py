@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+from transformers.utils.hub import get_checkpoint_shard_files
 
-from edgefuse.models.load import ModelSource, one_sentence, quiet
+from edgefuse.models.load import ModelSource, find_file, one_sentence, quiet
 
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 _LARGEST = 1 << 62
@@ -50,10 +50,10 @@ def find_tensor_files(source: ModelSource) -> TensorFiles | None:
         ModelError: They are broken or not complete.
     """
     with quiet(), one_sentence(source.name):
-        single = _cached(source, SAFE_WEIGHTS_NAME)
+        single = find_file(source, SAFE_WEIGHTS_NAME)
         if single is not None:
             return TensorFiles([Path(single)])
-        index = _cached(source, SAFE_WEIGHTS_INDEX_NAME)
+        index = find_file(source, SAFE_WEIGHTS_INDEX_NAME)
         if index is None:
             return None
         shards, _ = get_checkpoint_shard_files(  # type: ignore[no-untyped-call]
@@ -118,12 +118,3 @@ def _entry(dtype: str, shape: Collection[int], begin: int, end: int) -> dict[str
 
 def _header(entries: Mapping[str, object]) -> bytes:
     return json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
-
-
-def _cached(source: ModelSource, file: str) -> str | None:
-    return cached_file(
-        source.name,
-        file,
-        revision=source.revision,
-        _raise_exceptions_for_missing_entries=False,
-    )

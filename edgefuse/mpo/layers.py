@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgefuse.compression.fused_linear import multiply
 from edgefuse.models.plain_layers import conv1d_of, linear_of
-from edgefuse.mpo.contraction import Order, cheapest
+from edgefuse.mpo.contraction import TOKENS, Order, cheapest
 from edgefuse.mpo.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.mpo.dimensions import Dimensions
 from edgefuse.mpo.lookup import by_two_parts, suits
@@ -36,8 +36,7 @@ class Chain(nn.Module):
         self._leader.clear()
         self.register_parameter("central", nn.Parameter(tensors[CENTRAL]))
         self.auxiliary = nn.ParameterList([*tensors[:CENTRAL], *tensors[CENTRAL + 1 :]])
-        for chosen in ("order", "looks_up"):  # by the bonds that were
-            self.__dict__.pop(chosen, None)
+        self.__dict__.pop("order", None)  # chosen by the bonds that were
 
     def follow(self, leader: "Chain") -> None:
         """Have another chain's central tensor, of the same shape, from now on."""
@@ -130,6 +129,7 @@ class MPOEmbedding(Chain):
         num_embeddings: I.
         embedding_dim: J.
         padding_idx: Row that gets no gradient from its tokens, or None.
+        tokens: Row numbers in the largest batch that is expected.
     """
 
     def __init__(self, tensors: Sequence[Tensor], rows: int, padding_idx: int | None) -> None:
@@ -137,11 +137,12 @@ class MPOEmbedding(Chain):
         super().__init__(tensors, rows)
         self.num_embeddings, self.embedding_dim = rows, self.dimensions.column_count
         self.padding_idx = padding_idx
+        self.tokens = TOKENS
 
-    @cached_property
+    @property
     def looks_up(self) -> bool:
         """Whether rows are made without the table."""
-        return suits(self.dimensions, self.bonds)
+        return suits(self.dimensions, self.bonds, self.tokens)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name
         """Map row numbers (…) to rows (…, J)."""
@@ -160,6 +161,13 @@ class MPOEmbedding(Chain):
         )
         table.weight = nn.Parameter(self.weight.detach())
         return table
+
+
+def expect_batches(model: nn.Module, tokens: int) -> None:
+    """Tell a model's chains how many tokens the largest batch will have."""
+    for module in model.modules():
+        if isinstance(module, MPOEmbedding):
+            module.tokens = tokens
 
 
 def chains_of(model: nn.Module) -> dict[str, Chain]:

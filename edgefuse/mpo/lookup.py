@@ -17,6 +17,9 @@ from edgefuse.mpo.dimensions import Dimensions
 _PIECES = 8
 """Part of the table that may be joined at a time."""
 
+_TABLES = 1.5
+"""Tables as large as what is looked up until training through the table holds less."""
+
 
 def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """Each row from two slices: one of the left part, one of the rest of the chain, joined.
@@ -48,13 +51,16 @@ def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def suits(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS) -> bool:
-    """Whether what `by_two_parts` looks up for a batch is no larger than the table.
+    """Whether training by `by_two_parts` holds no more than it does through the table.
+
+    What is looked up for a batch is kept for the backward pass; of a table there are several, for
+    its gradient is another, and both are transposed.
 
     Args:
         dimensions: Of the table.
         bonds: d_1 … d_{n−1}.
         tokens: Row numbers in a batch.
     """
-    _, (_, h), (_, n) = thirds_of(dimensions)
+    (_, j), (_, h), (_, n) = thirds_of(dimensions)
     table = dimensions.padded_rows * dimensions.column_count
-    return tokens * bonds[CENTRAL - 1] * h * n <= table
+    return tokens * bonds[CENTRAL - 1] * (j + h * n) <= _TABLES * table

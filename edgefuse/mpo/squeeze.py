@@ -199,7 +199,7 @@ def _begin(work: Path, begun: SqueezeRecord, *, resume: bool, overwrite: bool) -
             raise OutputError(
                 f"{work} is there already", "Go on with --resume, or begin anew with --overwrite"
             )
-        shutil.rmtree(work)
+        _discard(work)
     check_replaceable(work, RECORD, overwrite=overwrite)
     work.mkdir(parents=True, exist_ok=True)
     write_squeeze(work, begun)
@@ -312,4 +312,12 @@ def _finish(work: Path, record: SqueezeRecord, output: Path, *, overwrite: bool)
     with new_directory(output, marker=COMPRESSION, overwrite=overwrite) as folder:
         shutil.copytree(work / f"round-{record.kept}", folder, dirs_exist_ok=True)
         write_squeeze(folder, record)
-    shutil.rmtree(work)
+    _discard(work)
+
+
+def _discard(work: Path) -> None:
+    """Delete a squeeze, under another name: half of one could neither go on nor be replaced."""
+    discarded = work.with_name(f".{work.name}.discarded")
+    shutil.rmtree(discarded, ignore_errors=True)
+    work.rename(discarded)
+    shutil.rmtree(discarded)

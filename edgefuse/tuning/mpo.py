@@ -7,12 +7,13 @@ every expert's gradient: there it can train with most of its gradient masked (Ga
 arXiv 2203.01104).
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from edgefuse.mpo.layers import Chain
+from edgefuse.mpo.layers import chains_of
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.bundle import RandomMask
@@ -43,9 +44,9 @@ class Mpo(Way):
             InputError: The rate is not above 0, or the probability is none.
             ModelError: The model has no chains.
         """
-        if not self.auxiliary_rate > 0:
+        if not 0 < self.auxiliary_rate < math.inf:
             raise InputError(
-                f"--mpo-auxiliary-rate {self.auxiliary_rate:g} is not above 0",
+                f"--mpo-auxiliary-rate {self.auxiliary_rate:g} is no rate to multiply by",
                 "Give what to multiply the learning rate by, such as 2",
             )
         if not 0 <= self.central_keep <= 1:
@@ -53,7 +54,7 @@ class Mpo(Way):
                 f"--mpo-central-keep {self.central_keep:g} is outside 0 to 1",
                 "Give the part of their gradients that counts in a step, such as 0.2",
             )
-        chains = [name for name, module in model.named_modules() if isinstance(module, Chain)]
+        chains = chains_of(model)
         if not chains:
             raise ModelError(
                 "--tune mpo trains the auxiliary tensors of matrix product operators, and this "
@@ -61,8 +62,7 @@ class Mpo(Way):
                 "Make them first: edgefuse compress MODEL OUTPUT --method mpo --max-error 0",
             )
         parameters = [name for name, _ in model.named_parameters()]  # a shared one once
-        known = {*chains}
-        central = [name for name in parameters if name.removesuffix(".central") in known]
+        central = [name for name in parameters if name.removesuffix(".central") in chains]
         mask = None
         if self.central_keep:
             train_only(model, parameters)
@@ -71,7 +71,7 @@ class Mpo(Way):
             train_only(model, [name for name in parameters if name not in central])
         auxiliary = [
             f"{name}.auxiliary.{index}"
-            for name in chains
-            for index, _ in enumerate(model.get_submodule(name).auxiliary)  # type: ignore[arg-type]
+            for name, chain in chains.items()
+            for index in range(len(chain.auxiliary))
         ]
         return Prepared(rates=dict.fromkeys(auxiliary, self.auxiliary_rate), mask=mask)

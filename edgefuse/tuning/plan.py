@@ -18,6 +18,7 @@ from edgefuse.models.classifier import (
 )
 from edgefuse.models.copies import with_tensors
 from edgefuse.models.load import find_source, load_config
+from edgefuse.mpo.layers import expect_batches
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError, ModelError
@@ -144,7 +145,9 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
     try:
         prepared = way.prepare(model)
         rows, longest = shape[0], longest_sequence(original) - prepared.positions
-        flops = steps.flops(model, (rows, choose_length(min(shape[1], longest), longest)))
+        length = choose_length(min(shape[1], longest), longest)
+        expect_batches(model, rows * length)
+        flops = steps.flops(model, (rows, length))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

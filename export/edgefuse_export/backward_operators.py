@@ -58,7 +58,10 @@ def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
 
 def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
     """Give g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
-    assert dim in {-1, len(output.shape) - 1}
+    if dim not in {-1, len(output.shape) - 1}:
+        weighted = op.Mul(grad_output, output)
+        total = op.ReduceSum(weighted, op.Constant(value_ints=[dim]), keepdims=1)
+        return op.Mul(output, op.Sub(grad_output, total))
 
     def body(emit: Emit, gradient: ir.Value, y: ir.Value) -> ir.Value:
         weighted = emit("Mul", gradient, y)
@@ -128,6 +131,8 @@ def layer_norm_backward(  # noqa: PLR0917 - ATen's signature
     Matrix products do all four sums, their factors with them.
     """
     (hidden,) = normalized_shape
+    if weight is None:  # OLMo's
+        weight = op.Constant(value_floats=[1.0] * hidden)
     centered = op.Sub(input, mean)
     product = op.Mul(grad_out, centered)
     flat = op.Constant(value_ints=[-1, hidden])

@@ -53,15 +53,15 @@ def compute_only_read_tokens(graph_module: fx.GraphModule) -> int:
     """
     graph = graph_module.graph
     read = _what_is_read(graph)
-    sliced: dict[tuple[fx.Node, int], fx.Node] = {}
+    sliced: dict[tuple[fx.Node, _Slice], fx.Node] = {}
 
     def one_token(node: fx.Node, wanted: _Slice) -> fx.Node:
-        if node in read or (node, wanted.axis) in sliced:
-            return sliced.get((node, wanted.axis), node)
+        if node in read or (node, wanted) in sliced:
+            return sliced.get((node, wanted), node)
         with graph.inserting_after(node):
             bounds = (wanted.axis, wanted.index, wanted.index + 1)
-            sliced[node, wanted.axis] = graph.call_function(aten.slice.Tensor, (node, *bounds))
-        return sliced[node, wanted.axis]
+            sliced[node, wanted] = graph.call_function(aten.slice.Tensor, (node, *bounds))
+        return sliced[node, wanted]
 
     for node, wanted in reversed(read.items()):
         for position, source in (_sources(node, wanted) or {}).items():

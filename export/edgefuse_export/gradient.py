@@ -93,7 +93,7 @@ def _innermost(error: BaseException) -> str:
     """The first line of what was raised first: it names the operator."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _forget_origins(model: ir.Model) -> None:

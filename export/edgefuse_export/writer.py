@@ -47,7 +47,7 @@ from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.tensor_file import write_tensors
 
-_BATCH_SIZES = (16, 8, 4, 2, 1)
+BATCH_SIZES = (16, 8, 4, 2, 1)
 _SHARE_OF_MEMORY = 0.5
 """Of the board's memory that training may take: the system and the interpreter want the rest."""
 
@@ -247,7 +247,7 @@ def _plan_memory(
     if request.batch_size is not None:
         return predict(request.batch_size), request.batch_size
     available = int(request.device.memory_mib * 2**20 * _SHARE_OF_MEMORY)
-    for batch_size in _BATCH_SIZES:
+    for batch_size in BATCH_SIZES:
         memory = predict(batch_size)
         if memory.total <= available:
             return memory, batch_size

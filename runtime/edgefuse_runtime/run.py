@@ -56,8 +56,8 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise RunError(f"{name} is {value}", "It must be above 0")
         if not 0 <= self.warmup_ratio <= 1:
             raise RunError(f"warmup_ratio is {self.warmup_ratio}", "It must be from 0 to 1")
-        if self.seed < 0:
-            raise RunError(f"seed is {self.seed}", "It must be 0 or above")
+        if not 0 <= self.seed < 1 << 63:
+            raise RunError(f"seed is {self.seed}", "It must be from 0 to 2⁶³ - 1")
 
 
 class DataFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

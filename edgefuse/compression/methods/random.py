@@ -1,5 +1,7 @@
 """A new MLP of width k: what compression must beat to be worth anything."""
 
+import zlib
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,12 @@ def random(layer: Layer, width: int, seed: int) -> FusedNeurons:
     b2 is the MLP's too and becomes zero.
 
     Args:
-        layer: An MLP, dense or gated; only its shapes matter.
+        layer: An MLP, dense or gated; only its name and shapes matter.
         width: k, from 1.
-        seed: Of the weights.
+        seed: Of the weights, with the name.
     """
-    generator = torch.Generator().manual_seed(seed)
+    # Layers and experts are to differ: a router could not tell equal ones apart.
+    generator = torch.Generator().manual_seed(seed + zlib.crc32(layer.name.encode()))
     shape = layer.neurons
 
     def normal(rows: int, columns: int) -> Tensor:

@@ -97,6 +97,16 @@ def factorise(neurons: Neurons, rank: int) -> LowRank:
     )
 
 
+def refactorise(low_rank: LowRank) -> LowRank:
+    """The same matrices as products of the factors that `factorise` gives.
+
+    Stages change factors; a saved model holds products alone, and is loaded with these. How a
+    product is shared out matters to what the factors learn.
+    """
+    factors = factorise(low_rank.product().neurons, low_rank.rank)
+    return replace(factors, output_bias=low_rank.output_bias)
+
+
 def _cut(matrix: Tensor, rank: int) -> Factors:
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     root = s[:rank].sqrt()
