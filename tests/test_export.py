@@ -310,3 +310,21 @@ def test_a_classifier_that_reads_every_token_is_left_whole() -> None:
     module = Loss(MeanPooled())
     program = trace(module, vocabulary=20, labels=3)
     assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])
+
+
+def test_two_tokens_read_of_one_tensor_stay_two() -> None:
+    class TwoTokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(20, 8)
+            self.linear = torch.nn.Linear(8, 3)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+            hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+            read = torch.tanh(hidden)[:, 0] + torch.relu(hidden)[:, 1]
+            return type("Output", (), {"logits": self.linear(read)})
+
+    inputs = example((2, 7), vocabulary=20, labels=3)
+    module = Loss(TwoTokens())
+    program = trace(module, vocabulary=20, labels=3)
+    assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])

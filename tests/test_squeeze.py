@@ -23,7 +23,7 @@ from edgefuse.mpo.compress import compress, plan_mpo
 from edgefuse.mpo.layers import Chain
 from edgefuse.mpo.limit import Limit
 from edgefuse.mpo.matrices import KINDS
-from edgefuse.mpo.squeeze import Observer, squeeze
+from edgefuse.mpo.squeeze import Observer, _discard, squeeze
 from edgefuse.mpo.squeeze_record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
 from edgefuse.report.squeeze_plot import plot_squeeze
 from edgefuse_devices.errors import InputError, Interrupted, ModelError, OutputError, RunError
@@ -387,6 +387,25 @@ def test_texts_longer_than_the_model_takes_are_cut(
     long.write_text(rows.read_text().replace(" now", " now" * 100))
     settings = msgspec.structs.replace(SETTINGS, first_steps=2, max_drop=100, budget=0.9)
     assert squeezed(chains, tmp_path / "out", long, settings).rounds[0].kept
+
+
+def test_one_killed_while_it_clears_up_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    work = tmp_path / "work"
+    for _ in range(2):  # what the first leaves is in nobody's way either
+        (work / "round-0").mkdir(parents=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("edgefuse.mpo.squeeze.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                _discard(work)
+        if work.exists():
+            _discard(work)
+        assert not work.exists()
 
 
 def test_an_empty_working_folder_is_taken(chains: Path, rows: Path, tmp_path: Path) -> None:
