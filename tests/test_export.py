@@ -295,36 +295,29 @@ def test_a_bundle_can_be_exported_over_an_older_one(pico_model: PicoModel, tmp_p
     assert open_bundle(tmp_path / "bundle").id == second.id != first.id
 
 
-def test_a_classifier_that_reads_every_token_is_left_whole() -> None:
-    class MeanPooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = torch.nn.Embedding(20, 8)
-            self.linear = torch.nn.Linear(8, 3)
+class ReadsTokens(torch.nn.Module):
+    def __init__(self, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.read = read
+        self.embedding = torch.nn.Embedding(20, 8)
+        self.linear = torch.nn.Linear(8, 3)
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
-            hidden = torch.tanh(self.embedding(input_ids)) * attention_mask.unsqueeze(-1)
-            return type("Output", (), {"logits": self.linear(hidden.mean(1))})
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        return type("Output", (), {"logits": self.linear(self.read(hidden))})
 
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda hidden: torch.tanh(hidden).mean(1), id="all"),
+        pytest.param(lambda h: torch.tanh(h)[:, 0] + torch.relu(h)[:, 1], id="two of one tensor"),
+    ],
+)
+def test_a_classifier_keeps_every_token_that_it_reads(
+    read: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     inputs = example((2, 7), vocabulary=20, labels=3)
-    module = Loss(MeanPooled())
-    program = trace(module, vocabulary=20, labels=3)
-    assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])
-
-
-def test_two_tokens_read_of_one_tensor_stay_two() -> None:
-    class TwoTokens(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = torch.nn.Embedding(20, 8)
-            self.linear = torch.nn.Linear(8, 3)
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
-            hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
-            read = torch.tanh(hidden)[:, 0] + torch.relu(hidden)[:, 1]
-            return type("Output", (), {"logits": self.linear(read)})
-
-    inputs = example((2, 7), vocabulary=20, labels=3)
-    module = Loss(TwoTokens())
+    module = Loss(ReadsTokens(read))
     program = trace(module, vocabulary=20, labels=3)
     assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])

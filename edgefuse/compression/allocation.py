@@ -10,7 +10,7 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from edgefuse.compression.methods.select import residual_curve
-from edgefuse.compression.mlp import MLP
+from edgefuse.compression.mlp import MLP, by_stack
 from edgefuse.compression.neurons import in_parts
 from edgefuse.compression.plan import LayerPlan, parameter_count, plan_layer
 from edgefuse_devices.errors import InputError
@@ -89,14 +89,12 @@ def allocate(
         all experts of a stack.
     """
     curves = [_curve(m, x, plan) for m, x, plan in zip(mlps, inputs, plans, strict=True)]
-    groups: dict[str, list[int]] = {}
-    for index, mlp in enumerate(mlps):
-        groups.setdefault(mlp.stack or mlp.name, []).append(index)
+    groups = by_stack(mlps)
     power = {mlp.layer: 0.0 for mlp in mlps}
     for mlp, curve in zip(mlps, curves, strict=True):
         power[mlp.layer] += curve.power
     steps = []
-    for group in groups.values():
+    for group in groups:
         costs = np.sum([_costs(mlps[index], curves[index]) for index in group], axis=0)
         errors = np.sum([curves[index].errors for index in group], axis=0)
         layer = mlps[group[0]].layer
@@ -110,7 +108,7 @@ def allocate(
     taken = _take(steps, budget)
     widths = {
         index: int(curves[index].widths[count])
-        for group, count in zip(groups.values(), taken, strict=True)
+        for group, count in zip(groups, taken, strict=True)
         for index in group
     }
     return tuple(plan_layer(mlp, widths[index]) for index, mlp in enumerate(mlps))

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import multiply
 from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.mlp import MLP
+from edgefuse.compression.mlp import MLP, by_stack
 from edgefuse.compression.neurons import FusedNeurons, Neurons
 
 
@@ -24,12 +24,12 @@ def install(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
             `output_bias` takes b2's place where there is one.
     """
     place(mlps, fused)
-    for down, group in _by_down(mlps, fused).items():
-        p = [one.multiplicity for _, one in group]
-        mlp = group[0][0]
-        slot = mlp.layout.down
-        multiplicity = p[0] if slot.expert is None else torch.stack(p)
-        multiply(mlp.model, down, multiplicity, transposed=slot.transposed)
+    for group in by_stack(mlps):
+        p = [fused[index].multiplicity for index in group]
+        mlp = mlps[group[0]]
+        down = mlp.layout.down
+        multiplicity = p[0] if mlp.stack is None else torch.stack(p)
+        multiply(mlp.model, down.name, multiplicity, transposed=down.transposed)
 
 
 def resize(mlps: Sequence[MLP], widths: Sequence[int]) -> None:
@@ -59,17 +59,6 @@ def place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
             module.out_features, module.in_features = tensor.shape
         elif attribute == "weight" and isinstance(module, Conv1D):
             module.nx, module.nf = tensor.shape
-
-
-def _by_down(
-    mlps: Sequence[MLP], fused: Sequence[FusedNeurons]
-) -> dict[str, list[tuple[MLP, FusedNeurons]]]:
-    groups: dict[str, list[tuple[MLP, FusedNeurons]]] = {}
-    for mlp, one in zip(mlps, fused, strict=True):
-        groups.setdefault(mlp.layout.down.name, []).append((mlp, one))
-    for group in groups.values():
-        group.sort(key=lambda pair: pair[0].expert or 0)
-    return groups
 
 
 def _empty(mlp: MLP, width: int) -> FusedNeurons:

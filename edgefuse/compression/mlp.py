@@ -140,6 +140,14 @@ def _place(mlp: MLP) -> tuple[int, int | None]:
     return id(mlp.model.get_submodule(mlp.layout.down.name.rpartition(".")[0])), mlp.expert
 
 
+def by_stack(mlps: Sequence[MLP]) -> list[list[int]]:
+    """Groups of indices into `mlps`: an MLP by itself, or the experts of a stack by their index."""
+    groups: dict[str, list[int]] = {}
+    for index, mlp in enumerate(mlps):
+        groups.setdefault(mlp.stack or mlp.name, []).append(index)
+    return [sorted(group, key=lambda index: mlps[index].expert or 0) for group in groups.values()]
+
+
 def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:
     """Modules that hold experts of which none are among `mlps`, a model's."""
     known = {mlp.name[: match.end()] for mlp in mlps if (match := _EXPERT.search(mlp.name))}

@@ -1,6 +1,6 @@
 """Compress a model from its files, an MLP at a time: also one that is larger than memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from edgefuse.compression.fusion import layer_record
 from edgefuse.compression.install import resize
 from edgefuse.compression.layout import write_neurons
 from edgefuse.compression.low_rank import neurons_of
-from edgefuse.compression.mlp import MLP, find_mlps
+from edgefuse.compression.mlp import by_stack, find_mlps
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
@@ -103,15 +103,15 @@ def fuse_stored(
     device = fastest()
     with TensorFile(output, stored.names) as file, computing_on(device):
         written: set[str] = set()
-        for group in _groups(chosen, layers):
+        for group in by_stack(chosen):
             fused = []
-            for mlp, plan in group:
-                layer = mlp.read(stored.files.read).to(device)
+            for index in group:
+                layer, plan = chosen[index].read(stored.files.read).to(device), layers[index]
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
                 fused.append(neurons_of(one))
                 on_progress(FUSING, len(records), len(layers))
-            group_layouts = [mlp.layout for mlp, _ in group]
+            group_layouts = [chosen[index].layout for index in group]
             for name, tensor in write_neurons(group_layouts, fused, folded=True).items():
                 file.write(name, tensor)
                 written.add(name)
@@ -123,13 +123,3 @@ def fuse_stored(
     own = {mlp.name: mlp for mlp in mlps}
     resize([own[record.name] for record in records], [r.width_after for r in records])
     return tuple(records)
-
-
-def _groups(
-    mlps: Sequence[MLP], layers: Sequence[LayerPlan]
-) -> Iterable[Sequence[tuple[MLP, LayerPlan]]]:
-    """Those whose tensors are written together: an MLP by itself, or the experts of a stack."""
-    groups: dict[str, list[tuple[MLP, LayerPlan]]] = {}
-    for mlp, plan in zip(mlps, layers, strict=True):
-        groups.setdefault(mlp.layout.down.name, []).append((mlp, plan))
-    return groups.values()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
+from edgefuse.compression.mlp import MLP, by_stack, find_mlps, mlps_in
 from edgefuse.models.load import embedding_rows
 from edgefuse_devices.errors import ModelError
 
@@ -78,10 +78,7 @@ def _compare(
     model: nn.Module, mlps: Sequence[MLP], run: Callable[[], object], *, called: str | None = None
 ) -> None:
     """Compare all MLPs that `run` reaches; `called` is the name of an MLP that has another here."""
-    groups: dict[str, list[MLP]] = {}
-    for mlp in mlps:
-        groups.setdefault(mlp.stack or mlp.name, []).append(mlp)
-    checks = [_Check(group) for group in groups.values()]
+    checks = [_Check([mlps[index] for index in group]) for group in by_stack(mlps)]
     with ExitStack() as hooks:
         for check in checks:
             for hook in check.hooks(model):

@@ -5,6 +5,7 @@ follows what the numbers are, so that a graph can be exported.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +38,18 @@ def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     left, middle, right = thirds(tensors)
     (_, i, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
     piece = max(1, i * j // _PIECES)
-    starts = F.embedding(numbers // (k * m), left.permute(1, 3, 2, 0).reshape(i, a * j))
+    first, rest = numbers // (k * m), numbers % (k * m)
+    starts = F.embedding(first, left.permute(1, 3, 2, 0).reshape(i, a * j))
     starts = starts.reshape(*numbers.shape, a, j)
     right = right.permute(1, 2, 0, 3).reshape(1, m * n, b).expand(k, -1, -1)
-    rows = starts.new_zeros(1)
-    pieces = zip(torch.split(starts, piece, dim=-2), torch.split(middle, piece), strict=True)
-    for start, joint in pieces:
+
+    def part(start: Tensor, joint: Tensor) -> Tensor:
         joined = right @ joint.permute(1, 3, 2, 0).reshape(k, b, -1)
-        end = F.embedding(numbers % (k * m), joined.reshape(k * m, -1))
-        rows = rows + end.reshape(*numbers.shape, n * h, -1) @ start
-    rows = rows.reshape(*numbers.shape, n, h, j).transpose(-1, -3)
+        end = F.embedding(rest, joined.reshape(k * m, -1))
+        return end.reshape(*numbers.shape, n * h, -1) @ start
+
+    parts = map(part, torch.split(starts, piece, dim=-2), torch.split(middle, piece))
+    rows = reduce(torch.add, parts).reshape(*numbers.shape, n, h, j).transpose(-1, -3)
     return rows.reshape(*numbers.shape, j * h * n)
 
 

@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import opset21 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList
 
-from edgefuse_export.rowwise import LAST_AXIS, Emit, rowwise
+from edgefuse_export.rowwise import Emit, rowwise
 
 aten = torch.ops.aten
 
@@ -58,17 +59,23 @@ def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
 
 def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
     """Give g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
-    if dim not in {-1, len(output.shape) - 1}:
-        weighted = op.Mul(grad_output, output)
-        total = op.ReduceSum(weighted, op.Constant(value_ints=[dim]), keepdims=1)
-        return op.Mul(output, op.Sub(grad_output, total))
+    axis = dim % len(output.shape) - len(output.shape)
 
     def body(emit: Emit, gradient: ir.Value, y: ir.Value) -> ir.Value:
         weighted = emit("Mul", gradient, y)
-        total = emit("ReduceSum", weighted, LAST_AXIS, keepdims=1)
+        total = emit("ReduceSum", weighted, np.array([axis]), keepdims=1)
         return emit("Mul", y, emit("Sub", gradient, total))
 
+    if axis == -len(output.shape):
+        row = rowwise("softmax_backward", body, _as_one_row(grad_output), _as_one_row(output))
+        return op.Squeeze(row, op.Constant(value_ints=[0]))
     return rowwise("softmax_backward", body, grad_output, output)
+
+
+def _as_one_row(value: Any) -> Any:
+    row = op.Unsqueeze(value, op.Constant(value_ints=[0]))
+    row.shape = ir.Shape([1, *value.shape])
+    return row
 
 
 def embedding_backward(

@@ -13,8 +13,6 @@ import onnx_ir as ir
 from onnx_ir import tape
 from onnxscript import opset21 as op
 
-LAST_AXIS = np.array([-1])
-
 Emit = Callable[..., ir.Value]
 """`emit("Mul", x, 0.5)`: adds an operator; numbers become float constants."""
 

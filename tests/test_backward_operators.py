@@ -1,0 +1,43 @@
+"""Our translations of ATen's gradients give what torch's autograd gives."""
+
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgefuse_export.gradient import gradient_graph
+from edgefuse_export.module import INPUTS, Loss
+from edgefuse_export.trace import example, trace
+
+VOCABULARY, LABELS, WIDTH = 20, 3, 8
+
+
+class SoftmaxOf(nn.Module):
+    """A classifier of what a softmax along an axis of (batch, sequence, hidden) makes."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.linear = nn.Linear(WIDTH, LABELS)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> object:
+        hidden = self.embedding(input_ids).softmax(self.axis) * attention_mask.unsqueeze(-1)
+        return type("Output", (), {"logits": self.linear(hidden.sum(1))})
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_a_softmax_has_a_gradient_along_every_axis(axis: int) -> None:
+    module = Loss(SoftmaxOf(axis))
+    graph = gradient_graph(trace(module, vocabulary=VOCABULARY, labels=LABELS))
+    session = onnxruntime.InferenceSession(ir.serde.serialize_model(graph).SerializeToString())
+    inputs = example((4, 7), vocabulary=VOCABULARY, labels=LABELS, seed=1)
+    feeds = dict(zip((*INPUTS, "labels"), (tensor.numpy() for tensor in inputs), strict=True))
+    names = [value.name for value in session.get_outputs()]
+    found = dict(zip(names, session.run(names, feeds), strict=True))
+    module(*inputs)[0].backward()
+    for name, parameter in module.model.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.any()
+        torch.testing.assert_close(torch.from_numpy(found[f"gradient.{name}"]), parameter.grad)
