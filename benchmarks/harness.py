@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PARTIAL = ROOT / ".cache" / "benchmarks"
 _MEASURED: dict[str, Figures] = {}
+_WORKPLACE: list[Path] = []
 _HOUSES = ("edgefuse", "export", "runtime", "devices")
 
 
@@ -77,18 +78,25 @@ def main(
         parser.error(f"no case matches {' or '.join(options.only)}; there are {', '.join(cases)}")
     partial = PARTIAL / f"{name}{'-quick' if options.quick else ''}.json"
     state = _digest([*_sources(name), *inputs])
+    kept = _load(partial, state) if options.resume else None
+    workplaces = partial.with_suffix(".work")
+    if kept is None:
+        shutil.rmtree(workplaces, ignore_errors=True)
     measured = _MEASURED
     measured.clear()
-    measured.update(_load(partial, state) if options.resume else {})
+    measured.update(kept or {})
     for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
+            _write(partial, json.dumps({"inputs": state, "cases": measured}))
+            _WORKPLACE[:] = [workplaces / case.replace("/", "-")]
             try:
                 measured[case] = cases[case](options.quick)
             except KeyboardInterrupt:
                 _say(f"\n{len(measured)} of {len(cases)} cases are kept: go on with --resume")
                 sys.exit(130)
             _write(partial, json.dumps({"inputs": state, "cases": measured}))
+            shutil.rmtree(_WORKPLACE[0], ignore_errors=True)
     record = {
         "benchmark": name,
         "machine": machine(),
@@ -109,6 +117,16 @@ def main(
 def measured_before(case: str) -> Figures | None:
     """What another case came to, in this run or in the one that is resumed."""
     return _MEASURED.get(case)
+
+
+def workplace() -> Path:
+    """The folder for what a case makes on its way, deleted when it is measured.
+
+    With --resume a case finds there what it had made before it was interrupted.
+    """
+    (folder,) = _WORKPLACE
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _matches(case: str, patterns: Sequence[str] | None) -> bool:
@@ -253,11 +271,11 @@ def _digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _load(partial: Path, state: str) -> dict[str, Figures]:
+def _load(partial: Path, state: str) -> dict[str, Figures] | None:
     if not partial.exists():
-        return {}
+        return None
     kept = json.loads(partial.read_text())
-    return dict(kept["cases"]) if kept["inputs"] == state else {}
+    return dict(kept["cases"]) if kept["inputs"] == state else None
 
 
 def _write(path: Path, text: str) -> None:

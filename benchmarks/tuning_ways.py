@@ -12,7 +12,6 @@ one has been trained already, and is trained further like `mpo` for one epoch.
 `step_ms` is the time in steps over their count, `peak_rss_mib` that of the process that trained.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -57,24 +56,30 @@ class Row:
 
 
 def _fused(work: Path, train: Path, _valid: Path) -> str:
-    output = str(work / "fused")
-    harness.edgefuse("compress", minilm(), output, "--ratio", "0.25", "--tune-text", str(train))
-    return output
+    output = work / "fused"
+    if not output.exists():
+        quarter = ("--ratio", "0.25", "--tune-text", str(train))
+        harness.edgefuse("compress", minilm(), str(output), *quarter)
+    return str(output)
 
 
 def _decomposed(work: Path, _train: Path, _valid: Path) -> str:
-    output = str(work / "mpo")
-    all_matrices = ("--method", "mpo", "--matrices", "mlp,attention,embeddings", "--max-error", "0")
-    harness.edgefuse("compress", minilm(), output, *all_matrices)
-    return output
+    output = work / "mpo"
+    if not output.exists():
+        matrices = ("--matrices", "mlp,attention,embeddings", "--max-error", "0")
+        harness.edgefuse("compress", minilm(), str(output), "--method", "mpo", *matrices)
+    return str(output)
 
 
 def _squeezed(work: Path, train: Path, valid: Path) -> str:
-    output = str(work / "squeezed")
-    data = ("--train", str(train), "--valid", str(valid))
-    chains = _decomposed(work, train, valid)
-    harness.edgefuse("squeeze", chains, output, *data, "--max-drop", "1.0", "--budget", "0.8")
-    return output
+    output = work / "squeezed"
+    if not output.exists():
+        options = ["--train", str(train), "--valid", str(valid), "--max-drop", "1.0"]
+        if output.with_name("squeezed.squeezing").exists():
+            options.append("--resume")
+        chains = _decomposed(work, train, valid)
+        harness.edgefuse("squeeze", chains, str(output), *options, "--budget", "0.8")
+    return str(output)
 
 
 _TASKS = {"sst2": Task(6000, 3), "banking77": Task(9000, 4)}
@@ -102,36 +107,36 @@ _ROWS = {
 
 def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
     """A way at its best learning rate."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        recipe, name = _TASKS[task], f"{task}/train.jsonl"
-        train = first_rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
-        valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
-        model = row.source(work, train, valid) if row.source else minilm()
+    work = harness.workplace()
+    recipe, name = _TASKS[task], f"{task}/train.jsonl"
+    train = first_rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
+    valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
+    model = row.source(work, train, valid) if row.source else minilm()
 
-        @cache
-        def run(rate: float, seed: int) -> dict[str, Any]:
-            bundle, output = work / f"bundle-{seed}", work / f"run-{rate}-{seed}"
-            if not bundle.exists():
-                options = [option.format(train=train) for option in row.options]
-                options += ["--tune", row.tune, "--labels", str(path_of(name))]
-                seeded = ("--device", "host", "--seed", str(seed))
-                harness.edgefuse("export", model, str(bundle), *options, *seeded)
-            data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
-            epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
-            learning_rate = ("--learning-rate", str(rate))
-            return harness.edgefuse(
-                "finetune", str(bundle), str(output), *data, *epochs, *learning_rate
-            )
+    @cache
+    def run(rate: float, seed: int) -> dict[str, Any]:
+        bundle, output = work / f"bundle-{seed}", work / f"run-{rate}-{seed}"
+        if not bundle.exists():
+            options = [option.format(train=train) for option in row.options]
+            options += ["--tune", row.tune, "--labels", str(path_of(name))]
+            seeded = ("--device", "host", "--seed", str(seed))
+            harness.edgefuse("export", model, str(bundle), *options, *seeded)
+        data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
+        epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
+        learning_rate = ("--learning-rate", str(rate))
+        begun = ("--resume",) if output.exists() else ()
+        return harness.edgefuse(
+            "finetune", str(bundle), str(output), *data, *epochs, *learning_rate, *begun
+        )
 
-        rates = row.rates[1:2] if quick else row.rates
-        best = max(rates, key=lambda rate: run(rate, 0)["accuracy"])
-        seeds = _SEEDS[:1] if quick else _SEEDS
-        reports = [run(best, seed) for seed in seeds]
-        tested = [
-            harness.edgefuse("evaluate", str(work / f"run-{best}-{seed}"), str(_test(task)))
-            for seed in seeds
-        ]
+    rates = row.rates[1:2] if quick else row.rates
+    best = max(rates, key=lambda rate: run(rate, 0)["accuracy"])
+    seeds = _SEEDS[:1] if quick else _SEEDS
+    reports = [run(best, seed) for seed in seeds]
+    tested = [
+        harness.edgefuse("evaluate", str(work / f"run-{best}-{seed}"), str(_test(task)))
+        for seed in seeds
+    ]
     scores = [100 * one["accuracy"] for one in tested]
     report = reports[0]
     return {

@@ -52,6 +52,22 @@ def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
     assert [case["n"] for case in record["cases"]] == [1, 2]
 
 
+def test_an_interrupted_case_finds_what_it_had_made(benchmark, tmp_path):
+    def measure(_quick):
+        done = harness.workplace() / "done"
+        if done.exists():
+            return {"n": int(done.read_text())}
+        done.write_text("7")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            benchmark({"a/one": measure})
+    record = json.loads(benchmark({"a/one": measure}, "--json", "--resume"))
+    assert record["cases"][0]["n"] == 7
+    assert not list((tmp_path / "partial").rglob("done"))
+
+
 def test_a_case_may_ask_what_another_came_to(benchmark):
     def later(_quick):
         return {"twice": 2 * harness.measured_before("one")["n"]}
