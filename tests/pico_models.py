@@ -156,6 +156,7 @@ _EXPERTS = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "num_key_value_hea
 _SPECIALTIES = {
     "albert": {"embedding_size": 8},
     "electra": {"embedding_size": 8},
+    "falcon": {"ffn_hidden_size": WIDTH},
     "opt": {"ffn_dim": WIDTH, "word_embed_proj_dim": HIDDEN_SIZE, "init_std": 0.2},
     "llama": _GROUPED,
     "qwen2": {"num_key_value_heads": 1},

@@ -191,6 +191,20 @@ def test_targets_choose_what_is_updated() -> None:
     assert {merge.scale for merge in prepared.merges} == {1.5}
 
 
+def test_layers_of_falcons_own_class_are_updated_too() -> None:
+    merges = Lora(rank=2).prepare(classifier(pico("fused-falcon"))).merges
+    assert {merge.weight.removeprefix("transformer.h.") for merge in merges} == {
+        f"{layer}.{name}.weight"
+        for layer in range(3)
+        for name in (
+            "self_attention.query_key_value",
+            "self_attention.dense",
+            "mlp.dense_h_to_4h",
+            "mlp.dense_4h_to_h",
+        )
+    }
+
+
 def test_what_trains_no_adapter_is_not_converted_to_peft(tmp_path: Path) -> None:
     bundle = exported("bert", "head")
     with pytest.raises(RunError, match="no adapter that says what --tune head trained"):

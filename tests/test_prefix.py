@@ -71,7 +71,7 @@ def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("architecture", ["albert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("architecture", ["albert", "distilbert", "falcon", "modernbert"])
 def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str) -> None:
     with pytest.raises(ModelError, match=r"takes no keys and values.*Use --tune lora"):
         Prefix().prepare(classifier(pico(architecture)))

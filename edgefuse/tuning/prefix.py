@@ -161,15 +161,17 @@ class Prefix(Way):
 def _check_backbone(model: PreTrainedModel) -> None:
     backbone = model.base_model
     takes = inspect.signature(type(backbone).forward).parameters
-    kind = str(model.config.model_type)
+    config = model.config
+    kind = str(config.model_type)
     if (
         "past_key_values" not in takes
-        or model.config.is_encoder_decoder
+        or config.is_encoder_decoder
         or kind in TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
+        or (kind == "falcon" and (config.multi_query or config.new_decoder_architecture))
     ):
         raise ModelError(
-            f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
-            "and --tune prefix trains such",
+            f"The attention of {type(backbone).__name__} takes no keys and values from outside "
+            "as peft makes them, and --tune prefix trains such",
             "Use --tune lora or --tune adapter instead",
         )
 

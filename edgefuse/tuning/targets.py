@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
@@ -12,7 +13,8 @@ from edgefuse.tuning.parts import is_head
 from edgefuse_devices.errors import InputError, ModelError
 
 _ALL = "all-linear"
-_LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D)]
+_LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FalconLinear, FusedLinear, FusedConv1D)]
+"""What computes a product alone."""
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
