@@ -44,7 +44,8 @@ from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
-from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, AdamW, Bundle, EngineName, ModelInfo
+from edgefuse_runtime.bundle import MANIFEST, PEFT_CONFIG, Bundle
+from edgefuse_runtime.manifest import AdamW, EngineName, ModelInfo
 from edgefuse_runtime.output import check_replaceable, new_directory
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000

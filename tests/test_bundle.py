@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from edgefuse_devices.errors import BundleError, RunError
-from edgefuse_runtime.bundle import MANIFEST, SCHEMA_VERSION, open_bundle
+from edgefuse_runtime.bundle import MANIFEST, open_bundle
+from edgefuse_runtime.manifest import SCHEMA_VERSION
 from edgefuse_runtime.run import RECORD, read_record
 
 

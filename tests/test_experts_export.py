@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from edgefuse.models.experts import every_expert_by_name
 from edgefuse.models.load import quiet
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import PADDING_ID, Bundle
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.convert import convert
+from edgefuse_runtime.manifest import PADDING_ID
 from edgefuse_runtime.session import open_session
 from tests.pico_models import EXPERTS, LAYERS, WIDTH
 from tests.pico_models import pico_model as make_pico_model

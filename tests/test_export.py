@@ -21,8 +21,9 @@ from edgefuse_devices.errors import InputError, InternalError, ModelError, Outpu
 from edgefuse_export.certificate import certify
 from edgefuse_export.module import Loss
 from edgefuse_export.trace import example, trace
-from edgefuse_runtime.bundle import PADDING_ID, Bundle, open_bundle
+from edgefuse_runtime.bundle import Bundle, open_bundle
 from edgefuse_runtime.convert import convert
+from edgefuse_runtime.manifest import PADDING_ID
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors
 from tests.pico_models import ARCHITECTURES, WIDTH

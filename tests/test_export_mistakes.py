@@ -18,7 +18,7 @@ from edgefuse.models.classifier import check_architecture
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, OutputError
 from edgefuse_export.gradient import _innermost
-from edgefuse_runtime.bundle import AdamW
+from edgefuse_runtime.manifest import AdamW
 
 OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
 

@@ -4,8 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgefuse_runtime.bundle import Bundle, LowRankUpdate
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.inference import InferenceModel, inference_tensors
+from edgefuse_runtime.manifest import LowRankUpdate
 from edgefuse_runtime.tokenization import open_tokenizer, tokenize
 from tests.tiny_bundle import make_bundle
 

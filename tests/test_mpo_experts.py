@@ -22,8 +22,9 @@ from edgefuse.tuning.targets import linear_layers
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import Bundle, RandomMask
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.convert import convert
+from edgefuse_runtime.manifest import RandomMask
 from tests.pico_models import EXPERTS, LAYERS
 from tests.tuned_pico import LABELS, VOCABULARY, logits_in_torch, logits_on_the_board, pico, trained
 

@@ -26,8 +26,9 @@ from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.way import Way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_runtime.bundle import Bundle, MatrixProduct
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.convert import convert
+from edgefuse_runtime.manifest import MatrixProduct
 from edgefuse_runtime.merge import merged
 from tests.tuned_pico import (
     LABELS,

@@ -15,7 +15,7 @@ from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, OutputError
 from edgefuse_runtime.bench_process import Workload
 from edgefuse_runtime.bench_report import BenchReport, Latency, measured_on
-from edgefuse_runtime.bundle import ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.manifest import ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.records import Report as RunReport
 
 MIB = 2**20

@@ -13,9 +13,10 @@ import edgefuse
 from edgefuse.export import export
 from edgefuse_devices.catalog import load_device
 from edgefuse_runtime.batching import collate
-from edgefuse_runtime.bundle import AdamW, Bundle
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch, open_engine
 from edgefuse_runtime.inference import InferenceModel
+from edgefuse_runtime.manifest import AdamW
 
 LABELS = ["cold", "warm", "hot"]
 ROWS = {

@@ -16,19 +16,17 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edgefuse_devices.probe import probe
-from edgefuse_runtime.bundle import (
+from edgefuse_runtime.bundle import Bundle, describe_files, write_manifest
+from edgefuse_runtime.engine import Batch, Step, Tensors
+from edgefuse_runtime.manifest import (
     AdamW,
-    Bundle,
     Fold,
     Manifest,
     ModelInfo,
     Parameter,
     PredictedMemory,
     Tuning,
-    describe_files,
-    write_manifest,
 )
-from edgefuse_runtime.engine import Batch, Step, Tensors
 from edgefuse_runtime.tensor_file import read_header
 
 LABELS = ["light_on", "light_off", "heat_up"]

@@ -150,7 +150,7 @@ def export(
     from edgefuse.export import export as core
     from edgefuse.tuning.ways import find_way
     from edgefuse_export.writer import STAGES
-    from edgefuse_runtime.bundle import AdamW
+    from edgefuse_runtime.manifest import AdamW
 
     check_task(task)
     way = find_way(

@@ -12,7 +12,7 @@ from edgefuse.mpo.matrices import merge_chains
 from edgefuse.tuning.adapter import Adapted
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared
-from edgefuse_runtime.bundle import MatrixProduct
+from edgefuse_runtime.manifest import MatrixProduct
 
 
 def plain_form(model: PreTrainedModel) -> PreTrainedModel:

@@ -30,7 +30,7 @@ from edgefuse.tuning.targets import choose_targets
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
-from edgefuse_runtime.bundle import LowRankUpdate
+from edgefuse_runtime.manifest import LowRankUpdate
 
 _Fused = FusedLinear | FusedConv1D
 _RANK = 8

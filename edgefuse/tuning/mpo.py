@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from edgefuse.mpo.layers import chains_of
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_runtime.bundle import RandomMask
+from edgefuse_runtime.manifest import RandomMask
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modul
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
-from edgefuse_runtime.bundle import Merge, Perceptron
+from edgefuse_runtime.manifest import Merge, Perceptron
 
 _LENGTH = 10  # positions
 

@@ -10,7 +10,7 @@ from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgefuse_runtime.bundle import FixedMask, Merge, RandomMask
+from edgefuse_runtime.manifest import FixedMask, Merge, RandomMask
 
 
 @dataclass(frozen=True)

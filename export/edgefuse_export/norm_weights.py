@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefuse_export.module import FusedMLP
-from edgefuse_runtime.bundle import LowRankUpdate, Merge
+from edgefuse_runtime.manifest import LowRankUpdate, Merge
 from edgefuse_runtime.merge import along
 
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.module import FusedMLP
 from edgefuse_export.norm_weights import norm_weights
-from edgefuse_runtime.bundle import AdamW, Merge, Parameter
+from edgefuse_runtime.manifest import AdamW, Merge, Parameter
 from edgefuse_runtime.session import onnxruntime
 
 _OPSET = 18  # the lowest that torch's exporter writes, and one that onnxruntime 1.19 knows well

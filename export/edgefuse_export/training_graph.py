@@ -10,7 +10,7 @@ from onnx_ir import tape
 from edgefuse_export.module import FusedMLP
 from edgefuse_export.norm_weights import norm_weights
 from edgefuse_export.vocabulary import scatter_into_zeros
-from edgefuse_runtime.bundle import Merge
+from edgefuse_runtime.manifest import Merge
 
 _ONE_SUM = 1 << 20
 """Elements up to which float32 sums all squares at once to 1e-5."""

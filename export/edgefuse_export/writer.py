@@ -25,10 +25,12 @@ from edgefuse_export.trace import TRACED_SHAPE, example, trace
 from edgefuse_export.training_artifacts import write_training_artifacts
 from edgefuse_export.training_graph import finish_training_graph
 from edgefuse_export.vocabulary import free_rows
-from edgefuse_runtime.bundle import (
+from edgefuse_runtime.bundle import Bundle, describe_files, write_manifest
+from edgefuse_runtime.gradient_mask import MASKS
+from edgefuse_runtime.inference import inference_tensors
+from edgefuse_runtime.manifest import (
     PADDING_ID,
     AdamW,
-    Bundle,
     EngineName,
     FixedMask,
     Fold,
@@ -39,11 +41,7 @@ from edgefuse_runtime.bundle import (
     PredictedMemory,
     RandomMask,
     Tuning,
-    describe_files,
-    write_manifest,
 )
-from edgefuse_runtime.gradient_mask import MASKS
-from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.tensor_file import write_tensors
 

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.bench_process import Workload
-from edgefuse_runtime.bundle import EngineName, ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.manifest import EngineName, ModelInfo, PredictedMemory, Tuning
 
 SCHEMA_VERSION = 1
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle import Bundle, FixedMask, RandomMask
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.manifest import FixedMask, RandomMask
 from edgefuse_runtime.tensor_file import map_tensors
 
 MASKS = "masks.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle import LowRankUpdate, MatrixProduct, Merge, Perceptron
+from edgefuse_runtime.manifest import LowRankUpdate, MatrixProduct, Merge, Perceptron
 
 _Tensors = Mapping[str, NDArray[Any]]
 

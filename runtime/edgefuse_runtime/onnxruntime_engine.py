@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle import Bundle, Parameter
+from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Batch, Step, Tensors
 from edgefuse_runtime.gradient_mask import open_gradient_mask
+from edgefuse_runtime.manifest import Parameter
 from edgefuse_runtime.optimizer import BlockwiseAdamW, Stretch
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tensor_file import map_tensors

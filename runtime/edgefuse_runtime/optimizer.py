@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle import AdamW
+from edgefuse_runtime.manifest import AdamW
 from edgefuse_runtime.session import open_session
 
 BLOCK = 32_768

@@ -6,14 +6,9 @@ from pathlib import Path
 import msgspec
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle import (
-    PEFT_CONFIG,
-    Bundle,
-    LowRankUpdate,
-    MatrixProduct,
-    Perceptron,
-)
+from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle
 from edgefuse_runtime.engine import Tensors
+from edgefuse_runtime.manifest import LowRankUpdate, MatrixProduct, Perceptron
 from edgefuse_runtime.merge import merged
 from edgefuse_runtime.tensor_file import map_tensors, write_tensors
 

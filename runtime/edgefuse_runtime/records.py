@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_runtime.bundle import EngineName, PredictedMemory
+from edgefuse_runtime.manifest import EngineName, PredictedMemory
 
 
 class StepRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="step"):

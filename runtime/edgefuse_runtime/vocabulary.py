@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import InternalError
-from edgefuse_runtime.bundle import PADDING_ID, Bundle, Parameter
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.manifest import PADDING_ID, Parameter
 
 
 class Vocabulary:

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from edgefuse_devices.errors import BundleError, ModelError
-from edgefuse_runtime.bundle import AdamW, Bundle
+from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.manifest import AdamW
 from edgefuse_runtime.onnxruntime_training_engine import OnnxRuntimeTrainingEngine
 
 

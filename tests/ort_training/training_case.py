@@ -19,8 +19,9 @@ from edgefuse.compression.recipe import Recipe
 from edgefuse.fused import fused_mlps
 from edgefuse_export.module import INPUTS
 from edgefuse_export.training_artifacts import write_training_artifacts
-from edgefuse_runtime.bundle import MANIFEST, AdamW, Bundle, Parameter
+from edgefuse_runtime.bundle import MANIFEST, Bundle
 from edgefuse_runtime.engine import Batch
+from edgefuse_runtime.manifest import AdamW, Parameter
 
 LABELS = 3
 STEPS = 20
