@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
@@ -203,6 +204,23 @@ def test_layers_of_falcons_own_class_are_updated_too() -> None:
             "mlp.dense_4h_to_h",
         )
     }
+
+
+def test_targets_that_peft_takes_for_experts_are_refused() -> None:
+    config = transformers.HunYuanMoEV1Config(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=2,
+        moe_topk=[1],
+    )
+    model = transformers.HunYuanMoEV1ForSequenceClassification(config)
+    with pytest.raises(ModelError, match=r"takes some of the targets for .*--lora-targets"):
+        Lora(rank=2).prepare(model)
 
 
 def test_what_trains_no_adapter_is_not_converted_to_peft(tmp_path: Path) -> None:

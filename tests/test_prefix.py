@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from peft import PeftModel
 
 from edgefuse.export import export
@@ -71,10 +72,18 @@ def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("architecture", ["albert", "distilbert", "falcon", "modernbert"])
+@pytest.mark.parametrize("architecture", ["albert", "distilbert", "modernbert"])
 def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str) -> None:
     with pytest.raises(ModelError, match=r"takes no keys and values.*Use --tune lora"):
         Prefix().prepare(classifier(pico(architecture)))
+
+
+def test_attention_of_other_heads_than_peft_knows_of_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"attention has 1 × 8 .* that peft makes have 2 × 8"):
+        export(str(pico("falcon")), Path("nowhere"), tune=Prefix(), **OPTIONS)
+    mpt = transformers.MptConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=50)
+    with pytest.raises(ModelError, match=r"no prefixes for MptForSeq.*Use --tune lora"):
+        Prefix().prepare(transformers.MptForSequenceClassification(mpt))
 
 
 def test_a_prefix_of_no_length_is_refused() -> None:

@@ -14,7 +14,7 @@ import transformers
 from safetensors.numpy import load_file
 
 from edgefuse.export import export
-from edgefuse.tuning.adapter import Adapter
+from edgefuse.tuning.adapter import Adapter, Bottleneck
 from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.ways import WAYS, find_way
@@ -313,6 +313,38 @@ def test_layers_are_told_from_lists_of_embeddings_and_from_blocks_of_layers() ->
     )
     blocks = funnel.funnel.encoder.blocks
     assert transformer_layers(funnel) == [blocks[0][0], blocks[0][1], blocks[1][0]]
+
+
+_WIDE = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+_LONG = {"vocab_size": 50, "n_embd": 16, "n_head": 2, "n_layer": 2, "rotary_dim": 4}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.MPNetConfig(**_WIDE, intermediate_size=32),
+        transformers.PhiConfig(**_WIDE, intermediate_size=32),
+        transformers.PersimmonConfig(**_WIDE, intermediate_size=32),
+        transformers.GPTJConfig(**_LONG),
+        transformers.MptConfig(vocab_size=50, d_model=16, n_heads=2, n_layers=2),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_adapters_stand_behind_every_attention_and_mlp(
+    config: transformers.PretrainedConfig,
+) -> None:
+    config.pad_token_id = 0
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    Adapter(size=3).prepare(model)
+    adapters = [module for module in model.modules() if isinstance(module, Bottleneck)]
+    assert len(adapters) == 4
+    token_ids = torch.arange(5, 13).reshape(2, 4)
+    with torch.no_grad():
+        for adapter in adapters:
+            before = model(input_ids=token_ids).logits
+            adapter.up.bias.normal_()
+            assert not torch.allclose(model(input_ids=token_ids).logits, before, atol=1e-3)
 
 
 def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:

@@ -23,8 +23,11 @@ _ATTENTION_OUTPUTS = (
     "attention.output.dense",  # BERT, RoBERTa, ELECTRA
     "attention.out_lin",  # DistilBERT
     "attention.dense",  # ALBERT, GPT-NeoX
+    "attention.attn.o",  # MPNet
     "self_attn.o_proj",  # Llama, Qwen, Gemma, Mistral, Phi-3 …
     "self_attn.out_proj",  # OPT
+    "self_attn.dense",  # Phi, Persimmon
+    "attn.out_proj",  # GPT-J, MPT
     "attn.c_proj",  # GPT-2
     "attn.Wo",  # ModernBERT
 )

@@ -97,7 +97,7 @@ class Lora(Way):
             )
         trained = [f"{name}." for name in unwrap_saved_modules(model)]
         merges = []
-        for name, layer in _updated_layers(model):
+        for name, layer in self._updated_layers(model):
             if self.adapter:
                 _unfold_factors(name, layer)
             merges.append(_take_factors(model, name, layer))
@@ -122,6 +122,27 @@ class Lora(Way):
         )
         with quiet(), without_warnings():
             return get_peft_model(model, config)
+
+    def _updated_layers(self, model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
+        layers = []
+        for name, layer in model.named_modules():
+            if not isinstance(layer, BaseTunerLayer):
+                continue
+            if isinstance(layer, PeftLinear) and not (
+                layer.lora_variant or layer.lora_bias[ADAPTER]
+            ):
+                layers.append((name, layer))
+            elif self.adapter:
+                raise ModelError(
+                    f"The adapter updates {name} otherwise than by two low-rank factors",
+                    "Merge it into its model with peft's `merge_and_unload`, and export that",
+                )
+            else:  # as in DeepSeek, whose shared experts have the names of others
+                raise ModelError(
+                    f"peft takes some of the targets for {name}, which it updates otherwise",
+                    "Name others with --lora-targets, those of the attention for example",
+                )
+        return layers
 
 
 @torch.no_grad()
@@ -157,20 +178,6 @@ def _check_rank(model: PreTrainedModel, targets: list[str], rank: int) -> None:
             f"{smallest}, {rows} × {columns}",
             "Give a lower rank, or leave that layer out with --lora-targets",
         )
-
-
-def _updated_layers(model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:
-    layers = []
-    for name, layer in model.named_modules():
-        if not isinstance(layer, BaseTunerLayer):
-            continue
-        if not isinstance(layer, PeftLinear) or layer.lora_variant or layer.lora_bias[ADAPTER]:
-            raise ModelError(
-                f"The adapter updates {name} otherwise than by two low-rank factors",
-                "Merge it into its model with peft's `merge_and_unload`, and export that",
-            )
-        layers.append((name, layer))
-    return layers
 
 
 def _unfold_factors(name: str, layer: PeftLinear) -> None:

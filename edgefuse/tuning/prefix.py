@@ -16,6 +16,7 @@ from peft.tuners.prefix_tuning import PrefixEncoder
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from edgefuse.models.copies import share
 from edgefuse.models.load import quiet
@@ -28,6 +29,7 @@ from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.manifest import Merge, Perceptron
 
 _LENGTH = 10  # positions
+_INSTEAD = "Use --tune lora or --tune adapter instead"
 
 
 class Prefixes(nn.Module):
@@ -87,12 +89,38 @@ class Prefixed(nn.Module):
         length = prefix.shape[0]
         tensors = prefix.view(length, 2 * self.prefix_layers, self.prefix_heads, -1)
         tensors = tensors.permute(1, 2, 0, 3).unsqueeze(1).expand(-1, rows, -1, -1, -1)
-        cache = DynamicCache()
+        cache = _Before()
         for layer in range(self.prefix_layers):
             cache.update(tensors[2 * layer], tensors[2 * layer + 1], layer)
         mask = torch.cat([attention_mask.new_ones((rows, length)), attention_mask], dim=1)
         kwargs["past_key_values"] = cache
         return super().forward(input_ids, attention_mask=mask, **kwargs)
+
+
+class _Before(DynamicCache):
+    """Keys and values of the prefixes, to which attention adds those of the text."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add keys and values (batch, heads, tokens, head size), and give all of a layer's.
+
+        Raises:
+            ModelError: The model's are of another shape than the prefixes'.
+        """
+        if layer_idx < len(self.layers):
+            layer = self.layers[layer_idx]
+            assert isinstance(layer, DynamicLayer)
+            for held, added in ((layer.keys, key_states), (layer.values, value_states)):
+                assert held is not None
+                shapes = [f"{tensor.shape[1]} × {tensor.shape[3]}" for tensor in (added, held)]
+                if shapes[0] != shapes[1]:
+                    raise ModelError(
+                        f"The model's attention has {shapes[0]} numbers for a token, heads × head "
+                        f"size, where prefixes that peft makes have {shapes[1]}",
+                        _INSTEAD,
+                    )
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -155,24 +183,27 @@ class Prefix(Way):
             modules_to_save=head_modules(model),
         )
         with quiet(), without_warnings():
-            return get_peft_model(model, config)
+            try:
+                return get_peft_model(model, config)
+            except ValueError as error:
+                raise ModelError(
+                    f"peft has no prefixes for {type(model).__name__}: {error}", _INSTEAD
+                ) from error
 
 
 def _check_backbone(model: PreTrainedModel) -> None:
     backbone = model.base_model
     takes = inspect.signature(type(backbone).forward).parameters
-    config = model.config
-    kind = str(config.model_type)
+    kind = str(model.config.model_type)
     if (
         "past_key_values" not in takes
-        or config.is_encoder_decoder
+        or model.config.is_encoder_decoder
         or kind in TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
-        or (kind == "falcon" and (config.multi_query or config.new_decoder_architecture))
     ):
         raise ModelError(
-            f"The attention of {type(backbone).__name__} takes no keys and values from outside "
-            "as peft makes them, and --tune prefix trains such",
-            "Use --tune lora or --tune adapter instead",
+            f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
+            "and --tune prefix trains such",
+            _INSTEAD,
         )
 
 
