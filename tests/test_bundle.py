@@ -99,7 +99,7 @@ def test_a_file_outside_the_bundle_is_refused(bundle, name):
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["train.onnx", "inference.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["train.onnx", "inference.onnx", "model.onnx", "tokenizer.json"])
 def test_a_manifest_must_name_what_training_needs(bundle, name):
     change(bundle, lambda manifest: manifest["files"].pop(name))
     with pytest.raises(BundleError, match=rf"does not name {name}"):

@@ -133,7 +133,7 @@ def test_graphs_are_of_standard_operators_and_name_no_file_of_this_machine(
     pico_model: PicoModel, tmp_path: Path
 ) -> None:
     bundle = export_pico(pico_model(), tmp_path / "bundle")
-    for name in ("train.onnx", "optimizer.onnx", "inference.onnx"):
+    for name in ("train.onnx", "optimizer.onnx", "inference.onnx", "model.onnx"):
         model = onnx.load(bundle.path / name, load_external_data=False)
         assert {entry.domain for entry in model.opset_import} == {""}
         assert model.ir_version <= 10

@@ -61,6 +61,15 @@ def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundl
     assert counted == [4, 2]
 
 
+def test_weights_are_used_where_they_stand(bundle):
+    trained = bundle.trainable()
+    (row,) = tokenize(open_tokenizer(bundle), ["warm"])
+    model = InferenceModel(bundle, trained, threads=1)
+    before = model.classify([row])
+    trained["embeddings.weight"] += 1
+    assert np.abs(model.classify([row]) - before).max() > 0.1
+
+
 def test_texts_are_cut_at_the_bundles_length(bundle):
     (row,) = tokenize(open_tokenizer(bundle), ["home " * 50])
     assert row.shape == (8,)

@@ -64,7 +64,7 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
     save_file(trained, path / "trainable.safetensors")
     save_file(frozen | multiplicity, path / "frozen.safetensors")
     _write_tokenizer(path / "tokenizer.json")
-    _write_inference_graph(path, trained | frozen)
+    _write_inference_graphs(path, trained | frozen)
     for graph in ("train.onnx", "optimizer.onnx"):  # `FakeEngine` needs none
         (path / graph).touch()
     (path / "model").mkdir()
@@ -170,8 +170,8 @@ def _write_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def _write_inference_graph(path: Path, tensors: Tensors) -> None:
-    """Initializers are parts of model.safetensors as `save_file` lays it out."""
+def _write_inference_graphs(path: Path, tensors: Tensors) -> None:
+    """Weights are inputs, or parts of model.safetensors as `save_file` lays it out."""
     scratch = path / "scratch"
     save_file(tensors, scratch)
     header, start = read_header(scratch)
@@ -209,6 +209,11 @@ def _write_inference_graph(path: Path, tensors: Tensors) -> None:
         [*initializers, *(numpy_helper.from_array(v, k) for k, v in constants.items())],
     )
     opset = helper.make_opsetid("", 17)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[opset], ir_version=10), path / "inference.onnx"
-    )
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.save(model, path / "model.onnx")
+    for initializer in initializers:
+        model.graph.initializer.remove(initializer)
+        model.graph.input.append(
+            helper.make_tensor_value_info(initializer.name, TensorProto.FLOAT, initializer.dims)
+        )
+    onnx.save(model, path / "inference.onnx")

@@ -12,7 +12,8 @@ from edgefuse_devices.errors import InternalError
 from edgefuse_export.module import INPUTS, Loss
 from edgefuse_export.trace import TRACED_SHAPE, example
 from edgefuse_runtime.bundle import Bundle
-from edgefuse_runtime.inference import inference_tensors
+from edgefuse_runtime.engine import Batch
+from edgefuse_runtime.inference import InferenceModel
 from edgefuse_runtime.manifest import PADDING_ID, Certificate, zeros_of
 from edgefuse_runtime.session import open_session
 
@@ -53,9 +54,8 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
         padding = {PADDING_ID: np.array([manifest.padding_id])}
         actual = _run(bundle.path / "train.onnx", {**feeds, **values, **zeros, **padding})
-        tensors = inference_tensors(bundle, values)
-        session = open_session(bundle.path / "inference.onnx", threads=1, initializers=tensors)
-        (logits,) = session.run(["logits"], {n: feeds[n] for n in INPUTS})
+        batch = Batch({n: feeds[n] for n in INPUTS}, feeds["labels"], tokens=0)
+        logits = InferenceModel(bundle, values, threads=1).logits(batch)
 
     # A gradient that is zero but for rounding (a key's bias, say) is held against all the others.
     floor = 1e-4 * max(float(np.abs(expected[name]).max()) for name in trainable)

@@ -1,4 +1,4 @@
-"""inference.onnx: the forward part of the training graph, P folded."""
+"""inference.onnx and model.onnx: the forward part of the training graph, P folded."""
 
 from collections.abc import Sequence
 

@@ -274,12 +274,16 @@ def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_inference(bundle: Bundle, inference: ir.Model) -> None:
-    """Its weights are in model.safetensors, which `edgefuse convert --to onnx` writes beside it."""
+    """With weights as inputs for the board, and as initializers for what it converts to.
+
+    Those are in model.safetensors, which `edgefuse convert --to onnx` writes beside model.onnx.
+    """
+    ir.save(inference, bundle.path / "inference.onnx")
     weights = bundle.path / "model.safetensors"
     write_tensors(weights, inference_tensors(bundle, bundle.trainable()))
     names = [str(v.name) for v in inference.graph.inputs if v.name not in INPUTS]
     as_external_initializers(inference, names, weights, weights.name)
-    ir.save(inference, bundle.path / "inference.onnx")
+    ir.save(inference, bundle.path / "model.onnx")
     weights.unlink()
 
 

@@ -5,7 +5,8 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
     manifest.json            what is in it (see `manifest.py`)
     train.onnx               batch and trained parameters → loss, gradient norm, every gradient
     optimizer.onnx           one AdamW step over a run of blocks of elements
-    inference.onnx           batch → logits; every weight an external initializer, merged, P folded
+    inference.onnx           batch and every weight, merged, P folded → logits
+    model.onnx               the same with weights as external initializers, for `convert --to onnx`
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
     masks.safetensors        what part of the gradients counts, where that is chosen
@@ -28,7 +29,13 @@ from edgefuse_runtime.manifest import AGAIN, EngineName, FileEntry, Manifest, de
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
 
-_NEEDED = ("inference.onnx", "trainable.safetensors", "frozen.safetensors", "tokenizer.json")
+_NEEDED = (
+    "inference.onnx",
+    "model.onnx",
+    "trainable.safetensors",
+    "frozen.safetensors",
+    "tokenizer.json",
+)
 _NEEDED_BY_ENGINE: dict[EngineName, tuple[str, ...]] = {
     "onnxruntime": ("train.onnx", "optimizer.onnx"),
     "onnxruntime-training": (

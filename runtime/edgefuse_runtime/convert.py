@@ -100,7 +100,7 @@ def convert(
                 shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
                 write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
             case "onnx":
-                shutil.copyfile(bundle.path / "inference.onnx", directory / "model.onnx")
+                shutil.copyfile(bundle.path / "model.onnx", directory / "model.onnx")
                 shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
                 write_tensors(directory / WEIGHTS, tensors)
                 _check_same_logits(bundle, trained, directory / "model.onnx")

@@ -15,7 +15,9 @@ from edgefuse_runtime.tokenization import TokenIds
 
 
 def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every weight of inference.onnx by name: trained and frozen ones, merged, P folded in.
+    """Every weight that inference takes by name: trained and frozen ones, merged, P folded in.
+
+    What nothing is made of stays a view: of the trained parameter, or of the frozen weights' file.
 
     Args:
         bundle: An opened bundle.
@@ -34,7 +36,10 @@ def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict
 
 
 class InferenceModel:
-    """A bundle's classifier with given weights, which are copied into the session."""
+    """A bundle's classifier with given weights, which are not copied.
+
+    Weights that training changes in their place change here too, but for merged and folded ones.
+    """
 
     def __init__(self, bundle: Bundle, trained: Mapping[str, np.ndarray], *, threads: int) -> None:
         """Open inference.onnx.
@@ -45,15 +50,23 @@ class InferenceModel:
             threads: Intra-operator threads of ONNX Runtime.
         """
         self._manifest = bundle.manifest
-        self._session = open_session(
-            bundle.path / "inference.onnx",
-            threads=threads,
-            initializers=inference_tensors(bundle, trained),
-        )
+        self._session = open_session(bundle.path / "inference.onnx", threads=threads)
+        self._binding = self._session.io_binding()
+        tensors = inference_tensors(bundle, trained)
+        wanted = {value.name for value in self._session.get_inputs()}
+        # Bound by their addresses: what is there has to stay.
+        self._weights = {n: np.asarray(tensors[n], order="C") for n in tensors.keys() & wanted}
+        for name, value in self._weights.items():
+            address = value.ctypes.data
+            self._binding.bind_input(name, "cpu", 0, value.dtype.type, value.shape, address)
 
     def logits(self, batch: Batch) -> Logits:
         """Logits of a batch, of shape (batch, classes)."""
-        logits: Logits = self._session.run(["logits"], batch.inputs)[0]
+        for name, value in batch.inputs.items():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        self._binding.bind_output("logits", "cpu")  # anew: batches differ in their rows
+        self._session.run_with_iobinding(self._binding)
+        logits: Logits = self._binding.copy_outputs_to_cpu()[0]
         return logits
 
     def classify(

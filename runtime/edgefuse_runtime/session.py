@@ -1,11 +1,8 @@
 """The one place that imports onnxruntime and decides how its sessions run."""
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgefuse_devices.errors import BundleError, InputError
 
@@ -56,19 +53,18 @@ def session_options(*, threads: int) -> Any:
     # Spin between operators, which is fast, but not between runs, where the threads of another
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Frozen weights stay in their mapped file, where neither a packed copy for products nor a
+    # transposed one (`open_session`) is made of them.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
-def open_session(
-    model: Path, *, threads: int, initializers: Mapping[str, np.ndarray] | None = None
-) -> Any:
+def open_session(model: Path, *, threads: int) -> Any:
     """Open an ONNX model on the CPU.
 
     Args:
         model: The .onnx file.
         threads: Intra-operator threads.
-        initializers: Values of external initializers, by name; the file that the model names for
-            them need not be there. They are copied: nothing keeps them once the session is open.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -79,14 +75,13 @@ def open_session(
     """
     ort = onnxruntime()
     options = session_options(threads=threads)
-    if initializers:
-        values = [
-            ort.OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
-            for value in initializers.values()
-        ]
-        options.add_external_initializers(list(initializers), values)
     try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],
+        )
     except Exception as error:  # onnxruntime's own exceptions share no base but this
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot open {model}: {error}",
