@@ -85,10 +85,10 @@ def main(
     measured = _MEASURED
     measured.clear()
     measured.update(kept or {})
+    _write(partial, json.dumps({"inputs": state, "cases": measured}))
     for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
-            _write(partial, json.dumps({"inputs": state, "cases": measured}))
             _WORKPLACE[:] = [workplaces / case.replace("/", "-")]
             try:
                 measured[case] = cases[case](options.quick)

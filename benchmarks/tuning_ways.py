@@ -55,31 +55,28 @@ class Row:
     epochs: int | None = None
 
 
-def _fused(work: Path, train: Path, _valid: Path) -> str:
-    output = work / "fused"
+def _make(output: Path, command: str, model: str, *options: str) -> str:
+    """Run a command that makes a folder, unless it was made before an interruption."""
     if not output.exists():
-        quarter = ("--ratio", "0.25", "--tune-text", str(train))
-        harness.edgefuse("compress", minilm(), str(output), *quarter)
+        harness.edgefuse(command, model, str(output), *options)
     return str(output)
+
+
+def _fused(work: Path, train: Path, _valid: Path) -> str:
+    quarter = ("--ratio", "0.25", "--tune-text", str(train))
+    return _make(work / "fused", "compress", minilm(), *quarter)
 
 
 def _decomposed(work: Path, _train: Path, _valid: Path) -> str:
-    output = work / "mpo"
-    if not output.exists():
-        matrices = ("--matrices", "mlp,attention,embeddings", "--max-error", "0")
-        harness.edgefuse("compress", minilm(), str(output), "--method", "mpo", *matrices)
-    return str(output)
+    all_matrices = ("--method", "mpo", "--matrices", "mlp,attention,embeddings", "--max-error", "0")
+    return _make(work / "mpo", "compress", minilm(), *all_matrices)
 
 
 def _squeezed(work: Path, train: Path, valid: Path) -> str:
-    output = work / "squeezed"
-    if not output.exists():
-        options = ["--train", str(train), "--valid", str(valid), "--max-drop", "1.0"]
-        if output.with_name("squeezed.squeezing").exists():
-            options.append("--resume")
-        chains = _decomposed(work, train, valid)
-        harness.edgefuse("squeeze", chains, str(output), *options, "--budget", "0.8")
-    return str(output)
+    options = ["--train", str(train), "--valid", str(valid), "--max-drop", "1.0", "--budget", "0.8"]
+    if (work / "squeezed.squeezing").exists():
+        options.append("--resume")
+    return _make(work / "squeezed", "squeeze", _decomposed(work, train, valid), *options)
 
 
 _TASKS = {"sst2": Task(6000, 3), "banking77": Task(9000, 4)}
@@ -115,18 +112,17 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
 
     @cache
     def run(rate: float, seed: int) -> dict[str, Any]:
-        bundle, output = work / f"bundle-{seed}", work / f"run-{rate}-{seed}"
-        if not bundle.exists():
-            options = [option.format(train=train) for option in row.options]
-            options += ["--tune", row.tune, "--labels", str(path_of(name))]
-            seeded = ("--device", "host", "--seed", str(seed))
-            harness.edgefuse("export", model, str(bundle), *options, *seeded)
+        output = work / f"run-{rate}-{seed}"
+        options = [option.format(train=train) for option in row.options]
+        options += ["--tune", row.tune, "--labels", str(path_of(name))]
+        seeded = ("--device", "host", "--seed", str(seed))
+        bundle = _make(work / f"bundle-{seed}", "export", model, *options, *seeded)
         data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
         epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
         learning_rate = ("--learning-rate", str(rate))
         begun = ("--resume",) if output.exists() else ()
         return harness.edgefuse(
-            "finetune", str(bundle), str(output), *data, *epochs, *learning_rate, *begun
+            "finetune", bundle, str(output), *data, *epochs, *learning_rate, *begun
         )
 
     rates = row.rates[1:2] if quick else row.rates

@@ -395,8 +395,14 @@ def test_factors_are_installed_in_models(kind: str) -> None:
     install_low_rank(find_mlps(model), low_rank)
     torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
 
+    (said(model) * torch.linspace(-1, 1, wanted.numel()).reshape(wanted.shape)).sum().backward()
     layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
     assert len(layers) == (3 if kind == "llama" else 2) * len(low_rank)
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+
     fold(model)
     torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
 

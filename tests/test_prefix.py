@@ -78,9 +78,9 @@ def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str)
         Prefix().prepare(classifier(pico(architecture)))
 
 
-def test_attention_of_other_heads_than_peft_knows_of_is_refused() -> None:
+def test_attention_of_other_heads_than_peft_knows_of_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"attention has 1 × 8 .* that peft makes have 2 × 8"):
-        export(str(pico("falcon")), Path("nowhere"), tune=Prefix(), **OPTIONS)
+        export(str(pico("falcon")), tmp_path / "bundle", tune=Prefix(), **OPTIONS)
     mpt = transformers.MptConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=50)
     with pytest.raises(ModelError, match=r"no prefixes for MptForSeq.*Use --tune lora"):
         Prefix().prepare(transformers.MptForSequenceClassification(mpt))

@@ -27,7 +27,7 @@ _ATTENTION_OUTPUTS = (
     "self_attn.o_proj",  # Llama, Qwen, Gemma, Mistral, Phi-3 …
     "self_attn.out_proj",  # OPT
     "self_attn.dense",  # Phi, Persimmon
-    "attn.out_proj",  # GPT-J, MPT
+    ".attn.out_proj",  # GPT-J, MPT
     "attn.c_proj",  # GPT-2
     "attn.Wo",  # ModernBERT
 )
