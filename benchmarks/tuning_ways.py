@@ -9,14 +9,18 @@ is best on `valid`; that run and two more seeds are then scored on the test rows
 from its matrices, embeddings among them, as matrix product operators at full bonds, `squeezed` from
 what `edgefuse squeeze --max-drop 1.0 --budget 0.8` made of those (once, with its first seed). That
 one has been trained already, and is trained further like `mpo` for one epoch.
-`step_ms` is the time in steps over their count, `peak_rss_mib` that of the process that trained.
+
+What it costs is measured apart, by one epoch over 800 rows with one thread, in turn with `full` of
+the original model: `step_ms` (time in steps over their count) and `peak_rss_mib` (of the process,
+300 rows evaluated at its end) are medians of three rounds, `step_ratio` and `peak_ratio` medians
+of the ratios to `full` within a round.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from benchmarks import harness
@@ -25,6 +29,7 @@ from benchmarks.data import first_rows, minilm, path_of
 _SEEDS = (0, 1, 2)
 _QUICK_ROWS = 600
 _VALID_ROWS = 1000
+_COST_ROWS, _COST_VALID_ROWS, _COST_ROUNDS = 800, 300, 3
 
 
 @dataclass(frozen=True)
@@ -103,26 +108,29 @@ _ROWS = {
 
 
 def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
-    """A way at its best learning rate."""
+    """A way at its best learning rate, and what it costs."""
     work = harness.workplace()
-    recipe, name = _TASKS[task], f"{task}/train.jsonl"
-    train = first_rows(work / "train.jsonl", name, _QUICK_ROWS if quick else recipe.rows)
+    recipe = _TASKS[task]
+    train = first_rows(
+        work / "train.jsonl", f"{task}/train.jsonl", _QUICK_ROWS if quick else recipe.rows
+    )
     valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
     model = row.source(work, train, valid) if row.source else minilm()
 
     @cache
+    def bundle(seed: int) -> str:
+        options = [option.format(train=train) for option in row.options]
+        return _export(work / f"bundle-{seed}", model, task, row.tune, *options, seed=seed)
+
+    @cache
     def run(rate: float, seed: int) -> dict[str, Any]:
         output = work / f"run-{rate}-{seed}"
-        options = [option.format(train=train) for option in row.options]
-        options += ["--tune", row.tune, "--labels", str(path_of(name))]
-        seeded = ("--device", "host", "--seed", str(seed))
-        bundle = _make(work / f"bundle-{seed}", "export", model, *options, *seeded)
         data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
         epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
         learning_rate = ("--learning-rate", str(rate))
         begun = ("--resume",) if output.exists() else ()
         return harness.edgefuse(
-            "finetune", bundle, str(output), *data, *epochs, *learning_rate, *begun
+            "finetune", bundle(seed), str(output), *data, *epochs, *learning_rate, *begun
         )
 
     rates = row.rates[1:2] if quick else row.rates
@@ -130,7 +138,9 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
     seeds = _SEEDS[:1] if quick else _SEEDS
     reports = [run(best, seed) for seed in seeds]
     tested = [
-        harness.edgefuse("evaluate", str(work / f"run-{best}-{seed}"), str(_test(task)))
+        harness.edgefuse(
+            "evaluate", str(work / f"run-{best}-{seed}"), str(path_of(f"{task}/test.jsonl"))
+        )
         for seed in seeds
     ]
     scores = [100 * one["accuracy"] for one in tested]
@@ -143,14 +153,42 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
         "valid_accuracy": 100 * report["accuracy"],
         "parameters": report["parameters"],
         "trained_parameters": report["trained_parameters"],
-        "peak_rss_mib": max(one["peak_rss_mib"] for one in reports),
-        "step_ms": 1000 * mean(one["training_seconds"] / one["steps"] for one in reports),
         "seeds": len(seeds),
+        **costs(task, bundle(0), rounds=1 if quick else _COST_ROUNDS),
     }
 
 
-def _test(task: str) -> Path:
-    return path_of(f"{task}/test.jsonl")
+def costs(task: str, bundle: str, *, rounds: int) -> harness.Figures:
+    """What training a bundle takes, in turn with `full` of the original model."""
+    work = harness.workplace()
+    train = first_rows(work / "cost-train.jsonl", f"{task}/train.jsonl", _COST_ROWS)
+    valid = first_rows(work / "cost-valid.jsonl", f"{task}/valid.jsonl", _COST_VALID_ROWS)
+    full = _export(work / "cost-full", minilm(), task, "full")
+
+    def trained(bundle: str) -> harness.Figures:
+        data = ("--train", str(train), "--valid", str(valid))
+        once = ("--epochs", "1", "--threads", "1", "--overwrite")
+        report = harness.edgefuse("finetune", bundle, str(work / "cost-run"), *data, *once)
+        step_ms = 1000 * report["training_seconds"] / report["steps"]
+        return {"step_ms": step_ms, "peak_rss_mib": report["peak_rss_mib"]}
+
+    sides = {"this way": partial(trained, bundle), "full": partial(trained, full)}
+    this, whole = harness.in_turn(sides, rounds=rounds).values()
+    step_ms, whole_step_ms = ([one["step_ms"] for one in side] for side in (this, whole))
+    peak, whole_peak = ([one["peak_rss_mib"] for one in side] for side in (this, whole))
+    return {
+        "peak_rss_mib": median(peak),
+        "peak_ratio": harness.median_ratio(peak, whole_peak),
+        "step_ms": median(step_ms),
+        "step_ratio": harness.median_ratio(step_ms, whole_step_ms),
+    }
+
+
+def _export(output: Path, model: str, task: str, tune: str, *options: str, seed: int = 0) -> str:
+    """Make a bundle for the task's labels."""
+    labels = ("--labels", str(path_of(f"{task}/train.jsonl")))
+    way = ("--tune", tune, "--device", "host", "--seed", str(seed))
+    return _make(output, "export", model, *way, *labels, *options)
 
 
 if __name__ == "__main__":
