@@ -148,6 +148,7 @@ _SIZES = {
         "n_positions": 64,
         "initializer_range": 0.2,
     },
+    "mpt": {"d_model": HIDDEN_SIZE, "n_layers": LAYERS, "n_heads": 2, "max_seq_len": 64},
     "t5": _T5_SIZES,
     "switch_transformers": _T5_SIZES | {"num_decoder_layers": LAYERS},
 }

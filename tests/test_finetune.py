@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from edgefuse_devices.errors import Interrupted, OutputError, RunError
 from edgefuse_runtime import finetune as finetune_module
 from edgefuse_runtime.bundle import Bundle, open_bundle
+from edgefuse_runtime.checkpoint import load_checkpoint, save_checkpoint
 from edgefuse_runtime.engine import Step
 from edgefuse_runtime.finetune import finetune
 from edgefuse_runtime.metrics_log import read_metrics
@@ -182,6 +183,16 @@ def test_an_interrupt_during_evaluation_loses_nothing(case, whole_run, tmp_path)
     assert not (run / "best.safetensors").exists()
     train(case, run, resume=True)
     assert_same_run(run, whole_run)
+
+
+def test_a_run_reports_the_peak_of_all_its_processes(case, tmp_path):
+    run, last, tebibyte = tmp_path / "run", tmp_path / "run" / "last.safetensors", 2**40
+    interrupt(case, run, StopAfter(5))
+    tensors, progress = load_checkpoint(last, bundle_id=case.bundle.id)
+    assert 0 < progress.peak_resident < tebibyte
+    more = msgspec.structs.replace(progress, peak_resident=tebibyte)
+    save_checkpoint(last, tensors, more, bundle_id=case.bundle.id)
+    assert train(case, run, resume=True).peak_rss_mib == 2**20
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_again(case, whole_run, tmp_path):

@@ -11,11 +11,13 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from edgefuse import from_pretrained, multiplicities
 from edgefuse.export import export
 from edgefuse.tuning.lora import Lora
+from edgefuse.tuning.targets import linear_layers
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
@@ -190,6 +192,27 @@ def test_targets_choose_what_is_updated() -> None:
         for name in ("self.query", "output.dense")
     }
     assert {merge.scale for merge in prepared.merges} == {1.5}
+
+
+def test_a_linear_layer_with_a_forward_of_its_own_is_updated_where_it_computes_no_more() -> None:
+    class Twice(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+            return 2 * super().forward(input)
+
+    class Router(nn.Linear):
+        def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # noqa: A002
+            return super().forward(input), input
+
+    class Same(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+            return input @ self.weight.T + self.bias
+
+    model = classifier(pico("bert"))
+    layers = [layer.intermediate for layer in model.base_model.encoder.layer]
+    for layer, kind in zip(layers, (Twice, Router, Same), strict=True):
+        layer.dense = kind(16, 32)
+    updated = [name for name in linear_layers(model) if "intermediate" in name]
+    assert updated == ["bert.encoder.layer.2.intermediate.dense"]
 
 
 def test_layers_of_falcons_own_class_are_updated_too() -> None:

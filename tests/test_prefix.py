@@ -1,5 +1,6 @@
 """Prefixes go from peft to the board and back, and what cannot take them is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 
 @pytest.mark.parametrize(
-    ("kind", "projection"), [("bert", 0), ("bert", 6), ("fused-bert", 0), ("llama", 0)]
+    ("kind", "projection"),
+    [("bert", 0), ("bert", 6), ("fused-bert", 0), ("llama", 0), ("falcon", 0), ("mpt", 0)],
 )
 def test_peft_loads_prefixes_onto_the_plain_model_with_the_same_logits(
     kind: str, projection: int, tmp_path: Path
@@ -78,12 +80,37 @@ def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str)
         Prefix().prepare(classifier(pico(architecture)))
 
 
-def test_attention_of_other_heads_than_peft_knows_of_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"attention has 1 × 8 .* that peft makes have 2 × 8"):
-        export(str(pico("falcon")), tmp_path / "bundle", tune=Prefix(), **OPTIONS)
-    mpt = transformers.MptConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=50)
-    with pytest.raises(ModelError, match=r"no prefixes for MptForSeq.*Use --tune lora"):
-        Prefix().prepare(transformers.MptForSequenceClassification(mpt))
+def test_keys_and_values_of_different_sizes_are_refused() -> None:
+    latent = transformers.DeepseekV3Config(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        first_k_dense_replace=1,
+        kv_lora_rank=16,
+        vocab_size=50,
+    )
+    with pytest.raises(ModelError, match=r"are 1 × 16 and 1 × 64 numbers .*Use --tune lora"):
+        Prefix().prepare(transformers.DeepseekV3ForSequenceClassification(latent))
+
+
+def test_attention_with_a_cache_of_its_own_is_refused() -> None:
+    model = classifier(pico("minimax"))
+    with pytest.raises(ModelError, match=r"MiniMaxModel does not run with keys.*Use --tune lora"):
+        Prefix().prepare(model)
+
+
+def test_an_adapter_for_other_attention_is_refused(tmp_path: Path) -> None:
+    bundle = exported("bert", "prefix", prefix_length=4)
+    convert(bundle, bundle.trainable(), tmp_path / "adapter", to="peft")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    settings = {**json.loads(config.read_text()), "num_attention_heads": 4}
+    config.write_text(json.dumps(settings))
+    with pytest.raises(
+        ModelError, match=r"prefixes of 3 × 4 × 4 .* model's attention .* 3 × 2 × 8"
+    ):
+        Prefix(adapter=tmp_path / "adapter").prepare(classifier(pico("bert")))
 
 
 def test_a_prefix_of_no_length_is_refused() -> None:

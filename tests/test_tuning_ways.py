@@ -326,6 +326,13 @@ _LONG = {"vocab_size": 50, "n_embd": 16, "n_head": 2, "n_layer": 2, "rotary_dim"
         transformers.PhiConfig(**_WIDE, intermediate_size=32),
         transformers.PersimmonConfig(**_WIDE, intermediate_size=32),
         transformers.GPTJConfig(**_LONG),
+        transformers.GPTNeoConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_heads=2,
+            num_layers=2,
+            attention_types=[[["global"], 2]],
+        ),
         transformers.MptConfig(vocab_size=50, d_model=16, n_heads=2, n_layers=2),
     ],
     ids=lambda config: config.model_type,

@@ -24,10 +24,10 @@ _ATTENTION_OUTPUTS = (
     "attention.out_lin",  # DistilBERT
     "attention.dense",  # ALBERT, GPT-NeoX
     "attention.attn.o",  # MPNet
+    "attention.out_proj",  # GPT-Neo
     "self_attn.o_proj",  # Llama, Qwen, Gemma, Mistral, Phi-3 …
-    "self_attn.out_proj",  # OPT
     "self_attn.dense",  # Phi, Persimmon
-    ".attn.out_proj",  # GPT-J, MPT
+    "attn.out_proj",  # OPT, GPT-J, MPT
     "attn.c_proj",  # GPT-2
     "attn.Wo",  # ModernBERT
 )

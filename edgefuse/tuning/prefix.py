@@ -15,10 +15,10 @@ from peft import PeftModel, PrefixTuningConfig, TaskType, get_peft_model
 from peft.tuners.prefix_tuning import PrefixEncoder
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
-from edgefuse.models.copies import share
+from edgefuse.models.copies import share, with_tensors
 from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
@@ -89,38 +89,12 @@ class Prefixed(nn.Module):
         length = prefix.shape[0]
         tensors = prefix.view(length, 2 * self.prefix_layers, self.prefix_heads, -1)
         tensors = tensors.permute(1, 2, 0, 3).unsqueeze(1).expand(-1, rows, -1, -1, -1)
-        cache = _Before()
+        cache = DynamicCache()
         for layer in range(self.prefix_layers):
             cache.update(tensors[2 * layer], tensors[2 * layer + 1], layer)
         mask = torch.cat([attention_mask.new_ones((rows, length)), attention_mask], dim=1)
         kwargs["past_key_values"] = cache
         return super().forward(input_ids, attention_mask=mask, **kwargs)
-
-
-class _Before(DynamicCache):
-    """Keys and values of the prefixes, to which attention adds those of the text."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Add keys and values (batch, heads, tokens, head size), and give all of a layer's.
-
-        Raises:
-            ModelError: The model's are of another shape than the prefixes'.
-        """
-        if layer_idx < len(self.layers):
-            layer = self.layers[layer_idx]
-            assert isinstance(layer, DynamicLayer)
-            for held, added in ((layer.keys, key_states), (layer.values, value_states)):
-                assert held is not None
-                shapes = [f"{tensor.shape[1]} × {tensor.shape[3]}" for tensor in (added, held)]
-                if shapes[0] != shapes[1]:
-                    raise ModelError(
-                        f"The model's attention has {shapes[0]} numbers for a token, heads × head "
-                        f"size, where prefixes that peft makes have {shapes[1]}",
-                        _INSTEAD,
-                    )
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -149,16 +123,18 @@ class Prefix(Way):
 
         Raises:
             InputError: The length is none.
-            ModelError: The model's attention takes no keys and values from outside.
+            ModelError: The model's attention takes no keys and values from outside, or not such as
+                peft makes.
         """
-        _check_backbone(model)
         if self.length is not None and self.length < 1:
             raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
         if self.projection < 0:
             raise InputError(f"--prefix-projection {self.projection} is no width", "Give 0 or more")
-        wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model)
+        shape = _shape_of_cache(model)
+        wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model, shape)
         config = wrapped.peft_config[ADAPTER]
         assert isinstance(config, PrefixTuningConfig)
+        _check_shape(config, shape)
         encoder = wrapped.prompt_encoder[ADAPTER]
         assert isinstance(encoder, PrefixEncoder)
         trained = [f"{name}." for name in unwrap_saved_modules(model)]
@@ -174,24 +150,36 @@ class Prefix(Way):
             positions=config.num_virtual_tokens or 0,
         )
 
-    def _make(self, model: PreTrainedModel) -> PeftModel:
+    def _make(self, model: PreTrainedModel, shape: "_Shape") -> PeftModel:
         config = PrefixTuningConfig(
             task_type=TaskType.SEQ_CLS,
             num_virtual_tokens=_LENGTH if self.length is None else self.length,
+            num_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            token_dim=shape.heads * shape.size,
             prefix_projection=self.projection > 0,
             encoder_hidden_size=self.projection or None,  # type: ignore[arg-type]
             modules_to_save=head_modules(model),
         )
         with quiet(), without_warnings():
-            try:
-                return get_peft_model(model, config)
-            except ValueError as error:
-                raise ModelError(
-                    f"peft has no prefixes for {type(model).__name__}: {error}", _INSTEAD
-                ) from error
+            return get_peft_model(model, config)
 
 
-def _check_backbone(model: PreTrainedModel) -> None:
+@dataclass(frozen=True)
+class _Shape:
+    """Of the keys that attention keeps for one token, and of the values: the same."""
+
+    layers: int
+    heads: int
+    size: int
+
+
+def _shape_of_cache(model: PreTrainedModel) -> _Shape:
+    """What the backbone adds to an empty cache for one token, by shapes alone.
+
+    Raises:
+        ModelError: It takes no cache, or keeps something else than prefixes are.
+    """
     backbone = model.base_model
     takes = inspect.signature(type(backbone).forward).parameters
     kind = str(model.config.model_type)
@@ -203,6 +191,50 @@ def _check_backbone(model: PreTrainedModel) -> None:
         raise ModelError(
             f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
             "and --tune prefix trains such",
+            _INSTEAD,
+        )
+    cache, fakes = DynamicCache(), FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        with fakes, quiet(), without_warnings(), torch.no_grad():
+            token = torch.ones((1, 1), dtype=torch.int64)
+            fake = with_tensors(backbone, fakes.from_tensor)
+            fake(input_ids=token, attention_mask=token, past_key_values=cache)
+    except Exception as error:  # whatever a kind of attention makes of a cache that is not its own
+        raise ModelError(
+            f"The attention of {type(backbone).__name__} does not run with keys and values from "
+            f"outside: {str(error).partition(chr(10))[0].rstrip('.')}",
+            _INSTEAD,
+        ) from error
+    kept = {
+        None if tensor is None else (tensor.shape[1], tensor.shape[3])
+        for layer in cache.layers
+        for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None))
+    }
+    if len(kept) != 1 or None in kept:
+        sizes = " and ".join(sorted(f"{one[0]} × {one[1]}" for one in kept if one))
+        raise ModelError(
+            f"Keys and values of {type(backbone).__name__} are {sizes or 'no'} numbers for a token "
+            "(heads × head size), where prefixes are as many in every layer",
+            _INSTEAD,
+        )
+    ((heads, size),) = filter(None, kept)
+    return _Shape(len(cache.layers), heads, size)
+
+
+def _check_shape(config: PrefixTuningConfig, shape: _Shape) -> None:
+    """Prefixes fit the model's attention: those of an adapter, and those peft made."""
+    assert config.token_dim
+    assert config.num_attention_heads
+    size = config.token_dim // config.num_attention_heads
+    if (config.num_layers, config.num_attention_heads, size) != (
+        shape.layers,
+        shape.heads,
+        shape.size,
+    ):
+        raise ModelError(
+            f"peft has prefixes of {config.num_layers} × {config.num_attention_heads} × {size} "
+            f"numbers, layers × heads × head size, and the model's attention keeps {shape.layers} "
+            f"× {shape.heads} × {shape.size} for a token",
             _INSTEAD,
         )
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
@@ -13,8 +14,7 @@ from edgefuse.tuning.parts import is_head
 from edgefuse_devices.errors import InputError, ModelError
 
 _ALL = "all-linear"
-_LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FalconLinear, FusedLinear, FusedConv1D)]
-"""What computes a product alone."""
+_LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D)]
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -22,8 +22,21 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if type(module).forward in _LINEAR and not is_head(model, f"{name}.weight")
+        if _is_linear(module) and not is_head(model, f"{name}.weight")
     }
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a layer computes a product and no more; one with a forward of its own is tried."""
+    if type(module).forward in _LINEAR:
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    x = torch.linspace(-1, 1, module.in_features, dtype=module.weight.dtype)
+    with torch.no_grad():
+        y, product = module(x[None]), F.linear(x[None], module.weight, module.bias)
+    # A router such as PhiMoE's gives several tensors. Weights may be any, where ways are planned.
+    return isinstance(y, Tensor) and torch.allclose(y, product, equal_nan=True)
 
 
 def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:

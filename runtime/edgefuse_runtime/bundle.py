@@ -122,7 +122,7 @@ def _check_names(manifest: Manifest, file: Path) -> None:
             raise BundleError(f"{file} names {name}, which is outside the bundle", AGAIN)
     for name in (*_NEEDED, *_NEEDED_BY_ENGINE[manifest.engine]):
         if name not in manifest.files:
-            raise BundleError(f"{file} does not name {name}, which training needs", AGAIN)
+            raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
 
 
 def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:

@@ -41,6 +41,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         rows: Texts trained on.
         tokens: Tokens trained on, padding not counted.
         seconds: Time in steps.
+        peak_resident: Bytes, the most that a process of the run ever held.
         metrics_bytes: Length of metrics.jsonl.
     """
 
@@ -50,6 +51,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    peak_resident: int = 0
     metrics_bytes: int = 0
 
 

@@ -180,7 +180,7 @@ def _report(plan: Plan, progress: Progress) -> Report:
         training_seconds=progress.seconds,
         samples_per_second=progress.rows / progress.seconds,
         tokens_per_second=progress.tokens / progress.seconds,
-        peak_rss_mib=memory.peak_resident() / _MIB,
+        peak_rss_mib=max(progress.peak_resident, memory.peak_resident()) / _MIB,
         predicted_memory=manifest.predicted_memory,
         parameters=manifest.model.parameters,
         trained_parameters=manifest.tuning.trained_parameters,

@@ -36,9 +36,9 @@ def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict
 
 
 class InferenceModel:
-    """A bundle's classifier with given weights, which are not copied.
+    """A bundle's classifier with given weights, used where they stand.
 
-    Weights that training changes in their place change here too, but for merged and folded ones.
+    What is merged, folded or not in C order is a copy: later changes do not reach it.
     """
 
     def __init__(self, bundle: Bundle, trained: Mapping[str, np.ndarray], *, threads: int) -> None:
@@ -53,12 +53,9 @@ class InferenceModel:
         self._session = open_session(bundle.path / "inference.onnx", threads=threads)
         self._binding = self._session.io_binding()
         tensors = inference_tensors(bundle, trained)
-        wanted = {value.name for value in self._session.get_inputs()}
-        # Bound by their addresses: what is there has to stay.
-        self._weights = {n: np.asarray(tensors[n], order="C") for n in tensors.keys() & wanted}
-        for name, value in self._weights.items():
-            address = value.ctypes.data
-            self._binding.bind_input(name, "cpu", 0, value.dtype.type, value.shape, address)
+        inputs = {value.name for value in self._session.get_inputs()}
+        for name in inputs - set(bundle.manifest.inputs):
+            self._binding.bind_cpu_input(name, np.asarray(tensors[name], order="C"))
 
     def logits(self, batch: Batch) -> Logits:
         """Logits of a batch, of shape (batch, classes)."""

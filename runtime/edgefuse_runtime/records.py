@@ -62,7 +62,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         training_seconds: Time in steps.
         samples_per_second: Texts over that time.
         tokens_per_second: Tokens over that time, padding not counted.
-        peak_rss_mib: Of the process that ended the run, evaluation included.
+        peak_rss_mib: The most that a process of the run held, evaluation included.
         predicted_memory: What export predicted, in bytes.
         parameters: Of the model.
         trained_parameters: Of those, how many were trained.

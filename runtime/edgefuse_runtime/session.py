@@ -53,9 +53,6 @@ def session_options(*, threads: int) -> Any:
     # Spin between operators, which is fast, but not between runs, where the threads of another
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Frozen weights stay in their mapped file, where neither a packed copy for products nor a
-    # transposed one (`open_session`) is made of them.
-    options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
@@ -75,6 +72,8 @@ def open_session(model: Path, *, threads: int) -> Any:
     """
     ort = onnxruntime()
     options = session_options(threads=threads)
+    # Frozen weights stay in their mapped file: no copy is packed for products, none transposed.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return ort.InferenceSession(
             str(model),

@@ -219,7 +219,11 @@ class TrainingLoop:
         return best
 
     def _save_last(self) -> None:
-        self.progress = msgspec.structs.replace(self.progress, metrics_bytes=self._log.sync())
+        self.progress = msgspec.structs.replace(
+            self.progress,
+            metrics_bytes=self._log.sync(),
+            peak_resident=max(self.progress.peak_resident, memory.peak_resident()),
+        )
         self._save(LAST, self._engine.state())
 
     def _save(self, name: str, tensors: Tensors) -> None:
