@@ -28,7 +28,7 @@ from edgefuse_runtime import memory
 
 _WIDTH = 768
 _LAYERS = 22
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -37,9 +37,9 @@ _SIZES = {
 }
 
 
-def kmeans(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def kmeans(case: harness.Case) -> harness.Figures:
     """Time and inertia, EdgeFuse's against scikit-learn's."""
-    rounds = 1 if quick else 3
+    rounds = 1 if case.quick else 3
     seeds = {"edgefuse": count(), "scikit-learn": count()}
     clusterings = {"edgefuse": cluster, "scikit-learn": cluster_by_peer}
 
@@ -119,9 +119,9 @@ def _neurons() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def llama(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def llama(case: harness.Case) -> harness.Figures:
     """Peak memory and time of a compression."""
-    layers = 4 if quick else _LAYERS
+    layers = 4 if case.quick else _LAYERS
     with tempfile.TemporaryDirectory() as folder:
         size = _write_llama(Path(folder) / "llama", layers)
         figures = harness.in_fresh_process(compress_llama, folder=folder)
@@ -158,7 +158,8 @@ def _write_llama(folder: Path, layers: int) -> int:
     config = LlamaConfig(**_SIZES, num_hidden_layers=layers, architectures=["LlamaForCausalLM"])
     config.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"word": 0}))
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)  # type: ignore[no-untyped-call]
+    tokenizer.save_pretrained(folder)
     with torch.device("meta"):
         shapes = {n: tuple(p.shape) for n, p in LlamaForCausalLM(config).named_parameters()}
     shards: dict[str, list[str]] = {}

@@ -65,9 +65,15 @@ _DEFAULT = Compression("mlp-fusion", taught=True)
 _ABLATIONS = ("published", "clustering", "sketch", "mmd", "svd", "prune", "prune-activation")
 
 
-def accuracy(task: str, compression: Compression | None, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def accuracy(task: str, compression: Compression | None, case: harness.Case) -> harness.Figures:
     """Fidelity of a compression, and the accuracy after fine-tuning."""
-    unfused = partial(_unfused, task, quick=quick)
+    quick = case.quick
+
+    def unfused(seed: int) -> harness.Figures:
+        if known := case.measured.get(f"{task}/unfused"):
+            return {"accuracy": known["accuracies"][seed]}
+        return _unfused(task, seed, quick=quick)
+
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model, figures = _compressed(minilm(), compression, work, _train(task, work, quick=quick))
@@ -92,21 +98,19 @@ def accuracy(task: str, compression: Compression | None, quick: bool) -> harness
     }
 
 
-def perplexity(name: str, compression: Compression | None, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def perplexity(name: str, compression: Compression | None, case: harness.Case) -> harness.Figures:
     """Fidelity of a compression of a language model, and its perplexity, untrained."""
     with tempfile.TemporaryDirectory() as folder:
         source = str(_language_model(name))
         model, figures = _compressed(
             source, compression, Path(folder), path_of(f"{_MODELLING}/train.jsonl")
         )
-        rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if quick else None]
+        rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if case.quick else None]
         return {**figures, "perplexity": perplexity_of(model, [row["text"] for row in rows])}
 
 
 @cache
 def _unfused(task: str, seed: int, *, quick: bool) -> harness.Figures:
-    if known := harness.measured_before(f"{task}/unfused"):
-        return {"accuracy": known["accuracies"][seed]}
     with tempfile.TemporaryDirectory() as folder:
         return _fine_tuned(task, minilm(), Path(folder), seed, quick=quick)
 

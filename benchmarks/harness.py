@@ -1,6 +1,6 @@
 """What the benchmarks share: options, the record, resuming, fresh processes, rounds in turn.
 
-A benchmark is a module with functions that measure, and ends with
+A benchmark is a module with functions that measure a `Case`, and ends with
 
     if __name__ == "__main__":
         harness.main("step_time", {"some-case": measure}, description=__doc__)
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
@@ -29,15 +30,30 @@ from edgefuse_devices.probe import probe
 
 Figures = dict[str, Any]
 """What a case came to, as JSON: numbers, texts, lists."""
-Measure = Callable[[bool], Figures]
-"""Measures a case; True asks for fewer rounds, rows and seeds."""
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PARTIAL = ROOT / ".cache" / "benchmarks"
-_MEASURED: dict[str, Figures] = {}
-_WORKPLACE: list[Path] = []
 _HOUSES = ("edgefuse", "export", "runtime", "devices")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a function is to measure with.
+
+    Attributes:
+        quick: Fewer rounds, rows and seeds will do.
+        work: A folder for what is made on the way, deleted when the case is measured. With
+            --resume there is in it what had been made before an interruption.
+        measured: What other cases came to, in this run or in the one that is resumed.
+    """
+
+    quick: bool
+    work: Path
+    measured: Mapping[str, Figures]
+
+
+Measure = Callable[[Case], Figures]
 
 
 def main(
@@ -62,7 +78,9 @@ def main(
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="few rounds, rows and seeds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
-    parser.add_argument("--resume", action="store_true", help="keep cases that are measured")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what is measured, and go on with what was begun"
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -76,36 +94,36 @@ def main(
     wanted = [case for case in cases if _matches(case, options.only)]
     if not wanted:
         parser.error(f"no case matches {' or '.join(options.only)}; there are {', '.join(cases)}")
-    partial = PARTIAL / f"{name}{'-quick' if options.quick else ''}.json"
     state = _digest([*_sources(name), *inputs])
-    kept = _load(partial, state) if options.resume else None
-    workplaces = partial.with_suffix(".work")
-    if kept is None:
-        shutil.rmtree(workplaces, ignore_errors=True)
-    measured = _MEASURED
-    measured.clear()
-    measured.update(kept or {})
-    _write(partial, json.dumps({"inputs": state, "cases": measured}))
+    store = _Store(PARTIAL / f"{name}{'-quick' if options.quick else ''}", state)
+    measured = store.load() if options.resume else {}
     for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
-            _WORKPLACE[:] = [workplaces / case.replace("/", "-")]
+            work = store.folder(case, fresh=not options.resume)
+            known = {one: entry["figures"] for one, entry in measured.items()}
             try:
-                measured[case] = cases[case](options.quick)
+                figures = cases[case](Case(options.quick, work, known))
             except KeyboardInterrupt:
                 _say(f"\n{len(measured)} of {len(cases)} cases are kept: go on with --resume")
                 sys.exit(130)
-            _write(partial, json.dumps({"inputs": state, "cases": measured}))
-            shutil.rmtree(_WORKPLACE[0], ignore_errors=True)
-    record = {
+            measured[case] = {"figures": figures, "origin": _origin()}
+            store.save(measured, done=case)
+    here = machine()
+    record: Figures = {
         "benchmark": name,
-        "machine": machine(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "machine": here,
+        "date": _today(),
         "versions": versions(packages),
-        "cases": [{"case": case, **measured[case]} for case in cases if case in measured],
+        "cases": [
+            {"case": case, **measured[case]["figures"]} for case in cases if case in measured
+        ],
     }
     if left := [case for case in cases if case not in measured]:
         record["not_measured"] = left
+    origins = {case: entry["origin"] for case, entry in measured.items()}
+    if others := {case: one for case, one in origins.items() if one["soc"] != here["soc"]}:
+        record["other_machines"] = others
     if options.note:
         record["note"] = options.note
     if not options.quick:
@@ -114,19 +132,38 @@ def main(
     print(json.dumps(record) if options.json else markdown(record, description).rstrip())
 
 
-def measured_before(case: str) -> Figures | None:
-    """What another case came to, in this run or in the one that is resumed."""
-    return _MEASURED.get(case)
+class _Store:
+    """What is kept of a run: a file of the cases that are measured, a folder of those begun."""
 
+    def __init__(self, path: Path, state: str) -> None:
+        """Keep it at a path; what was made from other inputs than `state` says does not count."""
+        self._file, self._folders, self._state = path.with_suffix(".json"), path, state
 
-def workplace() -> Path:
-    """The folder for what a case makes on its way, deleted when it is measured.
+    def load(self) -> dict[str, Figures]:
+        """Figures and origin of the cases that are measured."""
+        if not self._file.exists():
+            return {}
+        kept = json.loads(self._file.read_text())
+        if kept["inputs"] == self._state:
+            return dict(kept["cases"])
+        _say("The source or the data have changed since: nothing is kept")
+        return {}
 
-    With --resume a case finds there what it had made before it was interrupted.
-    """
-    (folder,) = _WORKPLACE
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    def folder(self, case: str, *, fresh: bool) -> Path:
+        """The folder for what a case makes on its way."""
+        folder = self._folders / self._state / case.replace("/", "-")
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save(self, measured: Mapping[str, Figures], *, done: str) -> None:
+        """Keep figures, and delete what was made for them, and what other inputs have left."""
+        _write(self._file, json.dumps({"inputs": self._state, "cases": measured}))
+        shutil.rmtree(self.folder(done, fresh=False))
+        for other in self._folders.iterdir():
+            if other.name != self._state:
+                shutil.rmtree(other)
 
 
 def _matches(case: str, patterns: Sequence[str] | None) -> bool:
@@ -143,6 +180,14 @@ def machine() -> Figures:
         "memory_mib": host.memory_mib,
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def _origin() -> Figures:
+    return {"soc": probe().soc, "date": _today(), "commit": versions().get("commit")}
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def versions(packages: Sequence[str] = ()) -> dict[str, str]:
@@ -162,14 +207,23 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
 
 
 def edgefuse(command: str, *arguments: str) -> Figures:
-    """Run a command of EdgeFuse as people type it, and give what it prints with --json."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edgefuse", command, *arguments, "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer: Figures = json.loads(done.stdout)
+    """Run a command of EdgeFuse as people type it, and give what it prints with --json.
+
+    Ctrl-C waits until the command has saved what it can go on from.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; it has said on stderr how.
+    """
+    words = [sys.executable, "-m", "edgefuse", command, *arguments, "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    answer: Figures = json.loads(printed)
     return answer
 
 
@@ -242,7 +296,17 @@ def markdown(record: Mapping[str, Any], description: str | None = None) -> str:
     where = f"{about['soc']} ({about['cores']} cores, {about['memory_mib'] / 1024:.0f} GiB, "
     where += f"{about['architecture']}, {about['system']})"
     lines += ["", f"Measured {record['date']} on {where} with {installed}."]
+    for origin, cases in _by_origin(record.get("other_machines", {})).items():
+        soc, date, commit = origin
+        lines += ["", f"Measured {date} on {soc} at commit {commit}: {', '.join(cases)}."]
     return "\n".join(lines) + "\n"
+
+
+def _by_origin(origins: Mapping[str, Figures]) -> dict[tuple[str, ...], list[str]]:
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for case, origin in origins.items():
+        grouped.setdefault((origin["soc"], origin["date"], origin["commit"]), []).append(case)
+    return grouped
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -269,13 +333,6 @@ def _digest(paths: Iterable[Path]) -> str:
     for path in paths:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _load(partial: Path, state: str) -> dict[str, Figures] | None:
-    if not partial.exists():
-        return None
-    kept = json.loads(partial.read_text())
-    return dict(kept["cases"]) if kept["inputs"] == state else None
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,9 +20,9 @@ _SEEDS, _QUICK_SEEDS = (0, 1, 2), (0,)
 _TRAIN, _TEST = "sst2/train.jsonl", "sst2/test.jsonl"
 
 
-def case(ratio: float | None, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def accuracy(ratio: float | None, case: harness.Case) -> harness.Figures:
     """Accuracy of a ratio of the width, and how far it is below the unfused model."""
-    seeds = _QUICK_SEEDS if quick else _SEEDS
+    seeds = _QUICK_SEEDS if case.quick else _SEEDS
     runs = [_run(ratio, seed) for seed in seeds]
     accuracy = [100 * run["accuracy"] for run in runs]
     unfused = mean(100 * _run(None, seed)["accuracy"] for seed in seeds)
@@ -46,17 +46,15 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
         model, error = minilm(), None
         if ratio is not None:
             fused, calibration = str(work / "fused"), str(path_of("sst2/valid.jsonl"))
-            options = ("--ratio", str(ratio), "--method", "published", "--calibration", calibration)
-            record = harness.edgefuse("compress", model, fused, *options)["compression"]
+            halved = ("--ratio", str(ratio), "--method", "published", "--calibration", calibration)
+            record = harness.edgefuse("compress", model, fused, *halved)["compression"]
             error = mean(layer["output_error"] for layer in record["layers"])
             model = fused
         bundle, run = str(work / "bundle"), str(work / "run")
-        options = ("--device", "host", "--labels", str(train), "--seed", str(seed))
-        manifest = harness.edgefuse("export", model, bundle, *options)["manifest"]
-        options = ("--epochs", str(_EPOCHS), "--learning-rate", str(_LEARNING_RATE))
-        report = harness.edgefuse(
-            "finetune", bundle, run, "--train", str(train), *options, "--seed", str(seed)
-        )
+        classes, seeded = ("--device", "host", "--labels", str(train)), ("--seed", str(seed))
+        manifest = harness.edgefuse("export", model, bundle, *classes, *seeded)["manifest"]
+        settings = ("--epochs", str(_EPOCHS), "--learning-rate", str(_LEARNING_RATE), *seeded)
+        report = harness.edgefuse("finetune", bundle, run, "--train", str(train), *settings)
         scores = harness.edgefuse("evaluate", run, str(path_of(_TEST)))
         return {
             "accuracy": scores["accuracy"],
@@ -70,7 +68,7 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
 if __name__ == "__main__":
     harness.main(
         "real_text",
-        {"sst2/unfused": partial(case, None), "sst2/fused@0.5": partial(case, 0.5)},
+        {"sst2/unfused": partial(accuracy, None), "sst2/fused@0.5": partial(accuracy, 0.5)},
         description=__doc__,
         packages=("onnxruntime", "torch", "transformers", "scikit-learn"),
         inputs=[path_of(_TRAIN), path_of(_TEST)],

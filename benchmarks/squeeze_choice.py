@@ -23,7 +23,7 @@ _CHOICES = ("singular-values", "importance")
 _EMBEDDINGS = "bert.embeddings.word_embeddings"
 
 
-def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def measure(choice: str, part: float, case: harness.Case) -> harness.Figures:
     """The model with that part of its chains cut, so chosen; with nothing cut for a part of 0."""
     from edgefuse.mpo.bonds import relative_costs  # noqa: PLC0415
     from edgefuse.mpo.cutting import cut_chains, make_canonical  # noqa: PLC0415
@@ -32,13 +32,13 @@ def measure(choice: str, part: float, quick: bool) -> harness.Figures:  # noqa: 
     from edgefuse.mpo.layers import chains_of  # noqa: PLC0415
     from edgefuse.mpo.training import accuracy  # noqa: PLC0415
 
-    trained, train, valid = _trained(quick=quick)
+    trained, train, valid = _trained(quick=case.quick)
     model = deepcopy(trained)
     make_canonical(model)
     before = _sizes(model)
     count = int(part * sum(before.values()))
     if part and choice == "importance":
-        batches = {"count": 2 if quick else 50, "batch_size": 16, "seed": 0}
+        batches = {"count": 2 if case.quick else 50, "batch_size": 16, "seed": 0}
         cut_chains(model, count, importance(model, train, **batches, on_batch=lambda _: None))
     elif part:
         chains = chains_of(model).items()
@@ -66,7 +66,7 @@ def _loss(model: Any, rows: Any) -> float:
 
     count = len(rows.labels)
     with torch.no_grad():
-        parts = torch.arange(count).split(64)
+        parts = torch.split(torch.arange(count), 64)
         return sum(float(loss_of(model, rows, part)) * len(part) for part in parts) / count
 
 
@@ -99,10 +99,12 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
             first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)
             for part, count in (("train", 6000), ("valid", 64 if quick else 1000))
         ]
-        rows = [tokenize_rows(tokenizer, read_examples(f, labels), longest=128) for f in files]
+        rows, valid = (
+            tokenize_rows(tokenizer, read_examples(f, labels), longest=128) for f in files
+        )
     train(
         model,
-        rows[0],
+        rows,
         way=Mpo(),
         steps=4 if quick else 600,
         batch_size=16,
@@ -110,7 +112,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
         seed=0,
         on_step=lambda _: None,
     )
-    return model, *rows
+    return model, rows, valid
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ _HELP = [sys.executable, "-m", "edgefuse", "--help"]
 _BARE = [sys.executable, "-c", "pass"]
 
 
-def help_page(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def help_page(case: harness.Case) -> harness.Figures:
     """Seconds until the help page is printed."""
-    rounds = 5 if quick else 25
+    rounds = 5 if case.quick else 25
     _seconds(_HELP)  # the first start after an installation writes bytecode
     sides = {"edgefuse --help": lambda: _seconds(_HELP), "python": lambda: _seconds(_BARE)}
     measured = harness.in_turn(sides, rounds=rounds)

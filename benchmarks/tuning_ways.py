@@ -107,10 +107,9 @@ _ROWS = {
 }
 
 
-def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT001 - a harness.Measure
+def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
     """A way at its best learning rate, and what it costs."""
-    work = harness.workplace()
-    recipe = _TASKS[task]
+    work, quick, recipe = case.work, case.quick, _TASKS[task]
     train = first_rows(
         work / "train.jsonl", f"{task}/train.jsonl", _QUICK_ROWS if quick else recipe.rows
     )
@@ -128,7 +127,7 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
         data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
         epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
         learning_rate = ("--learning-rate", str(rate))
-        begun = ("--resume",) if output.exists() else ()
+        begun = ("--resume",) if (output / "run.json").exists() else ()
         return harness.edgefuse(
             "finetune", bundle(seed), str(output), *data, *epochs, *learning_rate, *begun
         )
@@ -154,13 +153,12 @@ def measure(task: str, row: Row, quick: bool) -> harness.Figures:  # noqa: FBT00
         "parameters": report["parameters"],
         "trained_parameters": report["trained_parameters"],
         "seeds": len(seeds),
-        **costs(task, bundle(0), rounds=1 if quick else _COST_ROUNDS),
+        **costs(task, bundle(0), work, rounds=1 if quick else _COST_ROUNDS),
     }
 
 
-def costs(task: str, bundle: str, *, rounds: int) -> harness.Figures:
+def costs(task: str, bundle: str, work: Path, *, rounds: int) -> harness.Figures:
     """What training a bundle takes, in turn with `full` of the original model."""
-    work = harness.workplace()
     train = first_rows(work / "cost-train.jsonl", f"{task}/train.jsonl", _COST_ROWS)
     valid = first_rows(work / "cost-valid.jsonl", f"{task}/valid.jsonl", _COST_VALID_ROWS)
     full = _export(work / "cost-full", minilm(), task, "full")

@@ -1,9 +1,14 @@
 """Benchmarks measure sides in turn, keep what they measured, and answer in one form."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
+import msgspec
 import pytest
 
 from benchmarks import fusion_quality, harness
@@ -24,7 +29,9 @@ def benchmark(tmp_path, monkeypatch, capsys):
 
 
 def test_a_full_run_writes_the_record_and_its_page(benchmark, tmp_path):
-    out = benchmark({"one": lambda quick: {"ms": 1.25, "quick": quick}}, "--json", description="Q?")
+    out = benchmark(
+        {"one": lambda case: {"ms": 1.25, "quick": case.quick}}, "--json", description="Q?"
+    )
     record = json.loads(out)
     assert record.keys() == {"benchmark", "machine", "date", "versions", "cases"}
     assert record["cases"] == [{"case": "one", "ms": 1.25, "quick": False}]
@@ -35,13 +42,13 @@ def test_a_full_run_writes_the_record_and_its_page(benchmark, tmp_path):
 
 
 def test_a_quick_run_writes_no_result(benchmark, tmp_path):
-    out = benchmark({"one": lambda quick: {"quick": quick}}, "--quick")
+    out = benchmark({"one": lambda case: {"quick": case.quick}}, "--quick")
     assert "| one | True |" in out
     assert not (tmp_path / "results").exists()
 
 
 def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
-    def interrupt(quick):
+    def interrupt(case):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as exit_:
@@ -53,8 +60,8 @@ def test_an_interrupted_run_goes_on_where_it_was(benchmark, tmp_path):
 
 
 def test_an_interrupted_case_finds_what_it_had_made(benchmark, tmp_path):
-    def measure(_quick):
-        done = harness.workplace() / "done"
+    def measure(case):
+        done = case.work / "done"
         if done.exists():
             return {"n": int(done.read_text())}
         done.write_text("7")
@@ -69,16 +76,16 @@ def test_an_interrupted_case_finds_what_it_had_made(benchmark, tmp_path):
 
 
 def test_a_case_may_ask_what_another_came_to(benchmark):
-    def later(_quick):
-        return {"twice": 2 * harness.measured_before("one")["n"]}
+    def later(case):
+        return {"twice": 2 * case.measured["one"]["n"]}
 
     benchmark({"one": lambda _: {"n": 4}, "later": later}, "--only", "one")
     record = json.loads(
         benchmark({"one": lambda _: {"n": 5}, "later": later}, "--json", "--resume")
     )
     assert record["cases"][1] == {"case": "later", "twice": 8}
-    benchmark({"other": lambda _: {}})
-    assert harness.measured_before("one") is None
+    with pytest.raises(KeyError):
+        benchmark({"one": lambda _: {"n": 5}, "later": later}, "--only", "later")
 
 
 def test_some_cases_can_be_measured_now_and_the_record_says_which_are_not(benchmark, tmp_path):
@@ -99,11 +106,97 @@ def test_some_cases_can_be_measured_now_and_the_record_says_which_are_not(benchm
 
 def test_a_case_is_measured_again_when_its_inputs_changed(benchmark, tmp_path):
     data = tmp_path / "data"
+
+    def measure(case):
+        begun = case.work / "begun"
+        if case.quick or begun.exists():
+            pytest.fail("begun with other inputs")
+        begun.touch()
+        return {"data": data.read_text()}
+
+    def begin(case):
+        (case.work / "begun").touch()
+        raise KeyboardInterrupt
+
     for text in ("before", "after"):
         data.write_text(text)
-        read = {"one": lambda _: {"data": data.read_text()}}
-        record = json.loads(benchmark(read, "--json", "--resume", inputs=[data]))
+        record = json.loads(benchmark({"one": measure}, "--json", "--resume", inputs=[data]))
         assert record["cases"][0]["data"] == text
+        with pytest.raises(SystemExit):
+            benchmark({"two": begin}, "--resume", inputs=[data])
+    data.write_text("at last")
+    benchmark({"two": measure}, "--resume", inputs=[data])
+    assert not list((tmp_path / "partial").rglob("begun"))
+
+
+def test_what_is_kept_outlives_a_fresh_run_that_ends_early(benchmark):
+    def interrupt(case):
+        raise KeyboardInterrupt
+
+    benchmark({"one": lambda _: {"n": 1}})
+    with pytest.raises(SystemExit):
+        benchmark({"one": interrupt})
+    record = json.loads(benchmark({"one": interrupt}, "--json", "--resume"))
+    assert record["cases"] == [{"case": "one", "n": 1}]
+
+
+def test_the_page_says_which_cases_another_machine_measured(benchmark, tmp_path, monkeypatch):
+    cases = {"one": lambda _: {"n": 1}, "two": lambda _: {"n": 2}}
+    here = harness.probe()
+    monkeypatch.setattr(harness, "probe", lambda: msgspec.structs.replace(here, soc="Z80"))
+    benchmark(cases, "--only", "one")
+    monkeypatch.undo()
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(harness, "PARTIAL", tmp_path / "partial")
+    monkeypatch.setattr(sys, "argv", ["program", "--resume"])
+    harness.main("startup_time", cases)
+    record = json.loads((tmp_path / "results/startup_time.json").read_text())
+    assert [(case, one["soc"]) for case, one in record["other_machines"].items()] == [
+        ("one", "Z80")
+    ]
+    page = (tmp_path / "results/startup_time.md").read_text()
+    assert re.search(r"^Measured \S+ on Z80 at commit \S+: one\.$", page, re.MULTILINE)
+
+
+SLOW_TO_STOP = """\
+#!/bin/sh
+trap 'sleep 1; touch saved; exit 130' INT
+touch begun
+while true; do sleep 0.1; done
+"""
+INTERRUPTED = """
+import sys
+from benchmarks import harness
+sys.executable = "./slow"
+try:
+    harness.edgefuse("finetune")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_command_that_is_interrupted_may_save_first(tmp_path):
+    (tmp_path / "slow").write_text(SLOW_TO_STOP)
+    (tmp_path / "slow").chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(harness.ROOT)},
+        start_new_session=True,
+    ) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate()[0] == "interrupted\n"
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_command_that_fails_ends_the_benchmark():
+    with pytest.raises(subprocess.CalledProcessError):
+        harness.edgefuse("evaluate", "there-is-no-such-run", "rows.jsonl")
 
 
 def test_sides_take_turns_at_going_first():
