@@ -22,7 +22,7 @@ from edgefuse_runtime.engine import Step
 from edgefuse_runtime.finetune import finetune
 from edgefuse_runtime.metrics_log import read_metrics
 from edgefuse_runtime.records import EvaluationRecord, StepRecord
-from edgefuse_runtime.run import TrainingSettings, open_run_bundle, read_record
+from edgefuse_runtime.run import TrainingSettings, claimed, open_run_bundle, read_record
 from tests.tiny_bundle import FakeEngine, make_bundle, write_data
 
 ROWS, EPOCHS, STEPS_PER_EPOCH = 42, 3, 11
@@ -299,6 +299,19 @@ def test_a_run_is_replaced_only_on_demand(case, whole_run, tmp_path):
     with pytest.raises(OutputError, match="holds a run already"):
         train(case, run)
     train(case, run, overwrite=True)
+    assert_same_run(run, whole_run)
+
+
+def test_two_processes_do_not_train_in_one_folder(case, whole_run, tmp_path):
+    run = tmp_path / "run"
+    interrupt(case, run, StopAfter(5))
+    before = sorted((path.name, path.read_bytes()) for path in run.iterdir())
+    with claimed(run):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(RunError, match=r"another process is training in .*run"):
+                train(case, run, **options)
+    assert sorted((path.name, path.read_bytes()) for path in run.iterdir()) == before
+    train(case, run, resume=True)
     assert_same_run(run, whole_run)
 
 

@@ -26,6 +26,7 @@ from edgefuse_runtime.run import (
     begin_run,
     check_free,
     check_same,
+    claimed,
     describe_data,
     read_json,
     read_record,
@@ -77,7 +78,8 @@ def finetune(
     Raises:
         DataError: A data file cannot be used.
         OutputError: The directory is not empty, or the disk is too small.
-        RunError: The run to resume was made from something else, or training diverged.
+        RunError: The run to resume was made from something else, another process is training in
+            it, or training diverged.
         Interrupted: `stop` said so; everything up to the last step is saved.
     """
     stored = read_record(run) if resume else None
@@ -98,20 +100,21 @@ def finetune(
         token_ids=plan.train.token_ids,
         seed=plan.settings.seed,
     )
-    progress = Progress()
-    if not stored:
-        begin_run(run, record)
-    elif (run / LAST).exists():
-        state, progress = load_checkpoint(run / LAST, bundle_id=bundle.id)
-        engine.load_state(state)
-        del state  # a mapping would keep the file on the disk after it is replaced
-    if observer:
-        observer.on_start(progress.step, plan.steps)
-    with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
-        loop = TrainingLoop(plan, engine, progress, log=log, observer=observer, stop=stop)
-        loop.run()
-    report = _report(plan, loop.progress)
-    write_json(run / REPORT, report)
+    with claimed(run):
+        progress = Progress()
+        if not stored:
+            begin_run(run, record)
+        elif (run / LAST).exists():
+            state, progress = load_checkpoint(run / LAST, bundle_id=bundle.id)
+            engine.load_state(state)
+            del state  # a mapping would keep the file on the disk after it is replaced
+        if observer:
+            observer.on_start(progress.step, plan.steps)
+        with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
+            loop = TrainingLoop(plan, engine, progress, log=log, observer=observer, stop=stop)
+            loop.run()
+        report = _report(plan, loop.progress)
+        write_json(run / REPORT, report)
     return report
 
 

@@ -7,7 +7,10 @@ best.safetensors    the trained parameters of the best epoch
 report.json         written last
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,14 +139,43 @@ def check_free(run: Path, *, overwrite: bool) -> None:
         )
 
 
-def begin_run(run: Path, record: RunRecord) -> None:
-    """Make the directory, remove the files of an earlier run, and write run.json.
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Make the directory, and keep other processes from training in it, for as long as this lives.
 
     Raises:
-        OutputError: The directory cannot be made or written.
+        OutputError: The directory cannot be made.
+        RunError: Another process is training in it.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        directory = os.open(run, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be made: {error.strerror}", "Choose another folder"
+        ) from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(directory)
+        raise RunError(
+            f"another process is training in {run}", "Let it end, or stop it first"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(directory)
+
+
+def begin_run(run: Path, record: RunRecord) -> None:
+    """Remove the files of an earlier run from the directory, and write run.json.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    try:
         for name in (REPORT, BEST, LAST, METRICS):
             (run / name).unlink(missing_ok=True)
         write_json(run / RECORD, record)
