@@ -107,9 +107,7 @@ def test_an_adapter_for_other_attention_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "adapter" / "adapter_config.json"
     settings = {**json.loads(config.read_text()), "num_attention_heads": 4}
     config.write_text(json.dumps(settings))
-    with pytest.raises(
-        ModelError, match=r"prefixes of 3 × 4 × 4 .* model's attention .* 3 × 2 × 8"
-    ):
+    with pytest.raises(ModelError, match=r"prefixes are 3 × 4 × 4 .* attention keeps 3 × 2 × 8"):
         Prefix(adapter=tmp_path / "adapter").prepare(classifier(pico("bert")))
 
 

@@ -5,7 +5,6 @@ Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", ACL
 positions begin behind them.
 """
 
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,13 +12,12 @@ from typing import Any, ClassVar
 import torch
 from peft import PeftModel, PrefixTuningConfig, TaskType, get_peft_model
 from peft.tuners.prefix_tuning import PrefixEncoder
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from transformers import DynamicCache, PreTrainedModel
 
-from edgefuse.models.copies import share, with_tensors
+from edgefuse.models.copies import share
 from edgefuse.models.load import quiet
+from edgefuse.tuning.attention_cache import INSTEAD, CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
@@ -29,7 +27,6 @@ from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.manifest import Merge, Perceptron
 
 _LENGTH = 10  # positions
-_INSTEAD = "Use --tune lora or --tune adapter instead"
 
 
 class Prefixes(nn.Module):
@@ -130,7 +127,7 @@ class Prefix(Way):
             raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
         if self.projection < 0:
             raise InputError(f"--prefix-projection {self.projection} is no width", "Give 0 or more")
-        shape = _shape_of_cache(model)
+        shape = shape_of_cache(model)
         wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model, shape)
         config = wrapped.peft_config[ADAPTER]
         assert isinstance(config, PrefixTuningConfig)
@@ -150,7 +147,7 @@ class Prefix(Way):
             positions=config.num_virtual_tokens or 0,
         )
 
-    def _make(self, model: PreTrainedModel, shape: "_Shape") -> PeftModel:
+    def _make(self, model: PreTrainedModel, shape: CacheShape) -> PeftModel:
         config = PrefixTuningConfig(
             task_type=TaskType.SEQ_CLS,
             num_virtual_tokens=_LENGTH if self.length is None else self.length,
@@ -165,77 +162,17 @@ class Prefix(Way):
             return get_peft_model(model, config)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """Of the keys that attention keeps for one token, and of the values: the same."""
-
-    layers: int
-    heads: int
-    size: int
-
-
-def _shape_of_cache(model: PreTrainedModel) -> _Shape:
-    """What the backbone adds to an empty cache for one token, by shapes alone.
-
-    Raises:
-        ModelError: It takes no cache, or keeps something else than prefixes are.
-    """
-    backbone = model.base_model
-    takes = inspect.signature(type(backbone).forward).parameters
-    kind = str(model.config.model_type)
-    if (
-        "past_key_values" not in takes
-        or model.config.is_encoder_decoder
-        or kind in TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING
-    ):
-        raise ModelError(
-            f"The attention of {type(backbone).__name__} takes no keys and values from outside, "
-            "and --tune prefix trains such",
-            _INSTEAD,
-        )
-    cache, fakes = DynamicCache(), FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with fakes, quiet(), without_warnings(), torch.no_grad():
-            token = torch.ones((1, 1), dtype=torch.int64)
-            fake = with_tensors(backbone, fakes.from_tensor)
-            fake(input_ids=token, attention_mask=token, past_key_values=cache)
-    except Exception as error:  # whatever a kind of attention makes of a cache that is not its own
-        raise ModelError(
-            f"The attention of {type(backbone).__name__} does not run with keys and values from "
-            f"outside: {str(error).partition(chr(10))[0].rstrip('.')}",
-            _INSTEAD,
-        ) from error
-    kept = {
-        None if tensor is None else (tensor.shape[1], tensor.shape[3])
-        for layer in cache.layers
-        for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None))
-    }
-    if len(kept) != 1 or None in kept:
-        sizes = " and ".join(sorted(f"{one[0]} × {one[1]}" for one in kept if one))
-        raise ModelError(
-            f"Keys and values of {type(backbone).__name__} are {sizes or 'no'} numbers for a token "
-            "(heads × head size), where prefixes are as many in every layer",
-            _INSTEAD,
-        )
-    ((heads, size),) = filter(None, kept)
-    return _Shape(len(cache.layers), heads, size)
-
-
-def _check_shape(config: PrefixTuningConfig, shape: _Shape) -> None:
-    """Prefixes fit the model's attention: those of an adapter, and those peft made."""
-    assert config.token_dim
+def _check_shape(config: PrefixTuningConfig, kept: CacheShape) -> None:
+    """Prefixes are what the model's attention keeps: those of an adapter, and those peft made."""
+    assert config.num_layers
     assert config.num_attention_heads
+    assert config.token_dim
     size = config.token_dim // config.num_attention_heads
-    if (config.num_layers, config.num_attention_heads, size) != (
-        shape.layers,
-        shape.heads,
-        shape.size,
-    ):
+    if (made := CacheShape(config.num_layers, config.num_attention_heads, size)) != kept:
         raise ModelError(
-            f"peft has prefixes of {config.num_layers} × {config.num_attention_heads} × {size} "
-            f"numbers, layers × heads × head size, and the model's attention keeps {shape.layers} "
-            f"× {shape.heads} × {shape.size} for a token",
-            _INSTEAD,
+            f"peft's prefixes are {made} for a token, and the model's attention keeps {kept} "
+            "(layers × heads × head size)",
+            INSTEAD,
         )
 
 
