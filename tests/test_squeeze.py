@@ -64,6 +64,14 @@ def squeezed(
     )
 
 
+def test_the_first_round_trains_for_three_passes_unless_told(
+    chains: Path, rows: Path, tmp_path: Path
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, first_steps=None, max_drop=100, budget=1.0)
+    record = squeezed(chains, tmp_path / "out", rows, settings)
+    assert record.rounds[0].steps == 3 * 3  # of 18 rows, 8 a step
+
+
 def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path: Path) -> None:
     told = []
     record = squeezed(chains, tmp_path / "out", rows, observer=Observer(on_round=told.append))

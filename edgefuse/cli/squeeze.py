@@ -34,7 +34,13 @@ def squeeze(
             "half of it, until the next does."
         ),
     ] = 0.1,
-    first_steps: Annotated[int, typer.Option(help="Training steps before the first cut.")] = 600,
+    first_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Training steps before the first cut.  [default: three passes over the rows]",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int, typer.Option(help="Training steps after a cut that loses too much.")
     ] = 200,

@@ -59,6 +59,7 @@ from edgefuse_runtime.output import check_replaceable, new_directory
 
 _FAILURES = 2  # after which it ends; each halves the cuts
 _BATCHES = 50  # of which importance is a mean
+_PASSES = 3  # over the training rows before the first cut, as `finetune` makes
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,14 @@ class _Task:
     tokenizer: PreTrainedTokenizerBase
     observer: Observer
     stop: Callable[[], bool]
+
+    @property
+    def first_steps(self) -> int:
+        """Training steps before the first cut."""
+        given = self.settings.first_steps
+        if given is not None:
+            return given
+        return _PASSES * math.ceil(len(self.train.labels) / self.settings.batch_size)
 
 
 def squeeze(
@@ -270,7 +279,7 @@ def _round(
 ) -> SqueezeRecord:
     """Evaluate a model that was cut, train it if it needs that; save it if it is within the gap."""
     index, settings = len(record.rounds), task.settings
-    steps = settings.steps if index else settings.first_steps
+    steps = settings.steps if index else task.first_steps
     least = record.rounds[0].accuracy - settings.max_drop / 100 - 1e-9 if index else 0.0
 
     def on_step(step: int) -> None:

@@ -20,7 +20,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         budget: Part of the plain model's parameters that is small enough to end at; 0 ends only at
             the gap.
         step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
-        first_steps: Training steps before the first cut.
+        first_steps: Training steps before the first cut; None for three passes over the rows.
         steps: Training steps after a cut that exceeded the gap.
         batch_size: Rows in a training step.
         learning_rate: Its peak in every round.
@@ -31,7 +31,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
     max_drop: float = 1.0
     budget: float = 0.0
     step: float = 0.1
-    first_steps: int = 600
+    first_steps: int | None = None
     steps: int = 200
     batch_size: int = 16
     learning_rate: float = 5e-5
@@ -48,7 +48,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
             ("max-drop", 0 <= self.max_drop < math.inf, "a number, 0 or more"),
             ("budget", 0 <= self.budget <= 1, "between 0 and 1"),
             ("step", 0 < self.step < 1, "between 0 and 1"),
-            ("first-steps", self.first_steps >= 0, "0 or more"),
+            ("first-steps", self.first_steps is None or self.first_steps >= 0, "0 or more"),
             ("steps", self.steps >= 0, "0 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
             ("learning-rate", 0 < self.learning_rate < math.inf, "a number above 0"),
