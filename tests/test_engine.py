@@ -105,7 +105,7 @@ def reference(model: str, bundle: Bundle) -> TorchTrainer:
         attn_implementation="sdpa",
     )
     with torch.no_grad():  # the head is made up at export
-        for name, value in {**bundle.frozen(), **bundle.trainable()}.items():
+        for name, value in {**bundle.frozen, **bundle.trainable()}.items():
             if name in dict(classifier.named_parameters()):
                 classifier.get_parameter(name).copy_(torch.from_numpy(value))
     return TorchTrainer(classifier, bundle)

@@ -13,13 +13,10 @@ from transformers import PreTrainedModel
 from edgefuse.models.experts import every_expert_by_name
 from edgefuse.models.load import quiet
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.convert import convert
-from edgefuse_runtime.manifest import PADDING_ID
-from edgefuse_runtime.session import open_session
 from tests.pico_models import EXPERTS, LAYERS, WIDTH
 from tests.pico_models import pico_model as make_pico_model
-from tests.tuned_pico import LABELS, VOCABULARY, exported, random_batch, trained
+from tests.tuned_pico import VOCABULARY, exported, random_batch, trained, training_outputs
 
 
 def gpt_oss() -> PreTrainedModel:
@@ -95,7 +92,7 @@ def test_it_trains_and_converts_to_what_others_load(
 
 def test_p_of_a_stack_stands_alone_in_training_and_is_folded_for_inference() -> None:
     bundle = exported("fused-mixtral", "full")
-    frozen, trainable = bundle.frozen(), bundle.trainable()
+    frozen, trainable = bundle.frozen, bundle.trainable()
     for fold in bundle.manifest.folds:
         assert frozen[fold.multiplicity].shape == (EXPERTS, 1, WIDTH // 4)
         assert (frozen[fold.multiplicity].sum(axis=(1, 2)) == WIDTH).all()
@@ -107,8 +104,8 @@ def test_p_of_a_stack_stands_alone_in_training_and_is_folded_for_inference() -> 
 
 def test_the_gradient_norm_weighs_each_experts_neurons() -> None:
     bundle = exported("fused-mixtral", "full")
-    outputs = _gradients(bundle)
-    frozen = bundle.frozen()
+    outputs = training_outputs(bundle)
+    frozen = bundle.frozen
     total = plain = 0.0
     p = {fold.weight: frozen[fold.multiplicity][:, 0] for fold in bundle.manifest.folds}  # (E, k)
     for parameter in bundle.manifest.parameters:
@@ -122,16 +119,3 @@ def test_the_gradient_norm_weighs_each_experts_neurons() -> None:
         total += square.sum()
     assert outputs["gradient_norm"] == pytest.approx(np.sqrt(total), rel=1e-5)
     assert outputs["gradient_norm"] < 0.999 * np.sqrt(plain)
-
-
-def _gradients(bundle: Bundle) -> dict[str, np.ndarray]:
-    ids, mask, labels = example((4, 9), vocabulary=VOCABULARY, labels=len(LABELS), seed=5)
-    feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "labels": labels.numpy()}
-    feeds |= bundle.trainable()
-    for parameter in bundle.manifest.parameters:
-        if parameter.free_rows:
-            feeds[parameter.zeros] = np.zeros(parameter.shape, np.float32)
-            feeds[PADDING_ID] = np.array([bundle.manifest.padding_id])
-    session = open_session(bundle.path / "train.onnx", threads=1)
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, feeds), strict=True))

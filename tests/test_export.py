@@ -23,10 +23,8 @@ from edgefuse_export.module import Loss
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle import Bundle, open_bundle
 from edgefuse_runtime.convert import convert
-from edgefuse_runtime.manifest import PADDING_ID
-from edgefuse_runtime.session import open_session
-from edgefuse_runtime.tensor_file import map_tensors
 from tests.pico_models import ARCHITECTURES, WIDTH
+from tests.tuned_pico import training_outputs
 
 PicoModel = Callable[..., Path]
 LABELS = ["cold", "warm", "hot"]
@@ -107,7 +105,7 @@ def test_what_is_frozen_is_no_output_of_the_graph(
     }
     assert not any("embeddings.word_embeddings" in name for name in trained)
     assert any(name.startswith(("classifier", "pre_classifier")) for name in trained)
-    assert trained.isdisjoint(bundle.frozen())
+    assert trained.isdisjoint(bundle.frozen)
     if tune == "head":
         assert not any(".layer." in name for name in trained)
         assert bundle.manifest.tuning.trained_parameters < 1000
@@ -152,7 +150,7 @@ def test_p_stands_alone_in_training_and_is_folded_for_inference(
     assert manifest.model.intermediate_sizes == [WIDTH // 4] * 3
     multiplicities = {fold.multiplicity for fold in manifest.folds}
     assert len(multiplicities) == 3
-    assert all(bundle.frozen()[name].sum() == WIDTH for name in multiplicities)
+    assert all(bundle.frozen[name].sum() == WIDTH for name in multiplicities)
     training = (bundle.path / "train.onnx").read_bytes()
     inference = (bundle.path / "inference.onnx").read_bytes()
     assert all(name.encode() in training for name in multiplicities)
@@ -163,23 +161,7 @@ def test_the_gradient_norm_weighs_a_fused_row_by_the_root_of_its_neurons(
     fused_pico: Path, tmp_path: Path
 ) -> None:
     bundle = export_pico(fused_pico, tmp_path / "bundle")
-    frozen, trained = bundle.frozen(), bundle.trainable()
-    inputs = example((4, 9), vocabulary=50, labels=3, seed=5)
-    feeds = dict(zip(("input_ids", "attention_mask", "labels"), inputs, strict=True))
-    for parameter in bundle.manifest.parameters:
-        if parameter.free_rows:
-            trained[parameter.zeros] = np.zeros(parameter.shape, np.float32)
-            trained[PADDING_ID] = np.array([bundle.manifest.padding_id])
-    session = open_session(bundle.path / "train.onnx", threads=1)
-    names = [value.name for value in session.get_outputs()]
-    outputs = dict(
-        zip(
-            names,
-            session.run(None, {**{n: v.numpy() for n, v in feeds.items()}, **trained}),
-            strict=True,
-        )
-    )
-
+    frozen, outputs = bundle.frozen, training_outputs(bundle)
     total = plain = 0.0
     reciprocals = {fold.weight: 1 / frozen[fold.multiplicity] for fold in bundle.manifest.folds}
     for parameter in bundle.manifest.parameters:
@@ -228,7 +210,7 @@ def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(
     compress(keep_all, tmp_path / "same")
     for directory in (source, tmp_path / "same"):
         bundle = export_pico(directory, tmp_path / f"{directory.name}-bundle", tune=tune)
-        stored = {**bundle.trainable(), **map_tensors(bundle.path / "frozen.safetensors")}
+        stored = {**bundle.trainable(), **bundle.frozen}
         for name, tensor in state.items():
             np.testing.assert_array_equal(stored[name], tensor)
 

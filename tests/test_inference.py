@@ -50,7 +50,7 @@ def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundl
     counted = []
     model = InferenceModel(bundle, trained, threads=1)
     logits = model.classify(rows, on_batch=counted.append)
-    frozen = bundle.frozen()
+    frozen = bundle.frozen
     expected = [
         (trained["embeddings.weight"][row].sum(0) * frozen["multiplicity"])
         @ trained["classifier.weight"].T

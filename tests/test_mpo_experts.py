@@ -84,7 +84,7 @@ def to_the_board(model: Path, output: Path, way: Mpo) -> Bundle:
 def test_a_shared_central_tensor_stays_as_it_was(shared: Path, tmp_path: Path) -> None:
     bundle = to_the_board(shared, tmp_path / "bundle", Mpo())
     assert bundle.manifest.gradient_mask is None
-    frozen = {name for name in bundle.frozen() if name.endswith(".central")}
+    frozen = {name for name in bundle.frozen if name.endswith(".central")}
     assert len(frozen) == 2 * LAYERS
     assert not any(name.endswith(".central") for name in bundle.trainable())
 

@@ -82,11 +82,11 @@ def assert_equal_to_torch(bundle: Bundle) -> None:
 def test_gradients_of_auxiliary_tensors_equal_torchs(bundle: Bundle) -> None:
     assert_equal_to_torch(bundle)
     trained_names = {parameter.name for parameter in bundle.manifest.parameters}
-    central = {name for name in bundle.frozen() if name.endswith(".central")}
+    central = {name for name in bundle.frozen if name.endswith(".central")}
     assert len(central) == 7
     for name in central:
         assert f"{name.removesuffix('central')}auxiliary.3" in trained_names
-    frozen = set(bundle.frozen()) - central
+    frozen = set(bundle.frozen) - central
     assert all(name.endswith(("multiplicity", "_ids")) for name in frozen)
     assert bundle.manifest.tuning.method == "mpo"
     assert bundle.manifest.model.compression == "mlp-fusion+mpo"
@@ -128,7 +128,7 @@ def test_central_tensors_stay_bit_for_bit_through_training(bundle: Bundle) -> No
     assert len(moved) == len(values)
     assert_frozen_stay(bundle, values)
     chains = load_file(bundle.path.parent / "chains" / WEIGHTS)
-    for name, tensor in bundle.frozen().items():
+    for name, tensor in bundle.frozen.items():
         if name.endswith(".central"):
             assert tensor.tobytes() == chains[name.removeprefix("bert.")].numpy().tobytes()
 
@@ -145,7 +145,7 @@ def test_transformers_and_onnx_get_rebuilt_matrices(bundle: Bundle, tmp_path: Pa
 
 
 def test_the_board_rebuilds_what_torch_rebuilds(bundle: Bundle) -> None:
-    tensors = {**bundle.frozen(), **bundle.trainable()}
+    tensors = {**bundle.frozen, **bundle.trainable()}
     plain = merged(bundle.manifest.merges, tensors)
     assert not any("central" in name or "auxiliary" in name for name in plain)
     model = edgefuse.from_pretrained(bundle.path.parent / "chains")

@@ -93,7 +93,7 @@ TRAINS: dict[str, Callable[[str, str], bool]] = {
 @pytest.mark.parametrize(("kind", "tune"), CASES)
 def test_gradients_of_what_trains_are_torchs_and_of_nothing_else(kind: str, tune: str) -> None:
     manifest = bundle_of(kind, tune).manifest
-    frozen = bundle_of(kind, tune).frozen()
+    frozen = bundle_of(kind, tune).frozen
 
     names = {parameter.name for parameter in manifest.parameters}
     assert {name for name in names | frozen.keys() if TRAINS[tune](kind, name)} == names
@@ -114,7 +114,7 @@ def test_what_is_frozen_is_bit_identical_after_20_steps(kind: str, tune: str) ->
 
     source = load_file(pico(kind) / "model.safetensors")
     prefix = {"bert": "bert.", "llama": "model."}[kind]
-    frozen = bundle.frozen()
+    frozen = bundle.frozen
     for name, tensor in source.items():
         if prefix + name in frozen:
             assert frozen[prefix + name].tobytes() == tensor.tobytes()
@@ -134,7 +134,7 @@ def test_no_product_makes_a_gradient_that_nobody_needs(kind: str, tune: str) -> 
     names = [v.name for v in inference.inputs] + list(inference.initializers)
     trains = {parameter.name for parameter in bundle_of(kind, tune).manifest.parameters}
     layers = [n for n in names if n and ".0." in n and n.endswith("weight") and n not in trains]
-    matrices = [n for n in layers if len(bundle_of(kind, tune).frozen()[n].shape) == 2]
+    matrices = [n for n in layers if len(bundle_of(kind, tune).frozen[n].shape) == 2]
     assert matrices
     # Backward reads a weight once more than forward does, to go on below it.
     passes = {name: _products(training, name) for name in matrices}

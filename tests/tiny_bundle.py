@@ -114,8 +114,8 @@ class FakeEngine:
         seed: int = 0,
     ) -> None:
         self._parameters = bundle.trainable()
-        self._bias = bundle.frozen()["classifier.bias"]
-        self._multiplicity = bundle.frozen()["multiplicity"]
+        self._bias = bundle.frozen["classifier.bias"]
+        self._multiplicity = bundle.frozen["multiplicity"]
         self._moments = {
             f"{kind}.{name}": np.zeros_like(value)
             for name, value in self._parameters.items()

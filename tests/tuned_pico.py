@@ -17,6 +17,8 @@ from edgefuse_export.trace import example
 from edgefuse_runtime.bundle import Bundle, digest
 from edgefuse_runtime.engine import Batch, Tensors, open_engine
 from edgefuse_runtime.inference import InferenceModel, inference_tensors
+from edgefuse_runtime.manifest import PADDING_ID
+from edgefuse_runtime.session import open_session
 from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
@@ -73,12 +75,27 @@ def assert_frozen_stay(bundle: Bundle, values: Tensors) -> None:
     """
     for name, entry in bundle.manifest.files.items():
         assert digest(bundle.path / name) == entry.sha256, name
-    frozen, held = bundle.frozen(), inference_tensors(bundle, values)
+    frozen, held = bundle.frozen, inference_tensors(bundle, values)
     assert frozen.keys().isdisjoint(values)
     made = {getattr(merge, "weight", None) for merge in bundle.manifest.merges}
     made |= {fold.weight for fold in bundle.manifest.folds}
     for name in (frozen.keys() & held.keys()) - made:
         assert held[name].tobytes() == frozen[name].tobytes(), name
+
+
+def training_outputs(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Of train.onnx before the first step: loss, gradient norm and gradients by their names."""
+    ids, mask, labels = example((4, 9), vocabulary=VOCABULARY, labels=len(LABELS), seed=5)
+    feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "labels": labels.numpy()}
+    feeds |= {**bundle.frozen, **bundle.trainable()}
+    for parameter in bundle.manifest.parameters:
+        if parameter.free_rows:
+            feeds[parameter.zeros] = np.zeros(parameter.shape, np.float32)
+            feeds[PADDING_ID] = np.array([bundle.manifest.padding_id])
+    session = open_session(bundle.path / "train.onnx", threads=1)
+    names = [value.name for value in session.get_outputs()]
+    inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
+    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def random_batch(seed: int) -> Batch:

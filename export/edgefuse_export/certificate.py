@@ -53,7 +53,8 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
         values = {name: _numpy(model.get_parameter(name)) for name in trainable}
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
         padding = {PADDING_ID: np.array([manifest.padding_id])}
-        actual = _run(bundle.path / "train.onnx", {**feeds, **values, **zeros, **padding})
+        given = {**bundle.frozen, **feeds, **values, **zeros, **padding}
+        actual = _run(bundle.path / "train.onnx", given)
         batch = Batch({n: feeds[n] for n in INPUTS}, feeds["labels"], tokens=0)
         logits = InferenceModel(bundle, values, threads=1).logits(batch)
 

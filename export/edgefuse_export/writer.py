@@ -29,7 +29,6 @@ from edgefuse_runtime.bundle import Bundle, describe_files, write_manifest
 from edgefuse_runtime.gradient_mask import MASKS
 from edgefuse_runtime.inference import inference_tensors
 from edgefuse_runtime.manifest import (
-    PADDING_ID,
     AdamW,
     EngineName,
     FixedMask,
@@ -303,12 +302,6 @@ def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> Non
             merges=request.merges,
         )
         return
-    given = {*INPUTS, "labels", *(p.name for p in manifest.parameters)}
-    given |= {PADDING_ID, *(p.zeros for p in manifest.parameters if p.free_rows)}
-    frozen = [str(v.name) for v in training.graph.inputs if v.name not in given]
-    as_external_initializers(
-        training, frozen, bundle.path / "frozen.safetensors", "frozen.safetensors"
-    )
     ir.save(training, bundle.path / "train.onnx")
     optimizer = adamw_graph(beta1=manifest.optimizer.beta1, beta2=manifest.optimizer.beta2)
     ir.save(optimizer, bundle.path / "optimizer.onnx")

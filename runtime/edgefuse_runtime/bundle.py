@@ -3,7 +3,7 @@
 A bundle is a directory. `manifest.json` says what is in it; nothing in it is executable or pickled.
 
     manifest.json            what is in it (see `manifest.py`)
-    train.onnx               batch and trained parameters → loss, gradient norm, every gradient
+    train.onnx               batch and every weight → loss, gradient norm, every gradient
     optimizer.onnx           one AdamW step over a run of blocks of elements
     inference.onnx           batch and every weight, merged, P folded → logits
     model.onnx               the same with weights as external initializers, for `convert --to onnx`
@@ -17,6 +17,7 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
 """
 
 import hashlib
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -25,6 +26,7 @@ from safetensors.numpy import load_file
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.manifest import AGAIN, EngineName, FileEntry, Manifest, decode_manifest
+from edgefuse_runtime.tensor_file import map_tensors
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
@@ -64,9 +66,13 @@ class Bundle:
         """Trained parameters before the first step, float32 copies by name."""
         return load_file(self.path / "trainable.safetensors")
 
+    @cached_property
     def frozen(self) -> dict[str, np.ndarray]:
-        """Frozen parameters, buffers and multiplicities by name."""
-        return load_file(self.path / "frozen.safetensors")
+        """Frozen parameters, buffers and multiplicities by name, read-only views of their file.
+
+        It is mapped once for all who use it: Linux counts the pages of every mapping as resident.
+        """
+        return map_tensors(self.path / "frozen.safetensors")
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:

@@ -16,7 +16,7 @@ from edgefuse_runtime.output import new_directory
 from edgefuse_runtime.peft_adapter import check_adapter, write_adapter
 from edgefuse_runtime.run import write_json
 from edgefuse_runtime.session import onnxruntime
-from edgefuse_runtime.tensor_file import map_tensors, write_tensors
+from edgefuse_runtime.tensor_file import write_tensors
 from edgefuse_runtime.tokenization import open_tokenizer, tokenize
 
 Format = Literal["onnx", "transformers", "peft"]
@@ -119,7 +119,7 @@ def _check_plain(bundle: Bundle, trained: Tensors) -> None:
     merges = bundle.manifest.merges
     parts = {part for merge in merges for part in merge.parts}
     made = {merge.weight for merge in merges if trained.keys() & {*merge.parts}}
-    names = ({*map_tensors(bundle.path / "frozen.safetensors"), *trained} - parts) | made
+    names = ({*bundle.frozen, *trained} - parts) | made
     for ending, what in _NOT_PLAIN.items():
         if any(name.endswith(ending) for name in names):
             raise RunError(

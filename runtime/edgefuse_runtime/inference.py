@@ -10,7 +10,6 @@ from edgefuse_runtime.engine import Batch
 from edgefuse_runtime.merge import along, merged
 from edgefuse_runtime.metrics import Logits
 from edgefuse_runtime.session import open_session
-from edgefuse_runtime.tensor_file import map_tensors
 from edgefuse_runtime.tokenization import TokenIds
 
 
@@ -23,9 +22,7 @@ def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict
         bundle: An opened bundle.
         trained: Trained parameters, of a checkpoint or an engine.
     """
-    tensors = merged(
-        bundle.manifest.merges, {**map_tensors(bundle.path / "frozen.safetensors"), **trained}
-    )
+    tensors = merged(bundle.manifest.merges, {**bundle.frozen, **trained})
     folds = bundle.manifest.folds
     multiplicities = {fold.multiplicity: tensors.pop(fold.multiplicity) for fold in folds}
     for fold in folds:

@@ -9,11 +9,12 @@ from msgspec import Meta, Struct
 from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.
-6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers."""
+6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
+does train.onnx take the frozen ones."""
 
 PADDING_ID = "padding_id"
 """The input of train.onnx that says which of `input_ids` is padding, (1,), where rows are free."""

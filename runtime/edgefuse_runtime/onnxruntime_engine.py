@@ -21,9 +21,10 @@ from edgefuse_runtime.vocabulary import Vocabulary
 class OnnxRuntimeEngine:
     """Trains in four flat buffers: values, gradients, first and second moments.
 
-    Every parameter is a view of its stretch of the first buffer, which the training graph reads
-    and the optimizer writes; every gradient a view of the second, which the graph writes and the
-    optimizer reads. Nothing is copied between them.
+    Every trained parameter is a view of its stretch of the first buffer, which the training graph
+    reads and the optimizer writes; every gradient a view of the second, which the graph writes and
+    the optimizer reads. Frozen weights are read where their file is mapped. Nothing is copied
+    between them.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class OnnxRuntimeEngine:
         self._binding = self._session.io_binding()
         self._binding.bind_output("loss", "cpu")
         self._binding.bind_output("gradient_norm", "cpu")
+        for name in {value.name for value in self._session.get_inputs()} & bundle.frozen.keys():
+            self._binding.bind_cpu_input(name, np.asarray(bundle.frozen[name], order="C"))
 
         shapes = [self._vocabulary.shape(p) for p in self._parameters]
         ends = np.cumsum([0, *map(math.prod, shapes)]).tolist()

@@ -10,7 +10,7 @@ from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.manifest import LowRankUpdate, MatrixProduct, Perceptron
 from edgefuse_runtime.merge import merged
-from edgefuse_runtime.tensor_file import map_tensors, write_tensors
+from edgefuse_runtime.tensor_file import write_tensors
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIXES = {"LORA": "base_model.model.", "PREFIX_TUNING": "base_model."}
@@ -68,8 +68,7 @@ def _on_plain_model(bundle: Bundle, trained: Tensors) -> Tensors:
     made = merged([m for m in merges if isinstance(m, Perceptron)], trained)
     updates = {m.weight: m for m in merges if isinstance(m, LowRankUpdate)}
     folds = [fold for fold in bundle.manifest.folds if fold.weight in updates]
-    frozen = map_tensors(bundle.path / "frozen.safetensors")
-    a = {updates[f.weight].a: frozen[f.multiplicity] for f in folds}
+    a = {updates[f.weight].a: bundle.frozen[f.multiplicity] for f in folds}
     return {name: t * a[name] if name in a else t for name, t in made.items()}
 
 

@@ -72,15 +72,8 @@ def open_session(model: Path, *, threads: int) -> Any:
     """
     ort = onnxruntime()
     options = session_options(threads=threads)
-    # Frozen weights stay in their mapped file: no copy is packed for products, none transposed.
-    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        return ort.InferenceSession(
-            str(model),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"],
-        )
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot open {model}: {error}",
