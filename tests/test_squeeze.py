@@ -26,7 +26,14 @@ from edgefuse.mpo.matrices import KINDS
 from edgefuse.mpo.squeeze import Observer, _discard, squeeze
 from edgefuse.mpo.squeeze_record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
 from edgefuse.report.squeeze_plot import plot_squeeze
-from edgefuse_devices.errors import InputError, Interrupted, ModelError, OutputError, RunError
+from edgefuse_devices.errors import (
+    DataError,
+    InputError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    RunError,
+)
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 SETTINGS = SqueezeSettings(
@@ -284,6 +291,16 @@ def test_what_was_begun_is_not_begun_again_or_otherwise(
         squeezed(chains, output, rows, settings=few)
 
 
+@pytest.mark.parametrize("which", ["train_file", "valid_file"])
+def test_a_data_file_that_is_not_there_is_refused(
+    chains: Path, rows: Path, tmp_path: Path, which: str
+) -> None:
+    files = {"train_file": rows, "valid_file": rows, which: tmp_path / "nosuch.jsonl"}
+    with pytest.raises(DataError, match=r"nosuch\.jsonl is not there"):
+        squeeze(str(chains), tmp_path / "out", settings=SETTINGS, **files)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_without_chains_is_refused(
     pico_model: Callable[..., Path], rows: Path, tmp_path: Path
 ) -> None:
@@ -298,6 +315,7 @@ def test_a_model_without_chains_is_refused(
     [
         {"max_drop": -1.0},
         {"budget": -0.1},
+        {"budget": 0.0},
         {"budget": 80.0},
         {"budget": float("nan")},
         {"step": 0.0},

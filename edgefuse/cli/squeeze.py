@@ -76,7 +76,7 @@ def squeeze(
 
     settings = SqueezeSettings(
         max_drop=max_drop,
-        budget=budget or 0.0,
+        budget=budget,
         step=step,
         first_steps=first_steps,
         steps=steps,

@@ -10,6 +10,7 @@ from then on is half as large.
 
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ def squeeze(
     if compression is None or not compression.matrices:
         raise ModelError(
             f"{model} has no matrix product operators, whose bonds could be cut",
-            f"Make them first: edgefuse compress {model} OUTPUT --method mpo --max-error 0",
+            f"Make them first: edgefuse compress {shlex.quote(model)} OUTPUT --method mpo "
+            "--max-error 0",
         )
     if any(matrix.shares_central_of for matrix in compression.matrices):
         raise ModelError(
@@ -156,6 +158,7 @@ def squeeze(
     def rows(file: Path) -> Rows:
         return tokenize_rows(tokenizer, read_examples(file, labels), longest=longest)
 
+    train_rows, valid_rows = rows(train_file), rows(valid_file)
     begun = SqueezeRecord(
         source=source.label,
         chains=[digest(file) for file in sorted(Path(source.name).glob("*.safetensors"))],
@@ -165,9 +168,7 @@ def squeeze(
         valid=digest(valid_file),
         labels=labels,
     )
-    task = _Task(
-        settings, rows(train_file), rows(valid_file), tokenizer, observer or Observer(), stop
-    )
+    task = _Task(settings, train_rows, valid_rows, tokenizer, observer or Observer(), stop)
     output = Path(os.path.realpath(output))
     check_replaceable(output, COMPRESSION, overwrite=overwrite)
     work = output.with_name(f"{output.name}.squeezing")

@@ -17,8 +17,8 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_drop: Points of accuracy that may be lost, against the first round.
-        budget: Part of the plain model's parameters that is small enough to end at; 0 ends only at
-            the gap.
+        budget: Part of the plain model's parameters that is small enough to end at; None ends only
+            at the gap.
         step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
         first_steps: Training steps before the first cut; None for three passes over the rows.
         steps: Training steps after a cut that exceeded the gap.
@@ -29,7 +29,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
     """
 
     max_drop: float = 1.0
-    budget: float = 0.0
+    budget: float | None = None
     step: float = 0.1
     first_steps: int | None = None
     steps: int = 200
@@ -46,7 +46,7 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         """
         for name, holds, range_ in (
             ("max-drop", 0 <= self.max_drop < math.inf, "a number, 0 or more"),
-            ("budget", 0 <= self.budget <= 1, "between 0 and 1"),
+            ("budget", self.budget is None or 0 < self.budget <= 1, "above 0, and 1 at most"),
             ("step", 0 < self.step < 1, "between 0 and 1"),
             ("first-steps", self.first_steps is None or self.first_steps >= 0, "0 or more"),
             ("steps", self.steps >= 0, "0 or more"),
@@ -115,7 +115,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     def excess(self) -> int:
         """Parameters by which the last round that was kept is above the budget."""
         return self.rounds[self.kept].parameters - int(
-            self.settings.budget * self.parameters_before
+            (self.settings.budget or 0.0) * self.parameters_before
         )
 
     @property
