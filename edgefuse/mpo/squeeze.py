@@ -54,13 +54,15 @@ from edgefuse.mpo.stored import save_chains
 from edgefuse.mpo.training import Rows, accuracy, tokenize_rows, train
 from edgefuse.tuning.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
+from edgefuse_runtime.batching import batches_per_epoch
 from edgefuse_runtime.bundle import digest
 from edgefuse_runtime.dataset import read_examples, read_labels
 from edgefuse_runtime.output import check_replaceable, new_directory
+from edgefuse_runtime.run import TrainingSettings
 
 _FAILURES = 2  # after which it ends; each halves the cuts
 _BATCHES = 50  # of which importance is a mean
-_PASSES = 3  # over the training rows before the first cut, as `finetune` makes
+_PASSES = TrainingSettings().epochs  # before the first cut, as many as `finetune` makes
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class _Task:
         given = self.settings.first_steps
         if given is not None:
             return given
-        return _PASSES * math.ceil(len(self.train.labels) / self.settings.batch_size)
+        return _PASSES * batches_per_epoch(len(self.train.labels), self.settings.batch_size)
 
 
 def squeeze(

@@ -155,18 +155,21 @@ def claimed(run: Path) -> Iterator[None]:
             f"{run} cannot be made: {error.strerror}", "Choose another folder"
         ) from error
     try:
+        _lock(directory, run)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _lock(directory: int, run: Path) -> None:
+    try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(directory)
         raise RunError(
             f"another process is training in {run}", "Let it end, or stop it first"
         ) from error
     except OSError:
         pass  # a file system without locks
-    try:
-        yield
-    finally:
-        os.close(directory)
 
 
 def begin_run(run: Path, record: RunRecord) -> None:
