@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,10 @@ from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
-from edgefuse_runtime.bundle import Bundle
+from edgefuse_runtime.bundle import Bundle, open_bundle
 from edgefuse_runtime.convert import convert
 from edgefuse_runtime.engine import open_engine
+from edgefuse_runtime.inference import InferenceModel
 from edgefuse_runtime.run import read_record
 from tests.pico_models import TEXTS
 from tests.tuned_pico import (
@@ -387,3 +389,15 @@ def test_training_begins_with_the_learning_rate_that_suits_what_trains(
     done = run("finetune", bundle, output, "--train", train, "--epochs", 1, *rate)
     assert done.code == 0, done.err
     assert read_record(output).settings.learning_rate == used
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux for its mappings")
+def test_training_and_inference_read_frozen_weights_from_one_mapping(tmp_path: Path) -> None:
+    bundle = open_bundle(shutil.copytree(bundle_of("bert", "head").path, tmp_path / "bundle"))
+    engine = open_engine(bundle, threads=1)
+    model = InferenceModel(bundle, engine.parameters(), threads=1)
+    engine.step(random_batch(0), 1e-3)
+    model.logits(random_batch(0))
+    file = str(bundle.path / "frozen.safetensors")
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if file in line]
+    assert len(mapped) == 1
