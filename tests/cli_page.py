@@ -24,6 +24,7 @@ to standard error, and only to a terminal.
 | 1 | a mistake of EdgeFuse's |
 | 2 | something to mend in what was given: one sentence on standard error says what |
 | 130 | interrupted; what was reached is saved where the command can go on from it |
+| 143 | ended by SIGTERM; a command that can go on saves what was reached, and ends with 130 |
 """
 
 

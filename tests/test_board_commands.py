@@ -218,7 +218,7 @@ def test_a_conversion_replaces_only_a_conversion(home, tmp_path):
 
 
 WRONG = {
-    "no bundle": (["evaluate", "nowhere", "valid.jsonl"], "nowhere is no bundle"),
+    "no bundle": (["evaluate", "nowhere", "valid.jsonl"], "nowhere is not there"),
     "no data": (["evaluate", "run", "nowhere.jsonl"], "nowhere.jsonl is not there"),
     "no text": (["predict", "run"], "standard input has no text"),
     "no train": (["finetune", "bundle", "new"], "nothing to train on"),

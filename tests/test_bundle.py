@@ -33,6 +33,13 @@ def test_a_folder_without_a_manifest_is_no_bundle(bundle):
         open_bundle(bundle)
 
 
+def test_what_is_no_bundle_is_called_what_it_is(bundle, tmp_path):
+    with pytest.raises(BundleError, match=r"nowhere is not there"):
+        open_bundle(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"model is a model, not a bundle.*edgefuse export"):
+        open_bundle(bundle / "model")
+
+
 def test_a_missing_file_is_named(bundle):
     (bundle / "train.onnx").unlink()
     with pytest.raises(BundleError, match=r"train\.onnx is missing"):

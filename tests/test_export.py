@@ -239,7 +239,7 @@ def test_batch_size_auto_takes_what_the_board_can_hold(
     assert (
         on_small.manifest.predicted_memory.activations < on_pi.manifest.predicted_memory.activations
     )
-    monkeypatch.setattr("edgefuse_export.writer._SHARE_OF_MEMORY", 0.01)
+    monkeypatch.setattr("edgefuse_export.memory._SHARE_OF_MEMORY", 0.01)
     with pytest.raises(InputError, match="even with one row"):
         export(model, tmp_path / "tiny", device=small, **options)
     assert not (tmp_path / "tiny").exists()

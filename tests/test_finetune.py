@@ -288,7 +288,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(case, tmp_path):
     run.mkdir()
     (run / "thesis.tex").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match="not empty, and no run"):
+        with pytest.raises(OutputError, match="other files, no run"):
             train(case, run, overwrite=overwrite)
     assert (run / "thesis.tex").read_text() == "precious"
 

@@ -266,6 +266,11 @@ def test_the_command_decomposes_and_says_so(
     assert "--tune mpo" in shown.out
     again = run("compress", source, folder, *options, "--dry-run", "--overwrite")
     assert "Nothing was written" in again.out
+    assert "take more than" not in again.out
+    whole = run(
+        "compress", source, tmp_path / "whole", "--method", "mpo", "--max-error", 0, "--dry-run"
+    )
+    assert "Chains at high bonds take more than their matrices" in whole.out
 
 
 MISTAKES = {

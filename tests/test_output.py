@@ -11,7 +11,12 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from edgefuse_devices.errors import OutputError
+from edgefuse.demo import walkthrough
+from edgefuse.models import record
+from edgefuse.models.load import find_source
+from edgefuse.mpo import squeeze_record
+from edgefuse_devices.errors import ModelError, OutputError
+from edgefuse_runtime import bundle, convert, run
 from edgefuse_runtime.metrics_log import MetricsLog
 from edgefuse_runtime.output import check_replaceable, new_directory
 from edgefuse_runtime.records import EvaluationRecord
@@ -50,14 +55,14 @@ def test_another_error_of_the_block_stays_what_it_is(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_line_of_metrics_that_finds_no_room_is_one_sentence(tmp_path):
-    record = EvaluationRecord(step=1, epoch=1, accuracy=1.0, macro_f1=1.0, loss=0.0, is_best=True)
+    line = EvaluationRecord(step=1, epoch=1, accuracy=1.0, macro_f1=1.0, loss=0.0, is_best=True)
     with MetricsLog(tmp_path / "metrics.jsonl", 0) as log:
         with Path("/dev/full").open("wb") as full:
             os.dup2(full.fileno(), log._file.fileno())
         with pytest.raises(
             OutputError, match=r"metrics\.jsonl cannot be written: No space.*--resume"
         ):
-            log.write(record)
+            log.write(line)
 
 
 def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
@@ -160,3 +165,32 @@ def test_only_a_file_system_that_cannot_sync_is_let_off(tmp_path, monkeypatch, n
     monkeypatch.setattr(os, "fsync", fail)
     with nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="error"):
         sync(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("marker", "kind"),
+    [
+        (run.RECORD, "a run"),
+        (bundle.MANIFEST, "a bundle"),
+        (convert.MARKER, "a conversion"),
+        (squeeze_record.RECORD, "a squeeze"),
+        (walkthrough.SCRIPT, "a demo"),
+        (record.RECORD, "a compressed model"),
+    ],
+)
+def test_another_kind_of_folder_is_called_what_it_is(tmp_path, marker, kind):
+    (tmp_path / marker).write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        OutputError, match=rf"holds what looks like {kind} \(it has no other\.json\)"
+    ):
+        check_replaceable(tmp_path, "other.json", overwrite=True)
+
+
+@pytest.mark.parametrize("marker", [run.RECORD, bundle.MANIFEST])
+def test_a_folder_that_is_no_model_is_called_what_it_is(tmp_path, marker):
+    (tmp_path / marker).write_text("{}")
+    with pytest.raises(ModelError, match=r"not a model.*edgefuse convert .* --to transformers"):
+        find_source(str(tmp_path))
+    with pytest.raises(ModelError, match="The model has no name"):
+        find_source("")

@@ -2,17 +2,20 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import XLMConfig, XLMForSequenceClassification
 
+from edgefuse.cli.plan import _show as show
 from edgefuse.mpo.contraction import rebuilding
 from edgefuse.mpo.decomposition import decompose
 from edgefuse.mpo.dimensions import choose_dimensions
@@ -46,6 +49,8 @@ def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
     assert row.trained_parameters == trained
     assert row.gradient_bytes == 4 * trained
     assert row.optimizer_bytes == 8 * trained
+    memory = bundle.manifest.predicted_memory
+    assert row.held_bytes == memory.total - memory.activations
     if tune != "prefix":  # shapes behind its joined keys are not inferred
         # The graph sums the gradients of biases and norms by products too.
         assert row.flops <= _flops(bundle.path / "train.onnx") <= 1.06 * row.flops
@@ -133,11 +138,22 @@ def test_sizes_that_the_model_does_not_take_are_refused() -> None:
         plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=65)
 
 
+def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=16)
+    (full,) = (row.held_bytes for row in found.ways if row.way == "full")
+    show(msgspec.structs.replace(found, available_bytes=full - 1), "a board")
+    (named,) = re.findall(r"before any batch: (.*)\.\n", capsys.readouterr().out)
+    assert named.startswith("full, ")
+    assert "head" not in named.split(", ")
+
+
 def test_the_command_prints_a_table_or_one_object() -> None:
     command = [sys.executable, "-m", "edgefuse", "plan", str(pico("llama")), "--device", "rpi5"]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
     assert "bitfit: LlamaForSequenceClassification has no biases" in table
+    assert "of the 4,096 MiB that training may take" in table
+    assert "Too large" not in table
     printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(printed.stdout)
     assert found["device"] == "rpi5"

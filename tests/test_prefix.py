@@ -42,6 +42,8 @@ def test_peft_loads_prefixes_onto_the_plain_model_with_the_same_logits(
     expected = logits_on_the_board(bundle, values)
     np.testing.assert_allclose(logits_in_torch(loaded), expected, atol=1e-5)
     assert np.abs(expected - logits_on_the_board(bundle, bundle.trainable())).max() > 0.1
+    with pytest.raises(RunError, match=r"no prefixes.*Convert it with --to onnx or --to peft$"):
+        convert(bundle, values, tmp_path / "plain", to="transformers")
 
 
 def test_export_goes_on_with_prefixes_that_a_perceptron_made(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_what_was_begun_is_not_begun_again_or_otherwise(
     chains: Path, rows: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with pytest.raises(RunError, match="nothing to go on with"):
+    with pytest.raises(RunError, match=r"no squeeze of .* to go on with"):
         squeezed(chains, output, rows, resume=True)
     with pytest.raises(Interrupted):
         squeezed(chains, output, rows, stop=lambda: True)
@@ -289,6 +289,9 @@ def test_what_was_begun_is_not_begun_again_or_otherwise(
     assert squeezed(chains, output, rows, settings=few, overwrite=True).rounds[0].kept
     with pytest.raises(OutputError, match="not empty"):
         squeezed(chains, output, rows, settings=few)
+    assert squeezed(chains, output, rows, settings=few, resume=True) == read_squeeze(output)
+    with pytest.raises(RunError, match=r"squeezed from another model, .* other settings.*anew"):
+        squeezed(chains, output, rows, settings=other, resume=True)
 
 
 @pytest.mark.parametrize("which", ["train_file", "valid_file"])
@@ -299,6 +302,12 @@ def test_a_data_file_that_is_not_there_is_refused(
     with pytest.raises(DataError, match=r"nosuch\.jsonl is not there"):
         squeeze(str(chains), tmp_path / "out", settings=SETTINGS, **files)
     assert not list(tmp_path.iterdir())
+
+
+def test_lines_of_text_are_no_rows(chains: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("good\nbad\n")
+    with pytest.raises(DataError, match=r"lines\.txt:1 is broken JSON.*A row looks like"):
+        squeezed(chains, tmp_path / "out", tmp_path / "lines.txt")
 
 
 def test_a_model_without_chains_is_refused(
@@ -331,7 +340,7 @@ def test_a_model_without_chains_is_refused(
 )
 def test_numbers_out_of_range_are_refused(setting: dict[str, float]) -> None:
     name = next(iter(setting)).replace("_", "-")
-    with pytest.raises(InputError, match=f"--{name} "):
+    with pytest.raises(InputError, match=f"--{name} .*when left out"):
         SqueezeSettings(**setting)
 
 

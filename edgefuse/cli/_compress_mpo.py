@@ -95,6 +95,13 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
         f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%})",
         f"In auxiliary tensors: {auxiliary:,}, {auxiliary / chains:.0%} of the chains' {chains:,}",
     )
+    if after > before:
+        shared = any(matrix.shares_central_of for matrix in record.matrices)
+        by_task = "" if shared else ", `edgefuse squeeze` cuts them by a task"
+        print_text(
+            "Chains at high bonds take more than their matrices: --bond, --budget and --max-error "
+            f"cut them now{by_task}."
+        )
     if dry_run:
         print_text("Nothing was written.")
         return

@@ -85,7 +85,10 @@ def compress(
     ] = None,
     share_central: Annotated[
         bool,
-        typer.Option("--share-central", help="mpo: experts of a layer share a central tensor."),
+        typer.Option(
+            "--share-central",
+            help="mpo: experts of a layer share a central tensor; squeeze refuses such models.",
+        ),
     ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same bytes.")

@@ -40,7 +40,7 @@ def convert(
         )
     elif to == "peft":
         print_text(
-            f"{output} loads onto the model that was exported, as plain transformers opens it:",
+            f"{output} loads onto its base model, as plain transformers opens that:",
             f"  peft.PeftModel.from_pretrained(model, {str(output)!r})",
         )
     else:

@@ -74,7 +74,8 @@ def export(
     prefix_projection: Annotated[
         int | None,
         typer.Option(
-            help="Width of a perceptron that makes prefixes while they train.  [default: none]",
+            help="Width of a perceptron that makes prefixes while they train, 0 for none.  "
+            "[default: 0]",
             show_default=False,
         ),
     ] = None,
@@ -194,7 +195,10 @@ def _batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--batch-size {text} is neither a count of rows nor auto")
+        raise InputError(
+            f"--batch-size {text} is neither a count of rows nor auto",
+            "Give 16, say, or leave it out for what the board's memory takes",
+        )
     return int(text)
 
 

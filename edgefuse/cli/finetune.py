@@ -116,7 +116,8 @@ def _show(report: "Report", run: Path) -> None:
         "speed": f"{report.samples_per_second:,.1f} samples/s, "
         f"{report.tokens_per_second:,.0f} tokens/s",
         "peak memory": f"{report.peak_rss_mib:,.0f} MiB",
-        "trained parameters": f"{report.trained_parameters:,} of {report.parameters:,}",
+        "model's parameters": f"{report.parameters:,}",
+        "trained parameters": f"{report.trained_parameters:,}",
         "machine": f"{report.machine.soc}, {report.threads} threads",
         "engine": f"{report.engine} {report.engine_version}",
     }

@@ -34,8 +34,9 @@ def plan(
     """Say what every way of tuning would cost a model.
 
     For each choice of `export --tune`, with its own options: what trains, the memory of gradients
-    and of the optimizer, and the multiplications and additions of a step's graph. Where a model
-    cannot be tuned so, the reason.
+    and of the optimizer, how much of what the board has for training they take together with the
+    weights, and the multiplications and additions of a step's graph. Where a model cannot be tuned
+    so, or does not fit, the reason.
 
         edgefuse plan fused --device rpi5
     """
@@ -65,7 +66,15 @@ def plan(
 def _show(found: "Plan", board: str) -> None:
     possible = [way for way in found.ways if way.possible]
     print_table(
-        ("--tune", "trained", "of all", "gradients MiB", "optimizer MiB", "GFLOP a step"),
+        (
+            "--tune",
+            "trained",
+            "of model",
+            "gradients MiB",
+            "optimizer MiB",
+            "memory",
+            "GFLOP a step",
+        ),
         [
             (
                 way.way,
@@ -73,6 +82,7 @@ def _show(found: "Plan", board: str) -> None:
                 f"{way.trained_parameters / found.parameters:.1%}",
                 f"{way.gradient_bytes / _MIB:,.1f}",
                 f"{way.optimizer_bytes / _MIB:,.1f}",
+                f"{way.held_bytes / found.available_bytes:.1%}",
                 f"{way.flops / 1e9:,.1f}",
             )
             for way in possible
@@ -80,6 +90,13 @@ def _show(found: "Plan", board: str) -> None:
         title=f"{found.model} ({found.parameters:,} parameters) on {board}: "
         f"{found.batch_size} rows of {found.sequence_length} tokens",
     )
+    print_text(
+        f"memory: weights, gradients and optimizer, of the {found.available_bytes / _MIB:,.0f} MiB "
+        "that training may take of the board's. A batch comes on top: `edgefuse export` says how "
+        "much."
+    )
+    if too_large := [way.way for way in possible if way.held_bytes > found.available_bytes]:
+        print_text(f"Too large for the board before any batch: {', '.join(too_large)}.")
     for way in found.ways:
         if not way.possible:
             print_text(f"{way.way}: {way.reason}")

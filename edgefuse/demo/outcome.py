@@ -17,7 +17,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     Attributes:
         parameters: Of the model.
-        trained_parameters: Of those, how many were trained.
+        trained_parameters: How many were trained.
         accuracy: On the test split, from 0 to 1.
         training_seconds: Time in the steps of fine-tuning.
         step_ms: Median time of a step, from bench.

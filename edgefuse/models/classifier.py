@@ -148,6 +148,7 @@ def choose_length(given: int | None, longest: int) -> int:
     length = min(USUAL_LENGTH, longest) if given is None else given
     if not 2 <= length <= longest:
         raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes"
+            f"--sequence-length {length} is outside 2 to {longest}, which the model takes",
+            "Give one within that, or leave it out",
         )
     return length

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from shlex import quote
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from transformers.utils.hub import cached_file
 from edgefuse.models.finite import check_finite
 from edgefuse.models.record import RECORD
 from edgefuse_devices.errors import EdgeFuseError, ModelError
+from edgefuse_runtime.folder_kinds import kind_of
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
@@ -74,6 +76,8 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         ModelError: There is no such model, or the hub cannot be reached.
     """
     path = Path(model).expanduser()
+    if not model.strip():
+        raise ModelError("The model has no name", "Name a model's directory, or one on the hub")
     if path.is_dir():
         if not (path / "config.json").is_file():
             if (path / "adapter_config.json").is_file():
@@ -81,9 +85,13 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
                     f"{model} is an adapter, not a model",
                     "Name the model that it was made for; `edgefuse export` takes adapters too",
                 )
+            kind = kind_of(path)
             raise ModelError(
-                f"{model} is no model: it has no config.json",
-                "Name a directory that `save_pretrained` wrote, or a model on the hub",
+                f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
+                f"Make one of it: edgefuse convert {quote(model)} OUTPUT --to transformers"
+                if kind in {"a run", "a bundle"}
+                else "Name a directory that `save_pretrained` or `edgefuse compress` wrote, or a "
+                "model on the hub",
             )
         if revision is not None:
             raise ModelError(

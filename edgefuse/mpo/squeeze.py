@@ -56,7 +56,7 @@ from edgefuse.tuning.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
 from edgefuse_runtime.batching import batches_per_epoch
 from edgefuse_runtime.bundle import digest
-from edgefuse_runtime.dataset import read_examples, read_labels
+from edgefuse_runtime.dataset import labels_of_rows, read_examples
 from edgefuse_runtime.output import check_replaceable, new_directory
 from edgefuse_runtime.run import TrainingSettings
 
@@ -152,7 +152,7 @@ def squeeze(
         )
     config = load_config(source)
     check_architecture(config, model)
-    labels = labels_of_head(config, read_labels(train_file))
+    labels = labels_of_head(config, labels_of_rows(train_file))
     check_head(config, labels, model)
     tokenizer = load_padding_tokenizer(source)
     longest = choose_length(None, longest_sequence(empty_model(config)))
@@ -172,8 +172,10 @@ def squeeze(
     )
     task = _Task(settings, train_rows, valid_rows, tokenizer, observer or Observer(), stop)
     output = Path(os.path.realpath(output))
-    check_replaceable(output, COMPRESSION, overwrite=overwrite)
     work = output.with_name(f"{output.name}.squeezing")
+    if resume and not (work / RECORD).is_file():
+        return _finished(output, begun)
+    check_replaceable(output, COMPRESSION, overwrite=overwrite)
     record = _begin(work, begun, resume=resume, overwrite=overwrite)
     with computing_on(fastest()):
         if not record.rounds:
@@ -191,16 +193,33 @@ def squeeze(
     return record
 
 
+def _finished(output: Path, begun: SqueezeRecord) -> SqueezeRecord:
+    """The record of a squeeze that has ended, which is what resuming it gives."""
+    if not (output / RECORD).is_file():
+        raise RunError(
+            f"there is no squeeze of {output} to go on with", "Begin one without --resume"
+        )
+    stored = read_squeeze(output)
+    if not _same(stored, begun):
+        raise RunError(
+            f"{output} was squeezed from another model, with other data or other settings",
+            "Give those again, or begin anew without --resume and with --overwrite",
+        )
+    return stored
+
+
+def _same(stored: SqueezeRecord, begun: SqueezeRecord) -> bool:
+    """Whether two begin alike, whatever came of it and by whatever version."""
+    return stored == msgspec.structs.replace(
+        begun, rounds=stored.rounds, edgefuse_version=stored.edgefuse_version
+    )
+
+
 def _begin(work: Path, begun: SqueezeRecord, *, resume: bool, overwrite: bool) -> SqueezeRecord:
     """Make the working directory, or open the one that is there."""
     if resume:
-        if not (work / RECORD).is_file():
-            raise RunError(f"{work} holds nothing to go on with", "Begin without --resume")
         stored = read_squeeze(work)
-        now = msgspec.structs.replace(
-            begun, rounds=stored.rounds, edgefuse_version=stored.edgefuse_version
-        )
-        if stored != now:
+        if not _same(stored, begun):
             raise RunError(
                 f"{work} was begun with another model, other data or other settings",
                 "Give those again, or begin anew without --resume and with --overwrite",

@@ -57,7 +57,10 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         ):
             if not holds:
                 value = getattr(self, name.replace("-", "_"))
-                raise InputError(f"--{name} {value:g} is not {range_}")
+                raise InputError(
+                    f"--{name} {value:g} is not {range_}",
+                    "`edgefuse squeeze --help` says what it is when left out",
+                )
 
 
 class Round(Struct, frozen=True, kw_only=True):

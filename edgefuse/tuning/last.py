@@ -39,9 +39,10 @@ class Last(Way):
         layers = transformer_layers(model)
         if not 1 <= self.layers <= len(layers):
             raise InputError(
-                f"--tune {self.name} is outside last-1 to last-{len(layers)}: the model has "
-                f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} of its own weights",
-                "Give an N within that, or train all with --tune full-without-embeddings",
+                f"--tune {self.name} wants {self.layers} layers, and the model has "
+                f"{len(layers)} with weights of their own",
+                ("Give last-1" if len(layers) == 1 else f"Give one of last-1 to last-{len(layers)}")
+                + ", or train all with --tune full-without-embeddings",
             )
         top = {id(p) for layer in layers[-self.layers :] for p in layer.parameters()}
         names = [name for name, p in model.named_parameters() if id(p) in top]

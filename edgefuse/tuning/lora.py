@@ -176,7 +176,7 @@ def _check_rank(model: PreTrainedModel, targets: list[str], rank: int) -> None:
         raise InputError(
             f"--lora-rank {rank} is outside 1 to {min(rows, columns)}, the rank of "
             f"{smallest}, {rows} × {columns}",
-            "Give a lower rank, or leave that layer out with --lora-targets",
+            "Give a rank within that, or leave that layer out with --lora-targets",
         )
 
 

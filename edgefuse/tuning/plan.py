@@ -23,6 +23,7 @@ from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.memory import available_bytes
 from edgefuse_export.module import Loss
 from edgefuse_export.quiet import quiet
 from edgefuse_export.trace import trace
@@ -39,7 +40,8 @@ class WayPlan(Struct, frozen=True, kw_only=True):
         summary: What trains.
         possible: Whether the model can be tuned so.
         trained_parameters: Count of elements that get a gradient.
-        gradient_bytes: Of their gradients.
+        weight_bytes: Of all parameters, those that the way adds among them.
+        gradient_bytes: Of the gradients of what trains.
         optimizer_bytes: Of AdamW's two moments.
         flops: Multiplications and additions of the matrix products of a step's graph, forward and
             backward.
@@ -50,10 +52,16 @@ class WayPlan(Struct, frozen=True, kw_only=True):
     summary: str
     possible: bool = True
     trained_parameters: int = 0
+    weight_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_bytes: int = 0
     flops: int = 0
     reason: str = ""
+
+    @property
+    def held_bytes(self) -> int:
+        """What training holds whatever the batch is."""
+        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -62,6 +70,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     Attributes:
         model: What was given.
         device: The board.
+        available_bytes: What training may take of its memory.
         parameters: Count of the model's own.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row.
@@ -70,6 +79,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     model: str
     device: str
+    available_bytes: int
     parameters: int
     batch_size: int
     sequence_length: int
@@ -111,6 +121,7 @@ def plan(
     return Plan(
         model=source.label,
         device=device.name,
+        available_bytes=available_bytes(device),
         parameters=classifier.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
@@ -155,6 +166,7 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
         way=way.name,
         summary=way.summary,
         trained_parameters=trained,
+        weight_bytes=model.num_parameters() * _BYTES,
         gradient_bytes=trained * _BYTES,
         optimizer_bytes=trained * _BYTES * _MOMENTS,
         flops=flops,

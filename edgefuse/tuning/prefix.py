@@ -126,7 +126,10 @@ class Prefix(Way):
         if self.length is not None and self.length < 1:
             raise InputError(f"--prefix-length {self.length} leaves nothing to train", "Give 10")
         if self.projection < 0:
-            raise InputError(f"--prefix-projection {self.projection} is no width", "Give 0 or more")
+            raise InputError(
+                f"--prefix-projection {self.projection} is no width",
+                "Give 128, say, or leave it out for no perceptron",
+            )
         shape = shape_of_cache(model)
         wrapped = load_adapter(model, self.adapter) if self.adapter else self._make(model, shape)
         config = wrapped.peft_config[ADAPTER]

@@ -1,4 +1,4 @@
-"""What training will hold in memory, from the graph alone."""
+"""What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,19 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import sympy
 
+from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.module import INPUTS
 from edgefuse_export.simplify import simplify
 from edgefuse_export.vocabulary import VOCABULARY
 
+_SHARE_OF_MEMORY = 0.5
+"""Of the board's memory that training may take: the system and the interpreter want the rest."""
 _ALIASES = {"Identity", "Reshape", "Squeeze", "Unsqueeze"}
+
+
+def available_bytes(device: DeviceProfile) -> int:
+    """What training may take of a board's memory."""
+    return int(device.memory_mib * 2**20 * _SHARE_OF_MEMORY)
 
 
 def activation_bytes(

@@ -80,7 +80,8 @@ def write_training_artifacts(
     except ImportError as error:
         raise ModelError(
             "the onnxruntime of this environment has no training API",
-            "Export in an environment with edgefuse[workstation] and onnxruntime-training-cpu",
+            "Export in an environment made as docs/onnxruntime-training.md says, with "
+            "constraints-ort-training.txt",
         ) from error
 
     trained = {parameter.name for parameter in parameters}

@@ -17,7 +17,7 @@ from edgefuse_export.certificate import certify
 from edgefuse_export.external_data import as_external_initializers, as_inputs
 from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.inference_graph import inference_graph
-from edgefuse_export.memory import activation_bytes
+from edgefuse_export.memory import activation_bytes, available_bytes
 from edgefuse_export.module import INPUTS, FusedMLP, Loss
 from edgefuse_export.optimizer_graph import adamw_graph
 from edgefuse_export.simplify import simplify
@@ -45,8 +45,6 @@ from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.tensor_file import write_tensors
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
-_SHARE_OF_MEMORY = 0.5
-"""Of the board's memory that training may take: the system and the interpreter want the rest."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +241,7 @@ def _plan_memory(
 
     if request.batch_size is not None:
         return predict(request.batch_size), request.batch_size
-    available = int(request.device.memory_mib * 2**20 * _SHARE_OF_MEMORY)
+    available = available_bytes(request.device)
     for batch_size in BATCH_SIZES:
         memory = predict(batch_size)
         if memory.total <= available:

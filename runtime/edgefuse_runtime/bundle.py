@@ -25,6 +25,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from edgefuse_devices.errors import BundleError
+from edgefuse_runtime.folder_kinds import kind_of
 from edgefuse_runtime.manifest import AGAIN, EngineName, FileEntry, Manifest, decode_manifest
 from edgefuse_runtime.tensor_file import map_tensors
 
@@ -86,10 +87,15 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         BundleError: It is no bundle, was cut short or changed, or is of another schema.
     """
     file = path / MANIFEST
+    if not path.exists():
+        raise BundleError(f"{path} is not there", "Check the path of the bundle")
     if not file.is_file():
+        kind = kind_of(path)
         raise BundleError(
-            f"{path} is no bundle: it has no {MANIFEST}",
-            "Make one with `edgefuse export MODEL BUNDLE --device NAME`",
+            f"{path} is {f'{kind}, not a' if kind else 'no'} bundle: it has no {MANIFEST}",
+            "Name the bundle that it was made with, as its run.json says"
+            if kind == "a run"
+            else "Make one with `edgefuse export MODEL BUNDLE --device NAME`",
         )
     raw = file.read_bytes()
     manifest = decode_manifest(raw, file)

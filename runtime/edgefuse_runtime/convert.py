@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from msgspec import Struct
@@ -13,7 +13,7 @@ from edgefuse_runtime.bundle import Bundle
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.inference import InferenceModel, inference_tensors
 from edgefuse_runtime.output import new_directory
-from edgefuse_runtime.peft_adapter import check_adapter, write_adapter
+from edgefuse_runtime.peft_adapter import not_adapter, write_adapter
 from edgefuse_runtime.run import write_json
 from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.tensor_file import write_tensors
@@ -70,6 +70,9 @@ def convert(
         OutputError: The directory is not empty, or the disk is too small.
         RunError: Plain transformers has no way to say what the model is, or peft what was trained.
     """
+    if refusal := _refusal(bundle, trained, to):
+        others = [other for other in get_args(Format) if not _refusal(bundle, trained, other)]
+        raise RunError(refusal, f"Convert it with --to {' or --to '.join(others)}")
     manifest = bundle.manifest
     conversion = Conversion(
         format=to,
@@ -81,13 +84,7 @@ def convert(
         padding_id=manifest.padding_id,
         sequence_length=manifest.sequence_length,
     )
-    if to == "peft":
-        check_adapter(bundle)
-        tensors = trained
-    else:
-        tensors = inference_tensors(bundle, trained)
-    if to != "onnx":
-        _check_plain(bundle, {} if to == "peft" else trained)
+    tensors = trained if to == "peft" else inference_tensors(bundle, trained)
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_directory(
         output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
@@ -107,7 +104,7 @@ def convert(
     return conversion
 
 
-_NOT_PLAIN = {
+_LACKING = {
     ".right.weight": "matrices in two factors",
     ".adapter.up.weight": "adapters",
     ".prefix.weight": "prefixes",
@@ -115,22 +112,27 @@ _NOT_PLAIN = {
 """What transformers' own classes lack, by how the names of its tensors end."""
 
 
-def _check_plain(bundle: Bundle, trained: Tensors) -> None:
+def _refusal(bundle: Bundle, trained: Tensors, to: Format) -> str:
+    """Why a run cannot be converted to a format; nothing where it can."""
+    match to:
+        case "onnx":
+            return ""
+        case "transformers":
+            return _not_plain(bundle, trained)
+        case "peft":
+            return not_adapter(bundle) or _not_plain(bundle, {})
+
+
+def _not_plain(bundle: Bundle, trained: Tensors) -> str:
     merges = bundle.manifest.merges
     parts = {part for merge in merges for part in merge.parts}
     made = {merge.weight for merge in merges if trained.keys() & {*merge.parts}}
     names = ({*bundle.frozen, *trained} - parts) | made
-    for ending, what in _NOT_PLAIN.items():
+    for ending, what in _LACKING.items():
         if any(name.endswith(ending) for name in names):
-            raise RunError(
-                f"plain transformers has no {what}, and this model does",
-                "Convert it with --to onnx",
-            )
-    if reason := bundle.manifest.model.not_plain:
-        raise RunError(
-            f"plain transformers {reason}",
-            "Convert it with --to onnx",
-        )
+            return f"plain transformers has no {what}, and this model does"
+    reason = bundle.manifest.model.not_plain
+    return f"plain transformers {reason}" if reason else ""
 
 
 def _check_same_logits(bundle: Bundle, trained: Tensors, model: Path) -> None:

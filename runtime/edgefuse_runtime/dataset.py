@@ -56,11 +56,24 @@ def read_labels(path: Path) -> list[str]:
         DataError: There is no such file, a row has no label, a line repeats a label, or there are
             fewer than two labels.
     """
-    if path.suffix == ".txt":
-        labels = read_lines(path)
-        _check_distinct(labels, path)
-    else:
-        labels = sorted({_label_text(row.get("label"), place) for place, row in _rows(path)})
+    if path.suffix != ".txt":
+        return labels_of_rows(path)
+    labels = read_lines(path)
+    _check_distinct(labels, path)
+    return _enough(labels, path)
+
+
+def labels_of_rows(path: Path) -> list[str]:
+    """Every label of a file of JSON lines, sorted.
+
+    Raises:
+        DataError: There is no such file, a row has no label, or there are fewer than two labels.
+    """
+    labels = sorted({_label_text(row.get("label"), place) for place, row in _rows(path)})
+    return _enough(labels, path)
+
+
+def _enough(labels: list[str], path: Path) -> list[str]:
     if len(labels) < 2:
         count = "only one label" if labels else "no labels"
         raise DataError(f"{path} has {count}", "A classifier needs at least two")

@@ -38,8 +38,8 @@ class OnnxRuntimeTrainingEngine:
         except ImportError as error:
             raise BundleError(
                 f"{bundle.path} needs onnxruntime-training, which is not installed here",
-                "In an environment of its own: pip install edgefuse[ort-training]; "
-                "or export the model with --engine onnxruntime",
+                "In an environment of its own: pip install edgefuse[ort-training], as "
+                "docs/onnxruntime-training.md says; or export with --engine onnxruntime",
             ) from error
         self._api = api
         self._folder = bundle.path / "training"

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.folder_kinds import kind_of
 from edgefuse_runtime.modes import share
 from edgefuse_runtime.tensor_file import sync
 
@@ -83,9 +84,11 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / marker).is_file():
+        kind = kind_of(path)
+        content = f"what looks like {kind}" if kind else "files that EdgeFuse did not write"
         raise OutputError(
-            f"{path} is not empty, and holds files that EdgeFuse did not write (it has no "
-            f"{marker}), so it is not overwritten",
+            f"{path} is not empty, and holds {content} (it has no {marker}), so it is not "
+            "overwritten",
             "Name another folder, or empty this one yourself",
         )
     if not overwrite:

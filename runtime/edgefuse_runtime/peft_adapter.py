@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from edgefuse_devices.errors import RunError
 from edgefuse_runtime.bundle import PEFT_CONFIG, Bundle
 from edgefuse_runtime.engine import Tensors
 from edgefuse_runtime.manifest import LowRankUpdate, MatrixProduct, Perceptron
@@ -15,6 +14,8 @@ from edgefuse_runtime.tensor_file import write_tensors
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIXES = {"LORA": "base_model.model.", "PREFIX_TUNING": "base_model."}
 """What peft puts before a parameter's name, by `peft_type`."""
+_TRAINED = ("lora", "prefix")
+"""Ways of tuning that train what peft calls an adapter."""
 _RENAMED = {".prefix.weight": "prompt_embeddings"}
 """What peft calls a tensor otherwise, by how its name ends."""
 
@@ -23,32 +24,26 @@ class _Config(msgspec.Struct):
     peft_type: str
 
 
-def check_adapter(bundle: Bundle) -> None:
-    """Refuse a bundle that trains no adapter, or one that plain transformers has no base for.
-
-    Raises:
-        RunError: It is one.
-    """
-    method = bundle.manifest.tuning.method
-    if PEFT_CONFIG not in bundle.manifest.files:
-        raise RunError(
-            f"peft has no adapter that says what --tune {method} trained, or not onto a model "
-            "that there is",
-            "Convert it with --to transformers or --to onnx, or export it with --tune lora from a "
-            "model without an adapter",
+def not_adapter(bundle: Bundle) -> str:
+    """Why what a bundle trains is no adapter onto a plain model; nothing where it is one."""
+    manifest = bundle.manifest
+    method = manifest.tuning.method
+    if PEFT_CONFIG not in manifest.files and method in _TRAINED:
+        return "it was trained on a model that an adapter had been merged into, not on its base"
+    if PEFT_CONFIG not in manifest.files:
+        return f"peft takes what --tune {' and '.join(_TRAINED)} train, not what {method} does"
+    if any(isinstance(merge, MatrixProduct) for merge in manifest.merges):
+        return (
+            "peft loads adapters onto plain models, and this one's matrices are chains of tensors"
         )
-    if any(isinstance(merge, MatrixProduct) for merge in bundle.manifest.merges):
-        raise RunError(
-            "peft loads adapters onto plain models, and this one's matrices are chains of tensors",
-            "Convert it with --to transformers or --to onnx",
-        )
+    return ""
 
 
 def write_adapter(bundle: Bundle, trained: Tensors, directory: Path) -> None:
     """Write what `peft.PeftModel.from_pretrained(base, directory)` loads onto the plain model.
 
     Args:
-        bundle: One that `check_adapter` lets pass.
+        bundle: One that trains an adapter.
         trained: Trained parameters by name.
         directory: Exists.
     """

@@ -64,8 +64,8 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         tokens_per_second: Tokens over that time, padding not counted.
         peak_rss_mib: The most that a process of the run held, evaluation included.
         predicted_memory: What export predicted, in bytes.
-        parameters: Of the model.
-        trained_parameters: Of those, how many were trained.
+        parameters: Of the model that was exported.
+        trained_parameters: Of those and what the way of tuning added, how many were trained.
         threads: Of the engine.
         machine: That it ran on.
         is_board: Whether that is the board that the bundle was exported for.

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.bundle import MANIFEST, Bundle, digest, open_bundle
+from edgefuse_runtime.folder_kinds import kind_of
 from edgefuse_runtime.tensor_file import sync
 
 RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
@@ -131,7 +132,10 @@ def check_free(run: Path, *, overwrite: bool) -> None:
     if not run.is_dir() or not any(run.iterdir()):
         return
     if not is_run(run):
-        raise OutputError(f"{run} is not empty, and no run", "Name another folder")
+        raise OutputError(
+            f"{run} is not empty, and holds {kind_of(run) or 'other files'}, no run",
+            "Name another folder",
+        )
     if not overwrite:
         raise OutputError(
             f"{run} holds a run already",
