@@ -9,7 +9,7 @@ is best on `valid`; that run and two more seeds are then scored on the test rows
 from its matrices, embeddings among them, as matrix product operators at full bonds, `squeezed` from
 what `edgefuse squeeze --max-drop 1.0 --budget 0.8` made of those (once, with its first seed; on
 SST-2 with `--first-steps 600`, on Banking77 with `--learning-rate 1e-4`). That one has been trained
-already, and is trained further like `mpo` for one epoch.
+already, and is trained further like `mpo`, on SST-2 for one epoch, on Banking77 for two.
 
 What it costs is measured apart, by one epoch over 800 rows with one thread, in turn with `full` of
 the original model: `step_ms` (time in steps over their count) and `peak_rss_mib` (of the process,
@@ -35,11 +35,21 @@ _COST_ROWS, _COST_VALID_ROWS, _COST_ROUNDS = 800, 300, 3
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, what is the same for all ways, and further options of `squeeze`."""
+    """A data set, and how a model is trained on it.
+
+    Attributes:
+        rows: To train on.
+        epochs: Of every way, but for a squeezed model.
+        squeeze: Further options of `squeeze`.
+        further_epochs: Of what that made.
+        further_rates: Its learning rates to choose from.
+    """
 
     rows: int
     epochs: int
     squeeze: tuple[str, ...]
+    further_epochs: int
+    further_rates: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -48,18 +58,17 @@ class Row:
 
     Attributes:
         tune: What `export --tune` is given.
-        rates: Learning rates to choose from.
+        rates: Learning rates to choose from; None where the model has been trained already, for the
+            task's further rates and epochs.
         source: Makes the model to export, in a folder that has train.jsonl and valid.jsonl, for a
             task; None for the original.
         options: Further options of `export`, {train} being the training rows' file.
-        epochs: If not those of the task.
     """
 
     tune: str
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] | None
     source: Callable[[Path, Task], str] | None = None
     options: tuple[str, ...] = ()
-    epochs: int | None = None
 
 
 def _make(output: Path, command: str, model: str, *options: str) -> str:
@@ -88,13 +97,16 @@ def _squeezed(work: Path, task: Task) -> str:
 
 
 _TASKS = {
-    "sst2": Task(6000, 3, squeeze=("--first-steps", "600")),
-    "banking77": Task(9000, 4, squeeze=("--learning-rate", "1e-4")),
+    "sst2": Task(
+        6000, 3, squeeze=("--first-steps", "600"), further_epochs=1, further_rates=(2e-5, 5e-5)
+    ),
+    "banking77": Task(
+        9000, 4, squeeze=("--learning-rate", "1e-4"), further_epochs=2, further_rates=(5e-5, 1e-4)
+    ),
 }
 _ALL = (5e-5, 1e-4, 3e-4)
 _LORA = (3e-4, 1e-3, 3e-3)
 _FEW = (1e-3, 3e-3, 1e-2)
-_FURTHER = (2e-5, 5e-5)
 _ROWS = {
     "full": Row("full", _ALL),
     "full-without-embeddings": Row("full-without-embeddings", _ALL),
@@ -102,7 +114,7 @@ _ROWS = {
     "head": Row("head", _FEW),
     "lora": Row("lora", _LORA),
     "mpo": Row("mpo", _ALL, _decomposed),
-    "squeezed": Row("mpo", _FURTHER, _squeezed, epochs=1),
+    "squeezed": Row("mpo", None, _squeezed),
     "adapter": Row("adapter", _FEW),
     "prefix": Row("prefix", _FEW),
     "child-f": Row("child-f", _ALL),
@@ -121,6 +133,9 @@ def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
     )
     valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
     model = row.source(work, recipe) if row.source else minilm()
+    rates, epochs = row.rates, recipe.epochs
+    if rates is None:
+        rates, epochs = recipe.further_rates, recipe.further_epochs
 
     @cache
     def bundle(seed: int) -> str:
@@ -131,14 +146,11 @@ def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
     def run(rate: float, seed: int) -> dict[str, Any]:
         output = work / f"run-{rate}-{seed}"
         data = ("--train", str(train), "--valid", str(valid), "--seed", str(seed))
-        epochs = ("--epochs", str(1 if quick else row.epochs or recipe.epochs))
-        learning_rate = ("--learning-rate", str(rate))
+        how = ("--epochs", str(1 if quick else epochs), "--learning-rate", str(rate))
         begun = ("--resume",) if (output / "run.json").exists() else ()
-        return harness.edgefuse(
-            "finetune", bundle(seed), str(output), *data, *epochs, *learning_rate, *begun
-        )
+        return harness.edgefuse("finetune", bundle(seed), str(output), *data, *how, *begun)
 
-    rates = row.rates[1:2] if quick else row.rates
+    rates = rates[1:2] if quick else rates
     best = max(rates, key=lambda rate: run(rate, 0)["accuracy"])
     seeds = _SEEDS[:1] if quick else _SEEDS
     reports = [run(best, seed) for seed in seeds]
