@@ -137,8 +137,7 @@ def export(
         prepared = replace(prepared, peft=None)
     _check_rates(prepared, engine)
     _check_mask(prepared, engine)
-    longest -= prepared.positions
-    length = choose_length(sequence_length, longest)
+    length = choose_length(sequence_length, longest, prefix=prepared.positions)
     expect_batches(classifier, (batch_size or BATCH_SIZES[0]) * length)
     record = read_record(Path(source.name))
     info = ModelInfo(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -232,3 +233,23 @@ def test_the_table_of_fusion_has_every_row_that_it_is_to_show():
     for model in ("tiny-llama", "tiny-mixtral"):
         compared = {f"{model}/{method}@0.5" for method in (*methods, "random", "default")}
         assert compared - {"tiny-mixtral/svd@0.5"} <= rows
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compress_speed",
+        "fusion_quality",
+        "real_text",
+        "squeeze_choice",
+        "startup_time",
+        "step_time",
+        "tuning_ways",
+    ],
+)
+def test_every_benchmark_says_which_cases_there_are(name, data_directory, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--only", "nothing"])
+    monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
+    with pytest.raises(SystemExit):
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    assert "no case matches nothing; there are " in capsys.readouterr().err

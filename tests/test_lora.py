@@ -146,13 +146,15 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
     ("options", "match"),
     [
         ({"lora_rank": 17}, "17 is outside 1 to 16, the rank of .*, 16 × 16.*rank within that"),
-        ({"lora_rank": 0}, "0 is outside 1 to 16"),
+        ({"lora_rank": 0}, "0 leaves nothing to train.*Give 8"),
         ({"lora_targets": ("querry",)}, "querry matches none.*Did you mean query?"),
         (
             {"lora_targets": ("attention.output.dens",)},
             "Did you mean attention.output.dense?",
         ),
-        ({"lora_targets": ("pooler.dense",)}, "matches none.*Did you mean output.dense"),
+        ({"lora_targets": ("pooler.dense",)}, "pooler.dense is of the head, which trains whole"),
+        ({"lora_targets": ("all-linear", "querry")}, "querry matches none.*Did you mean query?"),
+        ({"lora_targets": ("",)}, "--lora-targets '' matches none"),
         ({"lora_targets": ("zzzz",)}, "zzzz matches none.*There are dense, key, query, value"),
         ({"bitfit_rank": 2}, "--bitfit-rank is no option of --tune lora"),
     ],
@@ -178,9 +180,9 @@ def test_the_command_writes_an_adapter_and_says_how_to_load_it(
 def test_pefts_word_for_all_linear_layers_is_known() -> None:
     both = [
         Lora(rank=2, targets=targets).prepare(classifier(pico("bert"))).merges
-        for targets in ((), ("all-linear",))
+        for targets in ((), ("all-linear",), ("query", "all-linear"))
     ]
-    assert both[0] == both[1]
+    assert both[0] == both[1] == both[2]
 
 
 def test_targets_choose_what_is_updated() -> None:

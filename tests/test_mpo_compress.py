@@ -124,6 +124,29 @@ def test_the_record_says_what_the_files_hold(
     assert total <= 0.5 * sum(matrix.parameters_before for matrix in record.matrices)
 
 
+def test_no_bond_is_above_the_one_that_is_given(pico_model: Callable[..., Path]) -> None:
+    record = decompose_model(
+        plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(bond=3))
+    ).record
+    assert any(bond > 3 for matrix in record.matrices for bond in matrix.full_bonds)
+    for matrix in record.matrices:
+        assert matrix.bonds == [min(3, bond) for bond in matrix.full_bonds]
+
+
+def test_chains_of_a_fused_model_are_compared_with_what_was_before_it(
+    run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = pico_model("bert")
+    fuse(plan_compression(str(source), ratio=0.5), tmp_path / "fused")
+    options = ("--method", "mpo", "--max-error", 0, "--dry-run")
+    done = run("compress", tmp_path / "fused", tmp_path / "chains", *options)
+    assert done.code == 0
+    before = edgefuse.from_pretrained(source).num_parameters()
+    assert f"Parameters of the whole model: {before:,} → " in done.out
+    assert "since before it was fused" in done.out
+    assert "Chains at high bonds take more than their matrices" in done.out
+
+
 def test_plain_transformers_refuses_chains(pico_model: Callable[..., Path], tmp_path: Path) -> None:
     """Else it would make up every matrix that it does not find."""
     compress(plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=LOSSLESS), tmp_path / "chains")

@@ -68,6 +68,22 @@ def test_the_order_follows_the_bonds() -> None:
 
 
 @pytest.mark.parametrize("bonds", BONDS)
+def test_a_layer_takes_the_cheapest_order_and_another_with_other_bonds(
+    bonds: tuple[int, ...],
+) -> None:
+    low = tensors_of(cut((1, 1, 1, 1)))
+    assert cheapest(mpo().dimensions, (1, 1, 1, 1)) is not cheapest(mpo().dimensions, mpo().bonds)
+    layer = MPOLinear(low, None)
+    for chain in (cut((1, 1, 1, 1)), mpo(), cut(bonds)):
+        layer.put(tensors_of(chain))
+        with FlopCounterMode(display=False) as counter:
+            layer(torch.randn(7, 80))
+        order = cheapest(chain.dimensions, chain.bonds)
+        counted = counter.get_total_flops() // 2
+        assert counted == multiplications(order, chain.dimensions, chain.bonds, tokens=7)
+
+
+@pytest.mark.parametrize("bonds", BONDS)
 def test_a_linear_layer_keeps_bias_and_multiplicity(bonds: tuple[int, ...]) -> None:
     chain = cut(bonds)
     generator = torch.Generator().manual_seed(2)

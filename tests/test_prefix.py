@@ -66,7 +66,9 @@ def test_export_goes_on_with_prefixes_that_a_perceptron_made(tmp_path: Path) -> 
 
 
 def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="64 is outside 2 to 60"):
+    with pytest.raises(
+        InputError, match=r"64 is outside 2 to 60, .* behind the 4 of --prefix-length"
+    ):
         export(
             str(pico("bert")),
             tmp_path / "bundle",

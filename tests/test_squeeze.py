@@ -79,6 +79,28 @@ def test_the_first_round_trains_for_three_passes_unless_told(
     assert record.rounds[0].steps == 3 * 3  # of 18 rows, 8 a step
 
 
+def test_central_tensors_stay_and_auxiliary_ones_have_a_rate_of_their_own(
+    pico_model: Callable[..., Path], rows: Path, tmp_path: Path
+) -> None:
+    within = tmp_path / "chains"  # the budget, so that nothing is cut
+    compress(plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(bond=2)), within)
+    settings = msgspec.structs.replace(SETTINGS, first_steps=4, budget=1.0)
+    before, moved = weights(within), {}
+    for rate in (1.0, 0.01):
+        output = tmp_path / f"at-{rate}"
+        squeezed(within, output, rows, msgspec.structs.replace(settings, auxiliary_rate=rate))
+        after = {name.removeprefix("bert."): tensor for name, tensor in weights(output).items()}
+        central = [name for name in before if name.endswith(".central")]
+        assert len(central) == 6 + 12 + 1
+        assert all(torch.equal(after[name], before[name]) for name in central)
+        moved[rate] = sum(
+            float((after[name] - before[name]).abs().sum())
+            for name in before
+            if ".auxiliary." in name
+        )
+    assert 0 < moved[0.01] < 0.1 * moved[1.0]
+
+
 def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path: Path) -> None:
     told = []
     record = squeezed(chains, tmp_path / "out", rows, observer=Observer(on_round=told.append))

@@ -90,12 +90,14 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
     )
     before, after = record.parameters_before, record.parameters_after
     chains = sum(matrix.parameters_after for matrix in record.matrices)
+    whole = sum(matrix.parameters_before for matrix in record.matrices)
     auxiliary = sum(matrix.auxiliary_parameters for matrix in record.matrices)
+    since = ", since before it was fused" if record.layers else ""
     print_text(
-        f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%})",
+        f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%}{since})",
         f"In auxiliary tensors: {auxiliary:,}, {auxiliary / chains:.0%} of the chains' {chains:,}",
     )
-    if after > before:
+    if chains > whole:
         shared = any(matrix.shares_central_of for matrix in record.matrices)
         by_task = "" if shared else ", `edgefuse squeeze` cuts them by a task"
         print_text(

@@ -24,7 +24,7 @@ def squeeze(
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Part of the plain model's parameters to end at, even if more could be cut."
+            help="Part to keep of the parameters before any compression, even if more could go."
         ),
     ] = None,
     step: Annotated[

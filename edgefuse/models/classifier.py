@@ -135,20 +135,27 @@ def longest_sequence(model: PreTrainedModel) -> int:
     return position_count(model.config) or USUAL_LENGTH
 
 
-def choose_length(given: int | None, longest: int) -> int:
+def choose_length(given: int | None, longest: int, *, prefix: int = 0) -> int:
     """Tokens of a sequence: those given, or the usual ones where the model takes so many.
+
+    Args:
+        given: By the user, if at all.
+        longest: Of what the model takes.
+        prefix: How many of these stand before the text.
 
     Raises:
         InputError: The model does not take the length that is given, or any.
     """
+    longest -= prefix
     if longest < 2:
         raise InputError(
             "What stands before the text leaves no position for it", "Give a lower --prefix-length"
         )
     length = min(USUAL_LENGTH, longest) if given is None else given
     if not 2 <= length <= longest:
+        behind = f" behind the {prefix} of --prefix-length" if prefix else ""
         raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes",
+            f"--sequence-length {length} is outside 2 to {longest}, which the model takes{behind}",
             "Give one within that, or leave it out",
         )
     return length

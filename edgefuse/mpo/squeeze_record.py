@@ -85,7 +85,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     Attributes:
         source: What was squeezed: a directory's name.
         chains: SHA-256 of each of its safetensors files.
-        parameters_before: Of the plain model that the chains were made of.
+        parameters_before: Of the plain model, before any compression: before fusing too.
         settings: How.
         train: SHA-256 of the training data.
         valid: SHA-256 of the validation data.

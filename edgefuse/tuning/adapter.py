@@ -16,7 +16,7 @@ from edgefuse.compression.mlp import find_mlps
 from edgefuse.models.load import quiet
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_names, transformer_layers
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import INSTEAD, Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 
 _ATTENTION_OUTPUTS = (
@@ -115,7 +115,7 @@ def _places(model: PreTrainedModel) -> list[str]:
         raise ModelError(
             f"Where attention and MLP end in {type(model).__name__} is not known, and --tune "
             "adapter goes there",
-            "Use --tune lora, which goes to every linear layer",
+            INSTEAD,
         )
     return [*attention, *(down.name.removesuffix(".weight") for down in downs)]
 

@@ -10,10 +10,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from edgefuse.models.copies import with_tensors
 from edgefuse.models.load import quiet
+from edgefuse.tuning.way import INSTEAD
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.quiet import quiet as without_warnings
-
-INSTEAD = "Use --tune lora or --tune adapter instead"
 
 
 @dataclass(frozen=True)

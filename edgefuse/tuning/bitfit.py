@@ -10,7 +10,7 @@ from typing import ClassVar
 from transformers import PreTrainedModel
 
 from edgefuse.tuning.parts import head_names
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import INSTEAD, Prepared, Way, train_only
 from edgefuse_devices.errors import ModelError
 
 
@@ -36,7 +36,7 @@ class BitFit(Way):
             raise ModelError(
                 f"{type(model).__name__} has no biases under its head, and --tune bitfit trains "
                 "biases",
-                "Use --tune lora, which adds what it trains, or --tune last-1",
+                INSTEAD,
             )
         train_only(model, [*biases, *head])
         return Prepared()

@@ -17,11 +17,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from edgefuse.models.copies import share
 from edgefuse.models.load import quiet
-from edgefuse.tuning.attention_cache import INSTEAD, CacheShape, shape_of_cache
+from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import INSTEAD, Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.manifest import Merge, Perceptron

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from shlex import quote
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
-from edgefuse.tuning.parts import is_head
+from edgefuse.tuning.parts import head_names, is_head
 from edgefuse_devices.errors import InputError, ModelError
 
 _ALL = "all-linear"
@@ -52,27 +53,30 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
         InputError: One of them matches nothing.
         ModelError: The model has no linear layers.
     """
-    if _ALL in endings:
-        endings = ()
     layers = list(linear_layers(model))
     wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
-    if not (layers if endings else wide):
+    everything = not endings or _ALL in endings
+    if not (wide if everything else layers):
         raise ModelError(
             "The model has no linear layers under its head",
             "Train it by another way, --tune last-2 for one",
         )
     for ending in endings:
-        if not any(_matches(name, ending) for name in layers):
+        if ending != _ALL and not any(_matches(name, ending) for name in layers):
+            if any(_matches(name.rpartition(".")[0], ending) for name in head_names(model)):
+                raise InputError(
+                    f"--lora-targets {ending} is of the head, which trains whole", "Leave it out"
+                )
             known = sorted({name.rpartition(".")[2] for name in layers})
             # An ending of as many parts is the nearest to what was meant.
             parts = ending.count(".") + 1
             endings_there = {".".join(name.split(".")[-parts:]) for name in layers}
             near = get_close_matches(ending, sorted(endings_there), n=3, cutoff=0.4)
             raise InputError(
-                f"--lora-targets {ending} matches none of the model's linear layers",
+                f"--lora-targets {quote(ending)} matches none of the model's linear layers",
                 f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
             )
-    if not endings:
+    if everything:
         return wide
     return [name for name in layers if any(_matches(name, ending) for ending in endings)]
 

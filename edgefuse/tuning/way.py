@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from edgefuse_runtime.manifest import FixedMask, Merge, RandomMask
 
+INSTEAD = "Use --tune lora, or another that `edgefuse plan` finds possible for the model"
+"""What to do where a model cannot be tuned one way: no other one is sure to do."""
+
 
 @dataclass(frozen=True)
 class Prepared:
