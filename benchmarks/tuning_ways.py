@@ -41,8 +41,8 @@ class Task:
         rows: To train on.
         epochs: Of every way, but for a squeezed model.
         squeeze: Further options of `squeeze`.
-        further_epochs: Of what that made.
-        further_rates: Its learning rates to choose from.
+        further_epochs: Of a squeezed model, which has been trained while it was squeezed.
+        further_rates: Learning rates of a squeezed model to choose from.
     """
 
     rows: int
@@ -58,8 +58,8 @@ class Row:
 
     Attributes:
         tune: What `export --tune` is given.
-        rates: Learning rates to choose from; None where the model has been trained already, for the
-            task's further rates and epochs.
+        rates: Learning rates to choose from; None for a squeezed model, whose rates and epochs the
+            task says.
         source: Makes the model to export, in a folder that has train.jsonl and valid.jsonl, for a
             task; None for the original.
         options: Further options of `export`, {train} being the training rows' file.
@@ -133,9 +133,10 @@ def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
     )
     valid = first_rows(work / "valid.jsonl", f"{task}/valid.jsonl", _VALID_ROWS)
     model = row.source(work, recipe) if row.source else minilm()
-    rates, epochs = row.rates, recipe.epochs
-    if rates is None:
+    if row.rates is None:
         rates, epochs = recipe.further_rates, recipe.further_epochs
+    else:
+        rates, epochs = row.rates, recipe.epochs
 
     @cache
     def bundle(seed: int) -> str:

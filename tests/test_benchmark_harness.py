@@ -235,21 +235,17 @@ def test_the_table_of_fusion_has_every_row_that_it_is_to_show():
         assert compared - {"tiny-mixtral/svd@0.5"} <= rows
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "compress_speed",
-        "fusion_quality",
-        "real_text",
-        "squeeze_choice",
-        "startup_time",
-        "step_time",
-        "tuning_ways",
-    ],
+_PROGRAMS = sorted(
+    path.stem
+    for path in (harness.ROOT / "benchmarks").glob("*.py")
+    if "harness.main(" in path.read_text() and path.stem != "harness"
 )
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
 def test_every_benchmark_says_which_cases_there_are(name, data_directory, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--only", "nothing"])
     monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
     with pytest.raises(SystemExit):
         runpy.run_module(f"benchmarks.{name}", run_name="__main__")
-    assert "no case matches nothing; there are " in capsys.readouterr().err
+    assert re.search(r"no case matches nothing; there are \w+", capsys.readouterr().err)

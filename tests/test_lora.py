@@ -145,14 +145,15 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"lora_rank": 17}, "17 is outside 1 to 16, the rank of .*, 16 × 16.*rank within that"),
-        ({"lora_rank": 0}, "0 leaves nothing to train.*Give 8"),
+        ({"lora_rank": 17}, "17 is above 16, the rank of .*, 16 × 16.*Give a lower one"),
+        ({"lora_rank": 0}, "0 leaves nothing to train.*Give 8, or less"),
         ({"lora_targets": ("querry",)}, "querry matches none.*Did you mean query?"),
         (
             {"lora_targets": ("attention.output.dens",)},
             "Did you mean attention.output.dense?",
         ),
         ({"lora_targets": ("pooler.dense",)}, "pooler.dense is of the head, which trains whole"),
+        ({"lora_targets": ("pooler",)}, "pooler is of the head"),
         ({"lora_targets": ("all-linear", "querry")}, "querry matches none.*Did you mean query?"),
         ({"lora_targets": ("",)}, "--lora-targets '' matches none"),
         ({"lora_targets": ("zzzz",)}, "zzzz matches none.*There are dense, key, query, value"),

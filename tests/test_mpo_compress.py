@@ -143,7 +143,7 @@ def test_chains_of_a_fused_model_are_compared_with_what_was_before_it(
     assert done.code == 0
     before = edgefuse.from_pretrained(source).num_parameters()
     assert f"Parameters of the whole model: {before:,} → " in done.out
-    assert "since before it was fused" in done.out
+    assert "% of those before it was fused)" in done.out
     assert "Chains at high bonds take more than their matrices" in done.out
 
 

@@ -67,7 +67,8 @@ def test_export_goes_on_with_prefixes_that_a_perceptron_made(tmp_path: Path) -> 
 
 def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"64 is outside 2 to 60, .* behind the 4 of --prefix-length"
+        InputError,
+        match=r"64 is outside 2 to 60, which the model takes, with 4 positions of a prefix",
     ):
         export(
             str(pico("bert")),
@@ -80,7 +81,7 @@ def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["albert", "distilbert", "modernbert"])
 def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str) -> None:
-    with pytest.raises(ModelError, match=r"takes no keys and values.*Use --tune lora"):
+    with pytest.raises(ModelError, match=r"takes no keys and values.*Choose another way"):
         Prefix().prepare(classifier(pico(architecture)))
 
 
@@ -95,13 +96,15 @@ def test_keys_and_values_of_different_sizes_are_refused() -> None:
         kv_lora_rank=16,
         vocab_size=50,
     )
-    with pytest.raises(ModelError, match=r"are 1 × 16 and 1 × 64 numbers .*Use --tune lora"):
+    with pytest.raises(ModelError, match=r"are 1 × 16 and 1 × 64 numbers .*Choose another way"):
         Prefix().prepare(transformers.DeepseekV3ForSequenceClassification(latent))
 
 
 def test_attention_with_a_cache_of_its_own_is_refused() -> None:
     model = classifier(pico("minimax"))
-    with pytest.raises(ModelError, match=r"MiniMaxModel does not run with keys.*Use --tune lora"):
+    with pytest.raises(
+        ModelError, match=r"MiniMaxModel does not run with keys.*Choose another way"
+    ):
         Prefix().prepare(model)
 
 

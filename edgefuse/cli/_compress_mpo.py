@@ -92,9 +92,9 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
     chains = sum(matrix.parameters_after for matrix in record.matrices)
     whole = sum(matrix.parameters_before for matrix in record.matrices)
     auxiliary = sum(matrix.auxiliary_parameters for matrix in record.matrices)
-    since = ", since before it was fused" if record.layers else ""
+    of_what = " of those before it was fused" if record.layers else ""
     print_text(
-        f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%}{since})",
+        f"Parameters of the whole model: {before:,} → {after:,} ({after / before:.0%}{of_what})",
         f"In auxiliary tensors: {auxiliary:,}, {auxiliary / chains:.0%} of the chains' {chains:,}",
     )
     if chains > whole:

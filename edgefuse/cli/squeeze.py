@@ -24,7 +24,7 @@ def squeeze(
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Part to keep of the parameters before any compression, even if more could go."
+            help="End at this part of the parameters before any compression, even if more could go."
         ),
     ] = None,
     step: Annotated[

@@ -153,9 +153,9 @@ def choose_length(given: int | None, longest: int, *, prefix: int = 0) -> int:
         )
     length = min(USUAL_LENGTH, longest) if given is None else given
     if not 2 <= length <= longest:
-        behind = f" behind the {prefix} of --prefix-length" if prefix else ""
+        taken = f", with {prefix} positions of a prefix before them" if prefix else ""
         raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes{behind}",
+            f"--sequence-length {length} is outside 2 to {longest}, which the model takes{taken}",
             "Give one within that, or leave it out",
         )
     return length

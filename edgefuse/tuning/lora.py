@@ -170,15 +170,15 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 def _check_rank(model: PreTrainedModel, targets: list[str], rank: int) -> None:
     if rank < 1:
-        raise InputError(f"--lora-rank {rank} leaves nothing to train", f"Give {_RANK}")
+        raise InputError(f"--lora-rank {rank} leaves nothing to train", "Give 8, or less")
     shapes = {name: model.get_parameter(f"{name}.weight").shape for name in targets}
     smallest = min(shapes, key=lambda name: min(shapes[name]))
     rows, columns = shapes[smallest]
     if rank > min(rows, columns):
         raise InputError(
-            f"--lora-rank {rank} is outside 1 to {min(rows, columns)}, the rank of "
+            f"--lora-rank {rank} is above {min(rows, columns)}, the rank of "
             f"{smallest}, {rows} × {columns}",
-            "Give a rank within that, or leave that layer out with --lora-targets",
+            "Give a lower one, or leave that layer out with --lora-targets",
         )
 
 

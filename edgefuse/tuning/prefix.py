@@ -21,7 +21,7 @@ from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
-from edgefuse.tuning.way import INSTEAD, Prepared, Way, train_only
+from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
 from edgefuse_runtime.manifest import Merge, Perceptron
@@ -166,7 +166,7 @@ class Prefix(Way):
 
 
 def _check_shape(config: PrefixTuningConfig, kept: CacheShape) -> None:
-    """Prefixes are what the model's attention keeps: those of an adapter, and those peft made."""
+    """Prefixes are what the model's attention keeps: peft made them so, and an adapter says so."""
     assert config.num_layers
     assert config.num_attention_heads
     assert config.token_dim
@@ -175,7 +175,7 @@ def _check_shape(config: PrefixTuningConfig, kept: CacheShape) -> None:
         raise ModelError(
             f"peft's prefixes are {made} for a token, and the model's attention keeps {kept} "
             "(layers × heads × head size)",
-            INSTEAD,
+            "Begin from the model that the adapter was made for",
         )
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
-from edgefuse.tuning.parts import head_names, is_head
+from edgefuse.tuning.parts import head_modules, head_names, is_head
 from edgefuse_devices.errors import InputError, ModelError
 
 _ALL = "all-linear"
@@ -50,12 +50,13 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
             rank than theirs.
 
     Raises:
-        InputError: One of them matches nothing.
+        InputError: One of them matches nothing, or the head.
         ModelError: The model has no linear layers.
     """
     layers = list(linear_layers(model))
     wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
     everything = not endings or _ALL in endings
+    head = {*head_modules(model), *(name.rpartition(".")[0] for name in head_names(model))}
     if not (wide if everything else layers):
         raise ModelError(
             "The model has no linear layers under its head",
@@ -63,9 +64,10 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
         )
     for ending in endings:
         if ending != _ALL and not any(_matches(name, ending) for name in layers):
-            if any(_matches(name.rpartition(".")[0], ending) for name in head_names(model)):
+            if any(_matches(name, ending) for name in head):
                 raise InputError(
-                    f"--lora-targets {ending} is of the head, which trains whole", "Leave it out"
+                    f"--lora-targets {quote(ending)} is of the head, which trains whole",
+                    "Leave it out",
                 )
             known = sorted({name.rpartition(".")[2] for name in layers})
             # An ending of as many parts is the nearest to what was meant.
@@ -76,9 +78,11 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
                 f"--lora-targets {quote(ending)} matches none of the model's linear layers",
                 f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
             )
-    if everything:
-        return wide
-    return [name for name in layers if any(_matches(name, ending) for ending in endings)]
+    return [
+        name
+        for name in layers
+        if (everything and name in wide) or any(_matches(name, ending) for ending in endings)
+    ]
 
 
 def _matches(name: str, ending: str) -> bool:

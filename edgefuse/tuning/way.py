@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from edgefuse_runtime.manifest import FixedMask, Merge, RandomMask
 
-INSTEAD = "Use --tune lora, or another that `edgefuse plan` finds possible for the model"
+INSTEAD = "Choose another way: `edgefuse plan` lists those that the model can take"
 """What to do where a model cannot be tuned one way: no other one is sure to do."""
 
 
