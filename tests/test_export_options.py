@@ -1,6 +1,5 @@
-"""Options of `edgefuse export` and `compress` reach what they are for."""
+"""Options of `edgefuse export` reach the way of tuning that they belong to."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,13 +66,3 @@ def test_a_ways_options_are_those_of_the_command(
     tune: str, options: tuple[object, ...], expected: Way, way_of: Callable[..., Way]
 ) -> None:
     assert way_of("--tune", tune, *options) == expected
-
-
-def test_experts_share_a_central_tensor_when_the_command_is_told_so(
-    run: Run, tmp_path: Path
-) -> None:
-    options = ("--method", "mpo", "--matrices", "mlp", "--bond", 4, "--share-central")
-    done = run("compress", pico("mixtral"), tmp_path / "chains", *options, "--dry-run", "--json")
-    assert done.code == 0, done.err
-    matrices = json.loads(done.out)["compression"]["matrices"]
-    assert any(matrix["shares_central_of"] for matrix in matrices)

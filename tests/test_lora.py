@@ -179,11 +179,11 @@ def test_the_command_writes_an_adapter_and_says_how_to_load_it(
 
 
 def test_pefts_word_for_all_linear_layers_is_known() -> None:
-    both = [
+    merges = [
         Lora(rank=2, targets=targets).prepare(classifier(pico("bert"))).merges
         for targets in ((), ("all-linear",), ("query", "all-linear"))
     ]
-    assert both[0] == both[1] == both[2]
+    assert merges[0] == merges[1] == merges[2]
 
 
 def test_targets_choose_what_is_updated() -> None:

@@ -67,14 +67,11 @@ def test_the_order_follows_the_bonds() -> None:
     assert cheapest(wide, (8, 8, 8, 8)) in (from_the_left, from_the_right)
 
 
-@pytest.mark.parametrize("bonds", BONDS)
-def test_a_layer_takes_the_cheapest_order_and_another_with_other_bonds(
-    bonds: tuple[int, ...],
-) -> None:
-    low = tensors_of(cut((1, 1, 1, 1)))
+def test_a_layer_takes_the_cheapest_order_and_another_with_other_bonds() -> None:
     assert cheapest(mpo().dimensions, (1, 1, 1, 1)) is not cheapest(mpo().dimensions, mpo().bonds)
-    layer = MPOLinear(low, None)
-    for chain in (cut((1, 1, 1, 1)), mpo(), cut(bonds)):
+    chains = [cut((1, 1, 1, 1)), mpo(), *map(cut, BONDS)]
+    layer = MPOLinear(tensors_of(chains[0]), None)
+    for chain in chains:
         layer.put(tensors_of(chain))
         with FlopCounterMode(display=False) as counter:
             layer(torch.randn(7, 80))

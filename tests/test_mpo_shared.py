@@ -1,7 +1,9 @@
 """Experts of a layer share one central tensor and own their auxiliary ones."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +108,17 @@ def test_experts_share_in_memory_and_in_the_file(
     for matrix in record.matrices:
         assert (matrix.error_bound is None) == ("experts" in matrix.name)
         assert matrix.error is not None
+
+
+def test_experts_share_when_the_command_is_told_so(
+    run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    options = ("--method", "mpo", "--matrices", "mlp", "--bond", 4, "--share-central")
+    model = pico_model("mixtral")
+    done = run("compress", model, tmp_path / "chains", *options, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    matrices = json.loads(done.out)["compression"]["matrices"]
+    assert any(matrix["shares_central_of"] for matrix in matrices)
 
 
 def test_a_shared_experts_matrices_are_no_group() -> None:

@@ -86,18 +86,15 @@ def test_central_tensors_stay_and_auxiliary_ones_have_a_rate_of_their_own(
     compress(plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(bond=2)), within)
     settings = msgspec.structs.replace(SETTINGS, first_steps=4, budget=1.0)
     before, moved = weights(within), {}
+    central = [name for name in before if name.endswith(".central")]
+    auxiliary = [name for name in before if ".auxiliary." in name]
+    assert len(central) == 6 + 12 + 1
     for rate in (1.0, 0.01):
         output = tmp_path / f"at-{rate}"
         squeezed(within, output, rows, msgspec.structs.replace(settings, auxiliary_rate=rate))
         after = {name.removeprefix("bert."): tensor for name, tensor in weights(output).items()}
-        central = [name for name in before if name.endswith(".central")]
-        assert len(central) == 6 + 12 + 1
         assert all(torch.equal(after[name], before[name]) for name in central)
-        moved[rate] = sum(
-            float((after[name] - before[name]).abs().sum())
-            for name in before
-            if ".auxiliary." in name
-        )
+        moved[rate] = sum(float((after[name] - before[name]).abs().sum()) for name in auxiliary)
     assert 0 < moved[0.01] < 0.1 * moved[1.0]
 
 

@@ -54,36 +54,41 @@ def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
         ModelError: The model has no linear layers.
     """
     layers = list(linear_layers(model))
-    wide = [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
-    everything = not endings or _ALL in endings
-    head = {*head_modules(model), *(name.rpartition(".")[0] for name in head_names(model))}
-    if not (wide if everything else layers):
-        raise ModelError(
+    chosen: set[str] = set()
+    for ending in endings or (_ALL,):
+        found = _wide(model, layers) if ending == _ALL else _ending_in(ending, layers)
+        if not found:
+            raise _refusal(model, layers, ending)
+        chosen.update(found)
+    return [name for name in layers if name in chosen]
+
+
+def _wide(model: PreTrainedModel, layers: Sequence[str]) -> list[str]:
+    return [name for name in layers if min(model.get_parameter(f"{name}.weight").shape) > 1]
+
+
+def _ending_in(ending: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name == ending or name.endswith(f".{ending}")]
+
+
+def _refusal(model: PreTrainedModel, layers: Sequence[str], ending: str) -> InputError:
+    """Why an ending chooses none of the layers."""
+    if ending == _ALL or not layers:
+        return ModelError(
             "The model has no linear layers under its head",
             "Train it by another way, --tune last-2 for one",
         )
-    for ending in endings:
-        if ending != _ALL and not any(_matches(name, ending) for name in layers):
-            if any(_matches(name, ending) for name in head):
-                raise InputError(
-                    f"--lora-targets {quote(ending)} is of the head, which trains whole",
-                    "Leave it out",
-                )
-            known = sorted({name.rpartition(".")[2] for name in layers})
-            # An ending of as many parts is the nearest to what was meant.
-            parts = ending.count(".") + 1
-            endings_there = {".".join(name.split(".")[-parts:]) for name in layers}
-            near = get_close_matches(ending, sorted(endings_there), n=3, cutoff=0.4)
-            raise InputError(
-                f"--lora-targets {quote(ending)} matches none of the model's linear layers",
-                f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
-            )
-    return [
-        name
-        for name in layers
-        if (everything and name in wide) or any(_matches(name, ending) for ending in endings)
-    ]
-
-
-def _matches(name: str, ending: str) -> bool:
-    return name == ending or name.endswith(f".{ending}")
+    head = [*head_modules(model), *(name.rpartition(".")[0] for name in head_names(model))]
+    if _ending_in(ending, head):
+        return InputError(
+            f"--lora-targets {quote(ending)} is of the head, which trains whole", "Leave it out"
+        )
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    # An ending of as many parts is the nearest to what was meant.
+    parts = ending.count(".") + 1
+    endings_there = {".".join(name.split(".")[-parts:]) for name in layers}
+    near = get_close_matches(ending, sorted(endings_there), n=3, cutoff=0.4)
+    return InputError(
+        f"--lora-targets {quote(ending)} matches none of the model's linear layers",
+        f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
+    )
