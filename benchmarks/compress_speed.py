@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from edgefuse_runtime import memory
+from edgefuse_runtime.machine import memory
 
 _WIDTH = 768
 _LAYERS = 22
@@ -66,7 +66,7 @@ def kmeans(case: harness.Case) -> harness.Figures:
 def cluster(*, seed: int) -> harness.Figures:
     """Cluster by EdgeFuse; runs in a process of its own."""
     from edgefuse.compression import kmeans  # noqa: PLC0415
-    from edgefuse.compression.neurons import Neurons  # noqa: PLC0415
+    from edgefuse.mlps.neurons import Neurons  # noqa: PLC0415
 
     up, bias, down = _neurons()
     neurons = Neurons(up, down.T, bias)

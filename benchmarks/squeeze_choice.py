@@ -25,12 +25,12 @@ _EMBEDDINGS = "bert.embeddings.word_embeddings"
 
 def measure(choice: str, part: float, case: harness.Case) -> harness.Figures:
     """The model with that part of its chains cut, so chosen; with nothing cut for a part of 0."""
-    from edgefuse.mpo.bonds import relative_costs  # noqa: PLC0415
-    from edgefuse.mpo.cutting import cut_chains, make_canonical  # noqa: PLC0415
-    from edgefuse.mpo.decomposition import canonical  # noqa: PLC0415
-    from edgefuse.mpo.importance import importance  # noqa: PLC0415
-    from edgefuse.mpo.layers import chains_of  # noqa: PLC0415
-    from edgefuse.mpo.training import accuracy  # noqa: PLC0415
+    from edgefuse.compression.chains.bonds import relative_costs  # noqa: PLC0415
+    from edgefuse.layers.chains.decomposition import canonical  # noqa: PLC0415
+    from edgefuse.layers.chains.modules import chains_of  # noqa: PLC0415
+    from edgefuse.squeeze.cutting import cut_chains, make_canonical  # noqa: PLC0415
+    from edgefuse.squeeze.importance import importance  # noqa: PLC0415
+    from edgefuse.squeeze.training import accuracy  # noqa: PLC0415
 
     trained, train, valid = _trained(quick=case.quick)
     model = deepcopy(trained)
@@ -54,7 +54,7 @@ def measure(choice: str, part: float, case: harness.Case) -> harness.Figures:
 
 
 def _sizes(model: Any) -> dict[str, int]:
-    from edgefuse.mpo.layers import chains_of  # noqa: PLC0415
+    from edgefuse.layers.chains.modules import chains_of  # noqa: PLC0415
 
     return {name: sum(t.numel() for t in c.tensors) for name, c in chains_of(model).items()}
 
@@ -62,7 +62,7 @@ def _sizes(model: Any) -> dict[str, int]:
 def _loss(model: Any, rows: Any) -> float:
     import torch  # noqa: PLC0415
 
-    from edgefuse.mpo.training import loss_of  # noqa: PLC0415
+    from edgefuse.squeeze.training import loss_of  # noqa: PLC0415
 
     count = len(rows.labels)
     with torch.no_grad():
@@ -77,9 +77,9 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
 
     import edgefuse  # noqa: PLC0415
-    from edgefuse.mpo.training import tokenize_rows, train  # noqa: PLC0415
+    from edgefuse.squeeze.training import tokenize_rows, train  # noqa: PLC0415
     from edgefuse.tuning.mpo import Mpo  # noqa: PLC0415
-    from edgefuse_runtime.dataset import read_examples, read_labels  # noqa: PLC0415
+    from edgefuse_runtime.data.dataset import read_examples, read_labels  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

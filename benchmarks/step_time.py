@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.data import path_of, rows_of
-from edgefuse_runtime import memory
+from edgefuse_runtime.machine import memory
 
 _ROWS, _TOKENS, _THREADS = 8, 128, 2
 _PARAGRAPHS = 2000
@@ -57,8 +57,8 @@ def fused_vs_unfused(case: harness.Case) -> harness.Figures:
 
 def edgefuse(*, bundle: str, steps: int) -> harness.Figures:
     """Train some steps by EdgeFuse; runs in a process of its own."""
-    from edgefuse_runtime.bundle import open_bundle  # noqa: PLC0415
-    from edgefuse_runtime.engine import Batch, open_engine  # noqa: PLC0415
+    from edgefuse_runtime.bundle.bundle import open_bundle  # noqa: PLC0415
+    from edgefuse_runtime.engines.engine import Batch, open_engine  # noqa: PLC0415
 
     token_ids, labels = batches()
     engine = open_engine(open_bundle(Path(bundle)), threads=_THREADS, token_ids=token_ids)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from edgefuse_devices import __version__
 
 if TYPE_CHECKING:
-    from edgefuse.compression.fused_linear import multiplicities
-    from edgefuse.models.compressed import from_pretrained
-    from edgefuse.models.fold import fold
+    from edgefuse.artifact.compressed import from_pretrained
+    from edgefuse.artifact.fold import fold
+    from edgefuse.layers.fused import multiplicities
 
 __all__ = ["__version__", "fold", "from_pretrained", "multiplicities"]
 
 _HOMES = {
-    "fold": "edgefuse.models.fold",
-    "from_pretrained": "edgefuse.models.compressed",
-    "multiplicities": "edgefuse.compression.fused_linear",
+    "fold": "edgefuse.artifact.fold",
+    "from_pretrained": "edgefuse.artifact.compressed",
+    "multiplicities": "edgefuse.layers.fused",
 }
 
 

@@ -59,7 +59,7 @@ def pico_model(tmp_path_factory: pytest.TempPathFactory) -> PicoModel:
 @pytest.fixture(scope="session")
 def pico_bundle(pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a bundle to read: a pico BERT with two classes, for the Raspberry Pi 5."""
-    from edgefuse.export import export  # noqa: PLC0415 - torch, for those that need it
+    from edgefuse.bundling.export import export  # noqa: PLC0415 - torch, for those that need it
     from edgefuse_devices.catalog import load_device  # noqa: PLC0415
 
     output = tmp_path_factory.mktemp("pico-bundle") / "bundle"

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgefuse.compression.neurons import Activation, FusedNeurons, Layer, Neurons
+from edgefuse.mlps.neurons import Activation, FusedNeurons, Layer, Neurons
 
 P, I = 6, 24  # noqa: E741 - the paper's name for the width
 KINDS = ("dense", "dense without biases", "gated", "gated with biases")

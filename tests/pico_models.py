@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.mlp import MLP, find_mlps
-from edgefuse.compression.neurons import FusedNeurons
-from edgefuse.models.load import quiet
+from edgefuse.hub.load import quiet
+from edgefuse.mlps.layout import write_neurons
+from edgefuse.mlps.mlp import MLP, find_mlps
+from edgefuse.mlps.neurons import FusedNeurons
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "albert")  # those that export takes
 DENSE = (*ARCHITECTURES, "gpt2", "opt", "gpt_neox", "t5")

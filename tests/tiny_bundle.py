@@ -16,9 +16,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edgefuse_devices.probe import probe
-from edgefuse_runtime.bundle import Bundle, describe_files, write_manifest
-from edgefuse_runtime.engine import Batch, Step, Tensors
-from edgefuse_runtime.manifest import (
+from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
+from edgefuse_runtime.bundle.manifest import (
     AdamW,
     Fold,
     Manifest,
@@ -27,7 +26,8 @@ from edgefuse_runtime.manifest import (
     PredictedMemory,
     Tuning,
 )
-from edgefuse_runtime.tensor_file import read_header
+from edgefuse_runtime.engines.engine import Batch, Step, Tensors
+from edgefuse_runtime.files.tensor_file import read_header
 
 LABELS = ["light_on", "light_off", "heat_up"]
 WORDS = {

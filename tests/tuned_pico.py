@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.export import export
-from edgefuse.models.experts import every_expert_by_name
+from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.trace import example
-from edgefuse_runtime.bundle import Bundle, digest
-from edgefuse_runtime.engine import Batch, Tensors, open_engine
-from edgefuse_runtime.inference import InferenceModel, inference_tensors
-from edgefuse_runtime.manifest import PADDING_ID
+from edgefuse_runtime.bundle.bundle import Bundle, digest
+from edgefuse_runtime.bundle.manifest import PADDING_ID
+from edgefuse_runtime.engines.engine import Batch, Tensors, open_engine
+from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
 from edgefuse_runtime.session import open_session
 from tests.pico_models import save_pico_model
 

@@ -9,7 +9,7 @@ from edgefuse.cli._output import print_json, print_table, print_text, progress_b
 from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
-    from edgefuse.models.record import CompressionRecord
+    from edgefuse.artifact.record import CompressionRecord
 
 
 def refuse_options(method: str, options: Mapping[str, object]) -> None:
@@ -42,11 +42,11 @@ def compress_mpo(
     as_json: bool,
 ) -> None:
     """Decompose, write, show; the arguments are the command's."""
-    from edgefuse.models.record import RECORD
-    from edgefuse.mpo.compress import compress, decompose_model, plan_mpo
-    from edgefuse.mpo.limit import Limit
-    from edgefuse.mpo.matrices import parse_kinds
-    from edgefuse_runtime.output import check_replaceable
+    from edgefuse.artifact.record import RECORD
+    from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
+    from edgefuse.compression.chains.limit import Limit
+    from edgefuse.mlps.matrices import parse_kinds
+    from edgefuse_runtime.files.output import check_replaceable
 
     limit = Limit(bond=bond, budget=budget, max_error=max_error)
     plan = plan_mpo(

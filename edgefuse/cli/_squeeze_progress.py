@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from edgefuse.mpo.squeeze import Observer
-from edgefuse.mpo.squeeze_record import Round
+from edgefuse.squeeze.record import Round
+from edgefuse.squeeze.squeeze import Observer
 
 
 @contextmanager

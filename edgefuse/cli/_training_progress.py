@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from edgefuse_runtime.records import EvaluationRecord, StepRecord
+    from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 
 _SMOOTHING = 0.1
 

@@ -10,7 +10,7 @@ from edgefuse.cli._options import BatchSize, Bundle, Json, Threads
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
-    from edgefuse_runtime.bench_report import BenchReport
+    from edgefuse_runtime.measuring.report import BenchReport
 
 
 def bench(
@@ -37,9 +37,9 @@ def bench(
     import msgspec
 
     from edgefuse.report.write import check_output_file, write_file
-    from edgefuse_runtime.bench import bench as core
-    from edgefuse_runtime.bench import plan_workload
-    from edgefuse_runtime.bundle import open_bundle
+    from edgefuse_runtime.bundle.bundle import open_bundle
+    from edgefuse_runtime.measuring.bench import bench as core
+    from edgefuse_runtime.measuring.bench import plan_workload
 
     if output:
         check_output_file(output)

@@ -12,9 +12,9 @@ from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 
 if TYPE_CHECKING:
+    from edgefuse.artifact.record import CompressionRecord, LayerRecord
     from edgefuse.compression.compress import CompressionPlan
     from edgefuse.compression.plan import LayerPlan
-    from edgefuse.models.record import CompressionRecord, LayerRecord
 
 
 def compress(
@@ -118,10 +118,10 @@ def compress(
     """
     # Before torch: its threads would spin for one another, on a busy machine longer than they work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from edgefuse.artifact.record import RECORD
     from edgefuse.compression import compress as core
     from edgefuse.compression.methods import find_method
-    from edgefuse.models.record import RECORD
-    from edgefuse_runtime.output import check_replaceable
+    from edgefuse_runtime.files.output import check_replaceable
 
     of_fusion = {
         "ratio": ratio,

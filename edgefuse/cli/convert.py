@@ -26,8 +26,8 @@ def convert(
 
         edgefuse convert run model --to onnx
     """
-    from edgefuse_runtime.convert import convert as core
-    from edgefuse_runtime.trained import open_trained
+    from edgefuse_runtime.converting.convert import convert as core
+    from edgefuse_runtime.training.trained import open_trained
 
     opened, trained = open_trained(model, bundle=bundle)
     conversion = core(opened, trained, output, to=to, overwrite=overwrite)

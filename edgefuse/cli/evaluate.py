@@ -23,13 +23,13 @@ def evaluate(
 
         edgefuse evaluate run test.jsonl
     """
-    from edgefuse_runtime.batching import batches_per_epoch
-    from edgefuse_runtime.dataset import read_examples
-    from edgefuse_runtime.evaluation import evaluate as core
-    from edgefuse_runtime.inference import InferenceModel
-    from edgefuse_runtime.threads import default_threads
-    from edgefuse_runtime.tokenization import open_tokenizer, tokenize_examples
-    from edgefuse_runtime.trained import open_trained
+    from edgefuse_runtime.data.batching import batches_per_epoch
+    from edgefuse_runtime.data.dataset import read_examples
+    from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize_examples
+    from edgefuse_runtime.inference.evaluation import evaluate as core
+    from edgefuse_runtime.inference.model import InferenceModel
+    from edgefuse_runtime.machine.threads import default_threads
+    from edgefuse_runtime.training.trained import open_trained
 
     opened, trained = open_trained(model, bundle=bundle)
     manifest = opened.manifest

@@ -11,7 +11,7 @@ from edgefuse.cli._output import print_json, print_table, print_text, stage_bar
 from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
-    from edgefuse_runtime.bundle import Bundle
+    from edgefuse_runtime.bundle.bundle import Bundle
 
 _MIB = 2**20
 
@@ -147,11 +147,11 @@ def export(
     rows = _batch_size(batch_size)
     names = _labels(labels, num_labels)
 
-    from edgefuse.export import check_task
-    from edgefuse.export import export as core
+    from edgefuse.bundling.export import check_task
+    from edgefuse.bundling.export import export as core
     from edgefuse.tuning.ways import find_way
     from edgefuse_export.writer import STAGES
-    from edgefuse_runtime.manifest import AdamW
+    from edgefuse_runtime.bundle.manifest import AdamW
 
     check_task(task)
     way = find_way(
@@ -207,7 +207,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _labels(file: Path | None, count: int | None) -> list[str]:
-    from edgefuse_runtime.dataset import read_labels
+    from edgefuse_runtime.data.dataset import read_labels
 
     if file is not None and count is not None:
         raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")

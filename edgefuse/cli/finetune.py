@@ -10,7 +10,7 @@ from edgefuse.cli._options import BatchSize, Bundle, Json, Overwrite, Threads
 from edgefuse.cli._output import print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    from edgefuse_runtime.records import Report
+    from edgefuse_runtime.training.records import Report
 
 
 def finetune(
@@ -61,9 +61,9 @@ def finetune(
     from edgefuse.cli._signals import stop_on_signal
     from edgefuse.cli._training_progress import training_progress
     from edgefuse_devices.errors import DataError, OutputError
-    from edgefuse_runtime.bundle import open_bundle
-    from edgefuse_runtime.finetune import finetune as core
-    from edgefuse_runtime.run import TrainingSettings, read_record
+    from edgefuse_runtime.bundle.bundle import open_bundle
+    from edgefuse_runtime.training.finetune import finetune as core
+    from edgefuse_runtime.training.run import TrainingSettings, read_record
 
     if resume and overwrite:
         raise OutputError("--resume and --overwrite contradict each other", "Give one of them")

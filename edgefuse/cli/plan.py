@@ -8,7 +8,7 @@ from edgefuse.cli._options import Json, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
-    from edgefuse.tuning.plan import Plan
+    from edgefuse.bundling.plan import Plan
 
 _MIB = 2**20
 
@@ -44,7 +44,7 @@ def plan(
 
     board = load_device(device)
 
-    from edgefuse.tuning.plan import plan as core
+    from edgefuse.bundling.plan import plan as core
     from edgefuse.tuning.ways import WAYS
 
     with progress_bar("Tracing the model by every way", len(WAYS)) as advance:

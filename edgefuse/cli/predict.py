@@ -28,12 +28,12 @@ def predict(
         edgefuse predict run "turn the lamp on"
     """
     from edgefuse_devices.errors import DataError
-    from edgefuse_runtime.batching import batches_per_epoch
-    from edgefuse_runtime.dataset import read_lines, split_lines
-    from edgefuse_runtime.inference import InferenceModel
-    from edgefuse_runtime.predict import predict as core
-    from edgefuse_runtime.threads import default_threads
-    from edgefuse_runtime.trained import open_trained
+    from edgefuse_runtime.data.batching import batches_per_epoch
+    from edgefuse_runtime.data.dataset import read_lines, split_lines
+    from edgefuse_runtime.inference.model import InferenceModel
+    from edgefuse_runtime.inference.predict import predict as core
+    from edgefuse_runtime.machine.threads import default_threads
+    from edgefuse_runtime.training.trained import open_trained
 
     if texts and file:
         raise DataError("texts came as arguments and as --file", "Give one of them")

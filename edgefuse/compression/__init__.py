@@ -1,1 +1,4 @@
-"""Compression for fine-tuning: MLP blocks found, planned, fused and reported."""
+"""Compression for fine-tuning: methods, the recipe of stages, calibration, distillation, fidelity.
+
+May import `artifact` and what is below it; never `tuning`.
+"""

@@ -10,9 +10,9 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from edgefuse.compression.methods.select import residual_curve
-from edgefuse.compression.mlp import MLP, by_stack
-from edgefuse.compression.neurons import in_parts
 from edgefuse.compression.plan import LayerPlan, parameter_count, plan_layer
+from edgefuse.mlps.mlp import MLP, by_stack
+from edgefuse.mlps.neurons import in_parts
 from edgefuse_devices.errors import InputError
 
 ALLOCATIONS = ("even", "sensitivity")

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from edgefuse.compression.inputs import watch_inputs
-from edgefuse.compression.mlp import MLP, mlps_in
-from edgefuse.models.load import embedding_rows, position_count
+from edgefuse.hub.load import embedding_rows, position_count
+from edgefuse.mlps.inputs import watch_inputs
+from edgefuse.mlps.mlp import MLP, mlps_in
 from edgefuse_devices.errors import DataError, ModelError
 
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from edgefuse.artifact.compressed import WEIGHTS, save_compressed, save_description
+from edgefuse.artifact.record import RECORD, CompressionRecord, LayerRecord, read_record
+from edgefuse.artifact.widths import even_widths
 from edgefuse.compression.allocation import check_allocation
 from edgefuse.compression.calibration import Texts, split_texts
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
-from edgefuse.compression.mlp import MLP, find_mlps, unknown_experts
 from edgefuse.compression.plan import LayerPlan, plan_layers
 from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
-from edgefuse.compression.verify import verify, verify_without_weights
-from edgefuse.models.compressed import WEIGHTS, save_compressed, save_description
-from edgefuse.models.device import computing_on, fastest, move
-from edgefuse.models.load import (
+from edgefuse.hub.device import computing_on, fastest, move
+from edgefuse.hub.load import (
     ModelSource,
     empty_model,
     find_source,
@@ -27,12 +27,12 @@ from edgefuse.models.load import (
     load_model,
     load_tokenizer,
 )
-from edgefuse.models.record import RECORD, CompressionRecord, LayerRecord, read_record
-from edgefuse.models.widths import even_widths
+from edgefuse.mlps.mlp import MLP, find_mlps, unknown_experts
+from edgefuse.mlps.verify import verify, verify_without_weights
 from edgefuse_devices.errors import DataError, InputError, ModelError
 from edgefuse_devices.probe import probe
-from edgefuse_runtime.dataset import read_texts
-from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.data.dataset import read_texts
+from edgefuse_runtime.files.output import new_directory
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 

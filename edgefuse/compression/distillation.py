@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
-from edgefuse.compression.inputs import watch_inputs
-from edgefuse.compression.install import place
-from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.low_rank import Replacement, neurons_of
-from edgefuse.compression.mlp import MLP, find_mlps, mlps_in
-from edgefuse.compression.neurons import Layer
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
-from edgefuse.models.copies import with_tensors
+from edgefuse.hub.copies import with_tensors
+from edgefuse.mlps.inputs import watch_inputs
+from edgefuse.mlps.install import place
+from edgefuse.mlps.layout import write_neurons
+from edgefuse.mlps.low_rank import Replacement, neurons_of
+from edgefuse.mlps.mlp import MLP, find_mlps, mlps_in
+from edgefuse.mlps.neurons import Layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -8,13 +8,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgefuse.compression.fidelity import squared_error
-from edgefuse.compression.install import install
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion
-from edgefuse.compression.mlp import MLP, find_mlps
-from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.refit import refit
-from edgefuse.models.copies import share
+from edgefuse.hub.copies import share
+from edgefuse.mlps.install import install
+from edgefuse.mlps.mlp import MLP, find_mlps
+from edgefuse.mlps.neurons import FusedNeurons
 
 
 @torch.no_grad()

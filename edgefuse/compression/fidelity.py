@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from edgefuse.compression.low_rank import Replacement
-from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
+from edgefuse.mlps.low_rank import Replacement
+from edgefuse.mlps.neurons import FusedNeurons, Layer, in_parts
 
 _DIRECTIONS = 8
 _NTK_TOKENS = 256  # kernels have a row and a column a token

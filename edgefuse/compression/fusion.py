@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from edgefuse.artifact.record import LayerRecord
 from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import (
     Texts,
@@ -15,14 +16,13 @@ from edgefuse.compression.calibration import (
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
-from edgefuse.compression.install import install
-from edgefuse.compression.low_rank import LowRank, Replacement, install_low_rank
-from edgefuse.compression.mlp import MLP, find_mlps
-from edgefuse.compression.neurons import FusedNeurons
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
-from edgefuse.models.record import LayerRecord
+from edgefuse.mlps.install import install
+from edgefuse.mlps.low_rank import LowRank, Replacement, install_low_rank
+from edgefuse.mlps.mlp import MLP, find_mlps
+from edgefuse.mlps.neurons import FusedNeurons
 
 if TYPE_CHECKING:
     from torch import Tensor

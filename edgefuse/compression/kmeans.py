@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
-from edgefuse.compression.neurons import Neurons
+from edgefuse.mlps.neurons import Neurons
 
 _STARTS = 3  # with hundreds of centroids within 1 % of the inertia of 30
 _ITERATIONS, _TOLERANCE = 300, 1e-4  # scikit-learn's

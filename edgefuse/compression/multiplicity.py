@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
+from edgefuse.mlps.neurons import FusedNeurons, Layer, in_parts
 
 _LEAST = 0.25  # down is divided by P: a neuron must not vanish from the gradient
 _RIDGE = 1e-2  # of the mean diagonal; keeps few neurons from standing for all

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefuse.compression.mlp import MLP
+from edgefuse.mlps.mlp import MLP
 from edgefuse_devices.errors import InputError, ModelError
 
 DEFAULT_RATIO = 0.25

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.low_rank import LowRank, Replacement
 from edgefuse.compression.methods import Method
 from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
-from edgefuse.compression.neurons import Layer
 from edgefuse.compression.refit import refit
 from edgefuse.compression.tuning import tune
+from edgefuse.mlps.low_rank import LowRank, Replacement
+from edgefuse.mlps.neurons import Layer
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.low_rank import Replacement
-from edgefuse.compression.neurons import Layer, in_parts
+from edgefuse.mlps.low_rank import Replacement
+from edgefuse.mlps.neurons import Layer, in_parts
 
 _RIDGE = 1e-4  # of the features' mean variance
 

@@ -11,20 +11,20 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
+from edgefuse.artifact.record import LayerRecord
 from edgefuse.compression.fusion import layer_record
-from edgefuse.compression.install import resize
-from edgefuse.compression.layout import write_neurons
-from edgefuse.compression.low_rank import neurons_of
-from edgefuse.compression.mlp import by_stack, find_mlps
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
-from edgefuse.compression.stored import stored_layouts
-from edgefuse.models.device import computing_on, fastest
-from edgefuse.models.finite import check_finite
-from edgefuse.models.load import ModelSource, empty_model, quiet
-from edgefuse.models.record import LayerRecord
-from edgefuse.models.tensor_files import TensorFile, TensorFiles, find_tensor_files
+from edgefuse.hub.device import computing_on, fastest
+from edgefuse.hub.finite import check_finite
+from edgefuse.hub.load import ModelSource, empty_model, quiet
+from edgefuse.hub.tensor_files import TensorFile, TensorFiles, find_tensor_files
+from edgefuse.mlps.file_layouts import stored_layouts
+from edgefuse.mlps.install import resize
+from edgefuse.mlps.layout import write_neurons
+from edgefuse.mlps.low_rank import neurons_of
+from edgefuse.mlps.mlp import by_stack, find_mlps
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from edgefuse.compression.low_rank import Replacement
-from edgefuse.compression.neurons import Layer, in_parts
+from edgefuse.mlps.low_rank import Replacement
+from edgefuse.mlps.neurons import Layer, in_parts
 
 _EPOCHS = 10
 _BATCH = 512  # tokens

@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from edgefuse.demo import bare_onnx
 from edgefuse.demo.walkthrough import AFTER, BEFORE
-from edgefuse_runtime.bench_report import BenchReport
-from edgefuse_runtime.evaluation import Evaluation
-from edgefuse_runtime.records import Report
+from edgefuse_runtime.inference.evaluation import Evaluation
+from edgefuse_runtime.measuring.report import BenchReport
+from edgefuse_runtime.training.records import Report
 
 
 class Figures(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from edgefuse.demo.smart_home import make_splits
 from edgefuse_devices.errors import InternalError, Interrupted, ModelError
-from edgefuse_runtime.output import new_directory
+from edgefuse_runtime.files.output import new_directory
 
 MODEL = "all-MiniLM-L6-v2"
 SCRIPT = "walkthrough.sh"

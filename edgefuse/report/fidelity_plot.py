@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from edgefuse.models.record import CompressionRecord, LayerRecord
+from edgefuse.artifact.record import CompressionRecord, LayerRecord
 from edgefuse.report.picture import save_picture
 
 _ERRORS = (

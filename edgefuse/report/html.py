@@ -5,7 +5,7 @@ from html import escape
 
 from edgefuse.report.read import NamedReport
 from edgefuse.report.tables import MIB, Table, machine_name, model_name, tables
-from edgefuse_runtime.bench_report import BenchReport
+from edgefuse_runtime.measuring.report import BenchReport
 
 _STYLE = """
 :root { color-scheme: light dark; --bar: light-dark(#2a6fdb, #6ea8ff); --line: #8886; }

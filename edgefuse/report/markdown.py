@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from edgefuse.report.read import NamedReport
 from edgefuse.report.tables import Table, tables
-from edgefuse_runtime.bench_report import BenchReport
+from edgefuse_runtime.measuring.report import BenchReport
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"} | dict.fromkeys("\r\n", " "))
 

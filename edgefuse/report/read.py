@@ -7,9 +7,9 @@ import msgspec
 from msgspec import Struct
 
 from edgefuse_devices.errors import InputError
-from edgefuse_runtime.bench_report import SCHEMA_VERSION, BenchReport
-from edgefuse_runtime.records import Report as RunReport
-from edgefuse_runtime.run import REPORT, is_run
+from edgefuse_runtime.measuring.report import SCHEMA_VERSION, BenchReport
+from edgefuse_runtime.training.records import Report as RunReport
+from edgefuse_runtime.training.run import REPORT, is_run
 
 
 class NamedReport(NamedTuple):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from edgefuse.mpo.squeeze_record import SqueezeRecord
 from edgefuse.report.picture import save_picture
+from edgefuse.squeeze.record import SqueezeRecord
 
 
 def plot_squeeze(record: SqueezeRecord, path: Path) -> None:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from edgefuse.report.read import NamedReport
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_runtime.bench_report import BenchReport
-from edgefuse_runtime.records import Report as RunReport
+from edgefuse_runtime.measuring.report import BenchReport
+from edgefuse_runtime.training.records import Report as RunReport
 
 MIB = 2**20
 BENCH_COLUMNS = (

@@ -1,1 +1,4 @@
-"""Ways of tuning: what of a model trains."""
+"""Ways of tuning: what of a model trains, a file each.
+
+May import `artifact` and what is below it.
+"""

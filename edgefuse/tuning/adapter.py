@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgefuse.compression.mlp import find_mlps
-from edgefuse.models.load import quiet
+from edgefuse.hub.load import quiet
+from edgefuse.mlps.mlp import find_mlps
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_names, transformer_layers
 from edgefuse.tuning.way import INSTEAD, Prepared, Way, train_only

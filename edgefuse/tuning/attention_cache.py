@@ -8,8 +8,8 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCES
 from torch._subclasses import FakeTensorMode
 from transformers import DynamicCache, PreTrainedModel
 
-from edgefuse.models.copies import with_tensors
-from edgefuse.models.load import quiet
+from edgefuse.hub.copies import with_tensors
+from edgefuse.hub.load import quiet
 from edgefuse.tuning.way import INSTEAD
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.quiet import quiet as without_warnings

@@ -18,8 +18,8 @@ from edgefuse.tuning.fisher import Row, diagonal_fisher
 from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError
-from edgefuse_runtime.dataset import read_examples
-from edgefuse_runtime.manifest import FixedMask, RandomMask
+from edgefuse_runtime.bundle.manifest import FixedMask, RandomMask
+from edgefuse_runtime.data.dataset import read_examples
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear, unfold
-from edgefuse.models.copies import share
-from edgefuse.models.load import quiet
+from edgefuse.hub.copies import share
+from edgefuse.hub.load import quiet
+from edgefuse.layers.fused import FusedConv1D, FusedLinear, unfold
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules
@@ -30,7 +30,7 @@ from edgefuse.tuning.targets import choose_targets
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
-from edgefuse_runtime.manifest import LowRankUpdate
+from edgefuse_runtime.bundle.manifest import LowRankUpdate
 
 _Fused = FusedLinear | FusedConv1D
 _RANK = 8

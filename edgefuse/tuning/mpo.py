@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from edgefuse.mpo.layers import chains_of
+from edgefuse.layers.chains.modules import chains_of
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_runtime.manifest import RandomMask
+from edgefuse_runtime.bundle.manifest import RandomMask
 
 
 @dataclass(frozen=True)

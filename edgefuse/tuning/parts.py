@@ -3,7 +3,7 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgefuse.mpo.layers import MPOEmbedding
+from edgefuse.layers.chains.modules import MPOEmbedding
 from edgefuse_devices.errors import ModelError
 
 

@@ -15,7 +15,7 @@ from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgefuse.models.load import one_sentence, quiet
+from edgefuse.hub.load import one_sentence, quiet
 from edgefuse.tuning.parts import head_modules
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.quiet import quiet as without_warnings

@@ -15,8 +15,8 @@ from peft.tuners.prefix_tuning import PrefixEncoder
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from edgefuse.models.copies import share
-from edgefuse.models.load import quiet
+from edgefuse.hub.copies import share
+from edgefuse.hub.load import quiet
 from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
@@ -24,7 +24,7 @@ from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modul
 from edgefuse.tuning.way import Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.quiet import quiet as without_warnings
-from edgefuse_runtime.manifest import Merge, Perceptron
+from edgefuse_runtime.bundle.manifest import Merge, Perceptron
 
 _LENGTH = 10  # positions
 

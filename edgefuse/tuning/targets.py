@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.compression.fused_linear import FusedConv1D, FusedLinear
+from edgefuse.layers.fused import FusedConv1D, FusedLinear
 from edgefuse.tuning.parts import head_modules, head_names, is_head
 from edgefuse_devices.errors import InputError, ModelError
 

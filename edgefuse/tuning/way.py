@@ -10,7 +10,7 @@ from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgefuse_runtime.manifest import FixedMask, Merge, RandomMask
+from edgefuse_runtime.bundle.manifest import FixedMask, Merge, RandomMask
 
 INSTEAD = "Choose another way: `edgefuse plan` lists those that the model can take"
 """What to do where a model cannot be tuned one way: no other one is sure to do."""

@@ -11,10 +11,10 @@ from torch import nn
 from edgefuse_devices.errors import InternalError
 from edgefuse_export.module import INPUTS, Loss
 from edgefuse_export.trace import TRACED_SHAPE, example
-from edgefuse_runtime.bundle import Bundle
-from edgefuse_runtime.engine import Batch
-from edgefuse_runtime.inference import InferenceModel
-from edgefuse_runtime.manifest import PADDING_ID, Certificate, zeros_of
+from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.bundle.manifest import PADDING_ID, Certificate, zeros_of
+from edgefuse_runtime.engines.engine import Batch
+from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.session import open_session
 
 CHECKED_SHAPE = (4, 23)

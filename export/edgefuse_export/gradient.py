@@ -13,7 +13,7 @@ from torch.export.graph_signature import OutputKind
 from torch.onnx._internal.exporter import _decomp, _registration
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.backward_operators import TRANSLATIONS
+from edgefuse_export.operators.backward import TRANSLATIONS
 from edgefuse_export.quiet import quiet
 
 OPSET = 21

@@ -8,8 +8,8 @@ import sympy
 
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.module import INPUTS
-from edgefuse_export.simplify import simplify
-from edgefuse_export.vocabulary import VOCABULARY
+from edgefuse_export.passes.free_vocabulary import VOCABULARY
+from edgefuse_export.passes.simplify import simplify
 
 _SHARE_OF_MEMORY = 0.5
 """Of the board's memory that training may take: the system and the interpreter want the rest."""

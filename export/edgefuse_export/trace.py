@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.first_token import compute_only_read_tokens
 from edgefuse_export.module import Loss
-from edgefuse_export.scaled_query import scale_query_instead_of_scores
+from edgefuse_export.passes.first_token import compute_only_read_tokens
+from edgefuse_export.passes.scaled_query import scale_query_instead_of_scores
 
 TRACED_SHAPE = (3, 11)
 """(batch, sequence) of the example that is traced."""

@@ -14,21 +14,19 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
-from edgefuse_export.external_data import as_external_initializers, as_inputs
+from edgefuse_export.engines.onnxruntime_training import write_training_artifacts
 from edgefuse_export.gradient import forward_graph, gradient_graph
-from edgefuse_export.inference_graph import inference_graph
 from edgefuse_export.memory import activation_bytes, available_bytes
 from edgefuse_export.module import INPUTS, FusedMLP, Loss
-from edgefuse_export.optimizer_graph import adamw_graph
-from edgefuse_export.simplify import simplify
+from edgefuse_export.optimizers.adamw import adamw_graph
+from edgefuse_export.passes.external_data import as_external_initializers, as_inputs
+from edgefuse_export.passes.free_vocabulary import free_rows
+from edgefuse_export.passes.gradient_norm import finish_training_graph
+from edgefuse_export.passes.inference import inference_graph
+from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.trace import TRACED_SHAPE, example, trace
-from edgefuse_export.training_artifacts import write_training_artifacts
-from edgefuse_export.training_graph import finish_training_graph
-from edgefuse_export.vocabulary import free_rows
-from edgefuse_runtime.bundle import Bundle, describe_files, write_manifest
-from edgefuse_runtime.gradient_mask import MASKS
-from edgefuse_runtime.inference import inference_tensors
-from edgefuse_runtime.manifest import (
+from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
+from edgefuse_runtime.bundle.manifest import (
     AdamW,
     EngineName,
     FixedMask,
@@ -41,8 +39,10 @@ from edgefuse_runtime.manifest import (
     RandomMask,
     Tuning,
 )
+from edgefuse_runtime.engines.gradient_mask import MASKS
+from edgefuse_runtime.files.tensor_file import write_tensors
+from edgefuse_runtime.inference.model import inference_tensors
 from edgefuse_runtime.session import onnxruntime
-from edgefuse_runtime.tensor_file import write_tensors
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
 

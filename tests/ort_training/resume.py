@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefuse_runtime.onnxruntime_training_engine import OnnxRuntimeTrainingEngine
+from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
 from tests.ort_training.training_case import LEARNING_RATE, batches, open_pico_bundle
 
 bundle, state, done = sys.argv[1:]

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
 from edgefuse_export.module import INPUTS
-from edgefuse_runtime.onnxruntime_training_engine import OnnxRuntimeTrainingEngine
+from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
 from tests.ort_training.training_case import (
     CASES,
     LABELS,

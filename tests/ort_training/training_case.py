@@ -11,17 +11,17 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse import from_pretrained
+from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import find_method
-from edgefuse.compression.mlp import find_mlps
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
-from edgefuse.fused import fused_mlps
+from edgefuse.mlps.mlp import find_mlps
+from edgefuse_export.engines.onnxruntime_training import write_training_artifacts
 from edgefuse_export.module import INPUTS
-from edgefuse_export.training_artifacts import write_training_artifacts
-from edgefuse_runtime.bundle import MANIFEST, Bundle
-from edgefuse_runtime.engine import Batch
-from edgefuse_runtime.manifest import AdamW, Parameter
+from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
+from edgefuse_runtime.bundle.manifest import AdamW, Parameter
+from edgefuse_runtime.engines.engine import Batch
 
 LABELS = 3
 STEPS = 20

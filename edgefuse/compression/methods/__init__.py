@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgefuse.compression.low_rank import Replacement
 from edgefuse.compression.methods.clustering import clustering
 from edgefuse.compression.methods.clustering import misfit as root_n_misfit
 from edgefuse.compression.methods.mlp_fusion import mlp_fusion, published
@@ -14,9 +13,10 @@ from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import misfit as svd_misfit
 from edgefuse.compression.methods.svd import outcome as svd_outcome
 from edgefuse.compression.methods.svd import svd
-from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import Layer
 from edgefuse.compression.plan import LayerPlan
+from edgefuse.mlps.low_rank import Replacement
+from edgefuse.mlps.mlp import MLP
+from edgefuse.mlps.neurons import Layer
 from edgefuse_devices.errors import InputError
 
 _FUSION = (

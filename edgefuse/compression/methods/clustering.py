@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from edgefuse.compression.kmeans import cluster, means
-from edgefuse.compression.neurons import Activation, FusedNeurons, Layer
+from edgefuse.mlps.neurons import Activation, FusedNeurons, Layer
 
 
 def clustering(layer: Layer, width: int, seed: int) -> FusedNeurons:

@@ -2,7 +2,7 @@
 
 from edgefuse.compression.kmeans import cluster, means
 from edgefuse.compression.methods.select import select
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.mlps.neurons import FusedNeurons, Layer
 
 
 def published(layer: Layer, width: int, seed: int) -> FusedNeurons:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer
+from edgefuse.mlps.neurons import FusedNeurons, Layer
 
 _STEPS = 100
 _BATCH = 1024  # neurons seen in a step

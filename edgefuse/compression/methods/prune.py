@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons, in_parts
+from edgefuse.mlps.neurons import FusedNeurons, Layer, Neurons, in_parts
 
 
 def prune(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 - nothing is drawn

@@ -5,7 +5,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
+from edgefuse.mlps.neurons import FusedNeurons, Layer, Neurons
 
 INITIALIZER_RANGE = 0.02  # of nearly every transformers configuration, whatever its width
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from edgefuse.compression.neurons import FusedNeurons, Layer, in_parts
+from edgefuse.mlps.neurons import FusedNeurons, Layer, in_parts
 
 _AT_ONCE = 0.05  # of the neurons left: 28 inversions from I to I/4, not one a neuron
 _RIDGE = 1e-4  # of the mean variance

@@ -3,7 +3,7 @@
 import torch
 
 from edgefuse.compression.methods.prune import by_weight_norms
-from edgefuse.compression.neurons import FusedNeurons, Layer, Neurons
+from edgefuse.mlps.neurons import FusedNeurons, Layer, Neurons
 
 
 def sketch(layer: Layer, width: int, seed: int) -> FusedNeurons:

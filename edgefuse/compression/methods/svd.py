@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.layout import Layout
-from edgefuse.compression.low_rank import Factors, LowRank, inseparable
-from edgefuse.compression.mlp import MLP
-from edgefuse.compression.neurons import Layer, Neurons
 from edgefuse.compression.plan import LayerPlan
+from edgefuse.mlps.layout import Layout
+from edgefuse.mlps.low_rank import Factors, LowRank, inseparable
+from edgefuse.mlps.mlp import MLP
+from edgefuse.mlps.neurons import Layer, Neurons
 
 
 def svd(layer: Layer, width: int, seed: int) -> LowRank:  # noqa: ARG001 - nothing is drawn

@@ -1,0 +1,4 @@
+"""The compressed model directory: saved, loaded and folded.
+
+May import `mlps`, `layers` and `hub`.
+"""

@@ -1,0 +1,59 @@
+"""What export makes of chains: plain matrices to infer with, and how the board makes them."""
+
+from dataclasses import replace
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from edgefuse.hub.copies import share
+from edgefuse.layers.chains.decomposition import CENTRAL
+from edgefuse.layers.chains.modules import MPOLinear, chains_of
+from edgefuse.mlps.matrices import merge_chains
+from edgefuse.tuning.adapter import Adapted
+from edgefuse.tuning.extend import extend
+from edgefuse.tuning.way import Prepared
+from edgefuse_runtime.bundle.manifest import MatrixProduct
+
+
+def plain_form(model: PreTrainedModel) -> PreTrainedModel:
+    """A model whose chains are plain matrices, P standalone; it shares all other tensors.
+
+    What an adapter is behind, it stays behind.
+    """
+    plain = share(model)
+    chains = chains_of(plain).items()
+    adapters = {name: chain.adapter for name, chain in chains if isinstance(chain, Adapted)}
+    merge_chains(plain)
+    for name, adapter in adapters.items():
+        extend(plain.get_submodule(name), Adapted, adapter=adapter)
+    return plain
+
+
+def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
+    """What a way prepared, with the model's chains merged for inference too."""
+    products = matrix_products(model)
+    if not products:
+        return prepared
+    return replace(
+        prepared,
+        inference=plain_form(prepared.inference or model),
+        merges=[*prepared.merges, *products],
+    )
+
+
+def matrix_products(model: nn.Module) -> list[MatrixProduct]:
+    """The recipe of every chain's matrix, by the names of its tensors in the state dict."""
+    own = {id(parameter): name for name, parameter in model.named_parameters()}  # a shared one's
+    products = []
+    for name, chain in chains_of(model).items():
+        auxiliary = [f"{name}.auxiliary.{index}" for index in range(len(chain.auxiliary))]
+        central = own[id(chain.central)]
+        products.append(
+            MatrixProduct(
+                weight=f"{name}.weight",
+                tensors=[*auxiliary[:CENTRAL], central, *auxiliary[CENTRAL:]],
+                rows=chain.rows,
+                transposed=isinstance(chain, MPOLinear) and chain.transposed,
+            )
+        )
+    return products

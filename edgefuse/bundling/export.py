@@ -1,0 +1,276 @@
+"""`edgefuse export` as a plain function: load, choose what trains, write the bundle."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from optimum.exporters.tasks import TasksManager
+from peft import PeftConfig, PeftType
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from edgefuse.artifact.record import CompressionRecord, read_record
+from edgefuse.bundling.chains import merge_chains_too, plain_form
+from edgefuse.bundling.classifier import (
+    TASK,
+    check_architecture,
+    check_head,
+    choose_length,
+    labels_of_head,
+    load_classifier,
+    load_padding_tokenizer,
+    longest_sequence,
+)
+from edgefuse.bundling.fused import fused_mlps
+from edgefuse.hub.adapter import Adapter, find_adapter
+from edgefuse.hub.load import (
+    ModelSource,
+    embedding_rows,
+    empty_model,
+    find_source,
+    load_config,
+    quiet,
+)
+from edgefuse.layers.chains.modules import expect_batches
+from edgefuse.mlps.low_rank import LowRankLinear
+from edgefuse.mlps.mlp import find_mlps
+from edgefuse.mlps.unstack import Experts
+from edgefuse.tuning.child import ChildD
+from edgefuse.tuning.lora import Lora, merge_adapter
+from edgefuse.tuning.prefix import Prefix
+from edgefuse.tuning.way import Prepared, Way
+from edgefuse.tuning.ways import find_way
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
+from edgefuse_runtime.bundle.bundle import MANIFEST, PEFT_CONFIG, Bundle
+from edgefuse_runtime.bundle.manifest import AdamW, EngineName, ModelInfo
+from edgefuse_runtime.files.output import check_replaceable, new_directory
+
+_BYTES_BESIDE_WEIGHTS = 20_000_000
+
+
+def check_task(task: str) -> None:
+    """Refuse a task that cannot be exported.
+
+    Args:
+        task: A task's name or synonym, as optimum knows them.
+
+    Raises:
+        InputError: It is another task than text classification.
+    """
+    if TasksManager.map_from_synonym(task) != TASK:
+        raise InputError(f"--task {task} cannot be exported", f"The task is {TASK} so far")
+
+
+def export(
+    model: str,
+    output: Path,
+    *,
+    device: DeviceProfile,
+    labels: Sequence[str],
+    tune: str | Way = "full",
+    batch_size: int | None = None,
+    sequence_length: int | None = None,
+    optimizer: AdamW | None = None,
+    engine: EngineName = "onnxruntime",
+    seed: int = 0,
+    revision: str | None = None,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Export a text classifier as a bundle, whole or not at all.
+
+    Args:
+        model: A compressed model's directory, a plain model's, a LoRA adapter's that peft saved,
+            or a hub name.
+        output: The directory to make.
+        device: The board.
+        labels: Names of the classes, in the order of the logits; a head that knows the same names
+            keeps its own.
+        tune: A way of tuning, or the name of one with its own options.
+        batch_size: Rows in a batch; None for what the board's memory takes.
+        sequence_length: Longest sequence, in tokens; None for 128 or what the model takes.
+        optimizer: AdamW's settings.
+        engine: Whose graphs to write.
+        seed: Of a classification head that the model lacks.
+        revision: Branch, tag or commit on the hub.
+        overwrite: Replace a bundle that is there.
+        on_stage: Called with a few words before each of the writer's `STAGES`.
+
+    Raises:
+        InputError: The model, the way of tuning, the sizes or the output do not hold.
+        InternalError: A graph does not compute what torch computes.
+    """
+    optimizer = optimizer or AdamW()
+    _check_request(output, optimizer, seed, overwrite=overwrite)
+    way = find_way(tune) if isinstance(tune, str) else tune
+    adapter = find_adapter(model)
+    if adapter and revision is not None:
+        raise InputError(
+            f"{model} is an adapter, which names its base's revision itself",
+            "Leave --revision out, or write the revision into adapter_config.json",
+        )
+    source = adapter.base if adapter else find_source(model, revision)
+    config = load_config(source)
+    check_architecture(config, model)
+    check_head(config, labels, model)
+    labels = labels_of_head(config, labels)
+    tokenizer = load_padding_tokenizer(source)
+    padding_id = tokenizer.pad_token_id
+    assert isinstance(padding_id, int)
+    torch.manual_seed(seed)
+    classifier = load_classifier(source, labels, padding_id=padding_id)
+    _check_token_ids(classifier, tokenizer, model)
+    plain = plain_form(classifier)
+    fused = fused_mlps(plain)
+    widths = _widths(plain)
+    parameters = classifier.num_parameters()
+    longest = longest_sequence(classifier)
+    if isinstance(way, ChildD):
+        way = way.reading(tokenizer, labels, length=choose_length(sequence_length, longest))
+    if adapter:
+        classifier, way = _begin_from(adapter, classifier, way)
+    prepared = merge_chains_too(classifier, way.prepare(classifier))
+    if adapter and not getattr(way, "adapter", None):  # merged: peft's base is another model now
+        prepared = replace(prepared, peft=None)
+    _check_rates(prepared, engine)
+    _check_mask(prepared, engine)
+    length = choose_length(sequence_length, longest, prefix=prepared.positions)
+    expect_batches(classifier, (batch_size or BATCH_SIZES[0]) * length)
+    record = read_record(Path(source.name))
+    info = ModelInfo(
+        source=adapter.path.resolve().name if adapter else source.label,
+        architecture=config.model_type,
+        parameters=parameters,
+        intermediate_sizes=widths,
+        compression=record.method if record else None,
+        not_plain=_not_plain(plain, record, widths),
+    )
+    request = Request(
+        model=classifier,
+        info=info,
+        fused=fused,
+        labels=labels,
+        tuning=way.name,
+        learning_rate=way.learning_rate,
+        inference=prepared.inference,
+        merges=prepared.merges,
+        rates=prepared.rates,
+        mask=prepared.mask,
+        kept=prepared.kept,
+        optimizer=optimizer,
+        padding_id=padding_id,
+        vocabulary=config.vocab_size,
+        batch_size=batch_size,
+        sequence_length=length,
+        device=device,
+        engine=engine,
+    )
+    needed = 2 * parameters * 4 + _BYTES_BESIDE_WEIGHTS
+    with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
+        # As a sentence encoder saves it, it may pad each text to a fixed length.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.enable_truncation(length)
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        classifier.config.architectures = [type(classifier).__name__]  # no longer the source's
+        with quiet():
+            classifier.config.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+            if prepared.peft:
+                _save_peft_config(prepared.peft, source, folder / PEFT_CONFIG)
+        bundle = write_bundle(request, folder, on_stage=on_stage)
+    return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _check_request(output: Path, optimizer: AdamW, seed: int, *, overwrite: bool) -> None:
+    """What can be refused before all the work."""
+    check_replaceable(output, MANIFEST, overwrite=overwrite)
+    for name in ("weight_decay", "max_gradient_norm"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < math.inf:  # which a manifest could not say
+            raise InputError(f"--{name.replace('_', '-')} is {value}", "0 turns it off")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
+
+
+def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[PreTrainedModel, Way]:
+    """Go on with the adapter where the way is of its kind; else it is merged into the model."""
+    kinds: dict[PeftType, type[Lora | Prefix]] = {
+        PeftType.LORA: Lora,
+        PeftType.PREFIX_TUNING: Prefix,
+    }
+    kind = kinds.get(adapter.kind)
+    if kind is None:
+        raise ModelError(
+            f"{adapter.path} is an adapter of kind {adapter.kind.value}, and export begins from "
+            "LORA or PREFIX_TUNING",
+            "Merge it into its model with peft's `merge_and_unload`, if its kind can be, and "
+            "export that",
+        )
+    if way == kind():
+        return model, kind(adapter=adapter.path)
+    if isinstance(way, kind):
+        raise InputError(
+            f"{adapter.path} says its own --{kind.family}-… options",
+            "Leave them out, or begin from the model without the adapter",
+        )
+    if kind is Prefix:
+        raise ModelError(
+            f"{adapter.path} holds prefixes, which no weights can take up",
+            "Go on with --tune prefix, or begin from the model without the adapter",
+        )
+    return merge_adapter(model, adapter.path), way
+
+
+def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None:
+    config.base_model_name_or_path = base.label
+    config.revision = base.revision
+    config.inference_mode = True
+    config.save_pretrained(str(file.parent))
+
+
+def _check_rates(prepared: Prepared, engine: EngineName) -> None:
+    if engine == "onnxruntime-training" and any(rate != 1 for rate in prepared.rates.values()):
+        raise InputError(
+            "onnxruntime-training has one learning rate for all parameters",
+            "Leave --mpo-auxiliary-rate out, or export with --engine onnxruntime",
+        )
+
+
+def _check_mask(prepared: Prepared, engine: EngineName) -> None:
+    if engine == "onnxruntime-training" and prepared.mask:
+        raise InputError(
+            "onnxruntime-training does not give its gradients out, and this way masks them",
+            "Export with --engine onnxruntime",
+        )
+
+
+def _widths(model: PreTrainedModel) -> list[int]:
+    """Of all MLPs; a low-rank one's is what the configuration says, for it stays."""
+    if any(isinstance(module, LowRankLinear) for module in model.modules()):
+        return [mlp.width for mlp in find_mlps(empty_model(model.config))]
+    return [mlp.width for mlp in find_mlps(model)]
+
+
+def _not_plain(
+    model: PreTrainedModel, record: CompressionRecord | None, widths: Sequence[int]
+) -> str:
+    if record is not None and not record.even:
+        sizes = ", ".join(map(str, sorted({*widths})))
+        return f"has one width for all MLPs, and this model has {sizes}"
+    if any(isinstance(module, Experts) for module in model.modules()):
+        return "has experts in one stack, and this model's are apart"
+    return ""
+
+
+def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """On the board an id without an embedding would end the run, or read another row."""
+    rows = embedding_rows(model)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"The tokenizer of {name} has token ids up to {highest}, and the model embeds {rows}",
+            "Save it with its own tokenizer, or after `model.resize_token_embeddings(len(…))`",
+        )

@@ -1,0 +1,1 @@
+"""Compression of matrices to matrix product operators: bonds, limits and records."""

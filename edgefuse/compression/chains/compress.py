@@ -1,0 +1,269 @@
+"""`edgefuse compress --method mpo` as plain functions: plan, then do."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgefuse.artifact.chains import give_widths, save_chains
+from edgefuse.artifact.compressed import from_pretrained
+from edgefuse.artifact.record import RECORD, CompressionRecord, MatrixRecord, read_record
+from edgefuse.compression.chains.limit import Limit
+from edgefuse.compression.chains.records import matrix_record, record_on_top
+from edgefuse.compression.chains.shared import decompose_together, relative_error
+from edgefuse.hub.load import (
+    ModelSource,
+    empty_model,
+    find_source,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_class,
+)
+from edgefuse.layers.chains.decomposition import MPO, canonical, decompose, parameter_count
+from edgefuse.layers.chains.dimensions import Dimensions, choose_dimensions
+from edgefuse.layers.chains.modules import MPOLinear
+from edgefuse.mlps.matrices import (
+    Kind,
+    Matrix,
+    find_matrices,
+    group_experts,
+    place_chains,
+    read_matrix,
+)
+from edgefuse.mlps.mlp import find_mlps
+from edgefuse.mlps.unstack import unstack
+from edgefuse.mlps.verify import verify
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_runtime.files.output import new_directory
+
+METHOD = "mpo"
+PAPER = (
+    "Liu et al., Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based "
+    "on Matrix Product Operators, ACL 2021, arXiv 2106.02205"
+)
+_BYTES_BESIDE_WEIGHTS = 20_000_000
+_GROWTH = 1.15  # of parameters, at full bonds
+
+
+@dataclass(frozen=True)
+class MPOPlan:
+    """What will be decomposed, known from the configuration alone.
+
+    Attributes:
+        source: The model.
+        config: Its configuration.
+        fused: Its record, where it was fused before.
+        matrices: Which become chains.
+        limit: How far bonds are cut.
+        shares_central: Experts of a layer have one central tensor.
+        parameters: Elements of all parameters of the model.
+    """
+
+    source: ModelSource
+    config: PretrainedConfig
+    fused: CompressionRecord | None
+    matrices: tuple[Matrix, ...]
+    limit: Limit
+    shares_central: bool
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A model with chains in its matrices' places.
+
+    Attributes:
+        model: It.
+        record: What was done.
+        spectra: λ_1 … λ_4 of every matrix, before they were cut, by its name.
+    """
+
+    model: PreTrainedModel
+    record: CompressionRecord
+    spectra: Mapping[str, Sequence[Tensor]]
+
+
+def plan_mpo(
+    model: str,
+    *,
+    kinds: Sequence[Kind],
+    limit: Limit,
+    shares_central: bool = False,
+    revision: str | None = None,
+) -> MPOPlan:
+    """Plan a decomposition. Reads the configuration, not the weights.
+
+    Args:
+        model: A directory or a hub name; it may be fused.
+        kinds: Of matrices.
+        limit: How far bonds are cut.
+        shares_central: Experts of a layer get one central tensor.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InputError: The model, its matrices or the limit do not hold; the message says why.
+    """
+    source = find_source(model, revision)
+    fused = read_record(Path(source.name))
+    if fused is not None and fused.matrices:
+        raise ModelError(
+            f"{model} is decomposed already",
+            "Start from the model that it was made from, or cut this one with `edgefuse squeeze`",
+        )
+    if fused is not None and any(layer.kind != "fused" for layer in fused.layers):
+        raise ModelError(
+            f"{model} was compressed by {fused.method}, and its matrices are products already",
+            "Start from the model that it was made from",
+        )
+    config = load_config(source)
+    empty = empty_model(config)
+    if fused is not None:
+        give_widths(empty, fused)
+    if "mlp" in kinds:
+        unstack(empty)
+    matrices = find_matrices(empty, kinds)
+    largest = max(max(_dimensions(matrix).full_bonds) for matrix in matrices)
+    if limit.bond is not None and limit.bond > largest:
+        raise InputError(
+            f"A bond of {limit.bond} is above the largest of these matrices, {largest}, at which "
+            "nothing is lost",
+            f"Give a --bond of 1 to {largest}",
+        )
+    if shares_central and not group_experts(matrices):
+        raise ModelError(
+            f"The architecture {type(empty).__name__} has no experts among these matrices",
+            "Leave --share-central out",
+        )
+    return MPOPlan(source, config, fused, matrices, limit, shares_central, empty.num_parameters())
+
+
+@torch.no_grad()
+def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: None) -> Decomposed:
+    """Load a model and put chains in its matrices' places.
+
+    Args:
+        plan: From `plan_mpo`.
+        on_matrix: Called after each matrix.
+
+    Raises:
+        InputError: The model's weights or the budget do not hold.
+    """
+    model = _load(plan)
+    before = model.num_parameters()
+    mpos = []
+    for matrix in plan.matrices:
+        mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
+        on_matrix()
+    records: list[MatrixRecord] = []
+
+    def cut_one_by_one() -> Iterator[tuple[str, list[Tensor]]]:
+        for matrix, mpo, bonds in zip(plan.matrices, mpos, plan.limit.bonds(mpos), strict=True):
+            cut = mpo.truncate(bonds)
+            # What one bond lost another may carry for nothing: canonical again, it is dropped.
+            tensors = canonical(cut.tensors).tensors
+            records.append(matrix_record(matrix, mpo, cut, tensors))
+            yield matrix.name, [tensor.float().contiguous() for tensor in tensors]
+
+    place_chains(model, cut_one_by_one())
+    if plan.shares_central:
+        for group in group_experts(plan.matrices):
+            _share_central(model, group, mpos, records)
+    record = CompressionRecord(
+        method=METHOD,
+        paper=PAPER,
+        source=plan.source.label,
+        revision=plan.source.revision,
+        architecture=type(model).__name__,
+        seed=0,
+        even=True,
+        parameters_before=before,
+        parameters_after=model.num_parameters(),
+        layers=[],
+        matrices=records,
+    )
+    if plan.fused is not None:
+        record = record_on_top(plan.fused, record)
+    spectra = {matrix.name: mpo.spectra for matrix, mpo in zip(plan.matrices, mpos, strict=True)}
+    return Decomposed(model, record, spectra)
+
+
+def compress(
+    plan: MPOPlan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_matrix: Callable[[], None] = lambda: None,
+) -> CompressionRecord:
+    """Decompose a model and write it as a compressed model directory, whole or not at all.
+
+    Args:
+        plan: From `plan_mpo`.
+        output: The directory to make.
+        overwrite: Replace a compressed model that is there.
+        on_matrix: Called after each matrix.
+
+    Returns:
+        What edgefuse.json holds.
+
+    Raises:
+        InputError: The model's weights, the budget or the output folder do not hold.
+    """
+    needed = int(plan.parameters * 4 * _GROWTH) + _BYTES_BESIDE_WEIGHTS
+    with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
+        tokenizer = load_tokenizer(plan.source)
+        decomposed = decompose_model(plan, on_matrix=on_matrix)
+        save_chains(folder, decomposed.model, tokenizer, decomposed.record, decomposed.spectra)
+    return decomposed.record
+
+
+def _share_central(
+    model: PreTrainedModel,
+    group: Sequence[int],
+    mpos: Sequence[MPO],
+    records: list[MatrixRecord],
+) -> None:
+    """Give the matrices of these indices one central tensor, the first one's; records change."""
+    matrices = [mpos[index].matrix() for index in group]
+    bonds = [max(sizes) for sizes in zip(*(records[index].bonds for index in group), strict=True)]
+    leader = records[group[0]].name
+    first = model.get_submodule(leader)
+    assert isinstance(first, MPOLinear)
+    chains = decompose_together(matrices, mpos[group[0]].dimensions, bonds)
+    for index, matrix, tensors in zip(group, matrices, chains, strict=True):
+        name = records[index].name
+        chain = model.get_submodule(name)
+        assert isinstance(chain, MPOLinear)
+        chain.put([tensor.float().contiguous() for tensor in tensors])
+        if name != leader:
+            chain.follow(first)
+        parameters, auxiliary = parameter_count(chain.dimensions, chain.bonds)
+        records[index] = msgspec.structs.replace(
+            records[index],
+            bonds=list(chain.bonds),
+            parameters_after=parameters if name == leader else auxiliary,
+            auxiliary_parameters=auxiliary,
+            error=relative_error(matrix, tensors),
+            error_bound=None,
+            shares_central_of=None if name == leader else leader,
+        )
+
+
+def _load(plan: MPOPlan) -> PreTrainedModel:
+    torch.manual_seed(0)  # a pooler that the source lacks is made up the same each time
+    if plan.fused is None:
+        model = load_model(plan.source, plan.config)
+    else:
+        model = from_pretrained(plan.source.name, model_class(plan.config))
+    if any(matrix.kind == "mlp" for matrix in plan.matrices):
+        verify(model, [mlp for mlp in find_mlps(model) if mlp.stack is not None])
+        unstack(model)
+    return model
+
+
+def _dimensions(matrix: Matrix) -> Dimensions:
+    return choose_dimensions(matrix.rows, matrix.columns, pads=matrix.kind == "embeddings")

@@ -1,0 +1,4 @@
+"""Models and tokenizers as transformers has them.
+
+Imports nothing else of edgefuse.
+"""

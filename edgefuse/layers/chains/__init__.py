@@ -1,0 +1,1 @@
+"""Matrices as chains of small tensors (matrix product operators), and layers of them."""

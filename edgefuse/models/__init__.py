@@ -1,1 +1,0 @@
-"""Models in and out: loading what transformers knows, and compressed model directories."""

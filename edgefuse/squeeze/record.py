@@ -1,0 +1,141 @@
+"""What is kept of a squeeze, so that one that was interrupted goes on where it was."""
+
+import math
+from pathlib import Path
+
+from msgspec import Struct
+
+from edgefuse_devices import __version__
+from edgefuse_devices.errors import InputError
+from edgefuse_runtime.training.run import read_json, write_json
+
+RECORD = "squeeze.json"
+
+
+class SqueezeSettings(Struct, frozen=True, kw_only=True):
+    """How to squeeze.
+
+    Attributes:
+        max_drop: Points of accuracy that may be lost, against the first round.
+        budget: Part of the plain model's parameters that is small enough to end at; None ends only
+            at the gap.
+        step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
+        first_steps: Training steps before the first cut; None for three passes over the rows.
+        steps: Training steps after a cut that exceeded the gap.
+        batch_size: Rows in a training step.
+        learning_rate: Its peak in every round.
+        auxiliary_rate: What it is multiplied by for auxiliary tensors.
+        seed: Of the rows' order and of a head that the model lacks.
+    """
+
+    max_drop: float = 1.0
+    budget: float | None = None
+    step: float = 0.1
+    first_steps: int | None = None
+    steps: int = 200
+    batch_size: int = 16
+    learning_rate: float = 5e-5
+    auxiliary_rate: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            InputError: A number is out of its range.
+        """
+        for name, holds, range_ in (
+            ("max-drop", 0 <= self.max_drop < math.inf, "a number, 0 or more"),
+            ("budget", self.budget is None or 0 < self.budget <= 1, "above 0, and 1 at most"),
+            ("step", 0 < self.step < 1, "between 0 and 1"),
+            ("first-steps", self.first_steps is None or self.first_steps >= 0, "0 or more"),
+            ("steps", self.steps >= 0, "0 or more"),
+            ("batch-size", self.batch_size >= 1, "1 or more"),
+            ("learning-rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("auxiliary-rate", 0 < self.auxiliary_rate < math.inf, "a number above 0"),
+            ("seed", 0 <= self.seed < 2**32, "between 0 and 2^32 - 1"),
+        ):
+            if not holds:
+                value = getattr(self, name.replace("-", "_"))
+                raise InputError(
+                    f"--{name} {value:g} is not {range_}",
+                    "`edgefuse squeeze --help` says what it is when left out",
+                )
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """A round: bonds were cut (not in the first), the model was evaluated, and trained if need was.
+
+    Attributes:
+        parameters: Of the whole model.
+        accuracy: On the validation rows, in the end.
+        steps: Of training.
+        kept: The gap was not exceeded.
+    """
+
+    parameters: int
+    accuracy: float
+    steps: int
+    kept: bool
+
+
+class SqueezeRecord(Struct, frozen=True, kw_only=True):
+    """squeeze.json.
+
+    Attributes:
+        source: What was squeezed: a directory's name.
+        chains: SHA-256 of each of its safetensors files.
+        parameters_before: Of the plain model, before any compression: before fusing too.
+        settings: How.
+        train: SHA-256 of the training data.
+        valid: SHA-256 of the validation data.
+        labels: The classes, in the order of the logits.
+        rounds: One after the other, each from the last one before it that was kept.
+        edgefuse_version: Of the EdgeFuse that began.
+    """
+
+    source: str
+    chains: list[str]
+    parameters_before: int
+    settings: SqueezeSettings
+    train: str
+    valid: str
+    labels: list[str]
+    rounds: list[Round] = []
+    edgefuse_version: str = __version__
+
+    @property
+    def kept(self) -> int:
+        """Index of the last round that was kept."""
+        return max(index for index, one in enumerate(self.rounds) if one.kept)
+
+    @property
+    def failures(self) -> int:
+        """How many rounds were not kept."""
+        return sum(not one.kept for one in self.rounds)
+
+    @property
+    def excess(self) -> int:
+        """Parameters by which the last round that was kept is above the budget."""
+        return self.rounds[self.kept].parameters - int(
+            (self.settings.budget or 0.0) * self.parameters_before
+        )
+
+    @property
+    def small_enough(self) -> bool:
+        """The budget is reached."""
+        return self.excess <= 0
+
+
+def write_squeeze(directory: Path, record: SqueezeRecord) -> None:
+    """Write squeeze.json, whole or not at all."""
+    write_json(directory / RECORD, record)
+
+
+def read_squeeze(directory: Path) -> SqueezeRecord:
+    """Read squeeze.json.
+
+    Raises:
+        RunError: It is broken.
+    """
+    return read_json(directory / RECORD, SqueezeRecord)

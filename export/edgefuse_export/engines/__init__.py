@@ -1,0 +1,1 @@
+"""What each engine needs in a bundle, a file each."""

@@ -1,0 +1,250 @@
+"""A torch model → the four artifacts of onnxruntime-training's on-device API.
+
+    training_model.onnx    batch → loss, logits, gradient_norm; adds clipped gradients to buffers
+    eval_model.onnx        batch → loss, logits
+    optimizer_model.onnx   one AdamW step over those buffers
+    checkpoint             trained and frozen parameters
+
+The forward graph comes from torch's exporter, the gradients from onnxruntime-training's own
+builder (`GradientGraphBuilder`). What it gets wrong or leaves out is mended here:
+
+- its gradient of LayerNormalization reads the two optional outputs, which exporters leave out;
+- its AdamW block is that of Hugging Face's old optimizer, the kernel can do torch's as well;
+- its clipping weighs all gradients alike, and hides the norm;
+- it stamps files with an IR version that its own reader refuses.
+
+Runs where onnxruntime-training is installed in onnxruntime's place: `docs/onnxruntime-training.md`.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from edgefuse_devices.errors import ModelError
+from edgefuse_export.module import FusedMLP
+from edgefuse_export.passes.norm_weights import norm_weights
+from edgefuse_runtime.bundle.manifest import AdamW, Merge, Parameter
+from edgefuse_runtime.session import onnxruntime
+
+_OPSET = 18  # the lowest that torch's exporter writes, and one that onnxruntime 1.19 knows well
+_IR_VERSION = 10  # the newest that onnxruntime 1.19 reads
+_TORCH_ADAMW = 0  # `adam_mode`: decay first, eps beside the corrected root
+_CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
+
+
+def write_training_artifacts(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    parameters: Sequence[Parameter],
+    optimizer: AdamW,
+    directory: Path,
+    *,
+    fused: Sequence[FusedMLP] = (),
+    merges: Sequence[Merge] = (),
+) -> None:
+    """Write the artifacts that `OnnxRuntimeTrainingEngine` trains from.
+
+    The graphs' loss is the mean cross-entropy against `labels`, int64 of shape (batch,).
+
+    Args:
+        model: Float32, in evaluation mode (no dropout), with eager attention. `model(**inputs)`
+            gives logits of shape (batch, classes), alone or as `logits` of a model output. P of a
+            fused block stays standalone: a buffer, hence a constant.
+        inputs: Example batch, at least 2 × 2 so that nothing is specialised: int64 tensors of
+            shape (batch, sequence). Both dimensions are dynamic in the graphs.
+        parameters: What trains. The optimizer graph decays all of them: it cannot tell one from
+            another (`docs/onnxruntime-training.md`); the engine exempts those without `decay`.
+        optimizer: Its constants; a `max_gradient_norm` of 0 turns clipping off.
+        directory: Exists.
+        fused: The model's fused blocks: their rows weigh 1/√n in the global norm.
+        merges: What of them trains in parts.
+
+    Raises:
+        EdgeFuseError: onnxruntime is not installed.
+        ModelError: onnxruntime-training is not installed in its place, or knows no gradient of
+            one of the model's operators.
+    """
+    onnxruntime()
+    try:
+        from onnxruntime.training import artifacts, onnxblock  # noqa: PLC0415 - not everywhere
+    except ImportError as error:
+        raise ModelError(
+            "the onnxruntime of this environment has no training API",
+            "Export in an environment made as docs/onnxruntime-training.md says, with "
+            "constraints-ort-training.txt",
+        ) from error
+
+    trained = {parameter.name for parameter in parameters}
+    with _silence():
+        forward = _export_forward(model, inputs)
+        known = {initializer.name for initializer in forward.graph.initializer}
+        frozen = {name for name, _ in model.named_parameters()} & known - trained
+        try:
+            artifacts.generate_artifacts(
+                forward,
+                requires_grad=sorted(trained),
+                frozen_params=sorted(frozen),
+                loss=artifacts.LossType.CrossEntropyLoss,
+                optimizer=onnxblock.optim.AdamW(
+                    betas=(optimizer.beta1, optimizer.beta2),
+                    eps=optimizer.eps,
+                    weight_decay=optimizer.weight_decay,
+                ),
+                artifact_directory=directory,
+                additional_output_names=["logits"],
+            )
+        except RuntimeError as error:
+            raise ModelError(
+                "onnxruntime-training builds no gradients for this model: "
+                + str(error).strip().rpartition(" : ")[2].rstrip("."),
+                "Export it with --engine onnxruntime",
+            ) from error
+
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: weight.broadcast(tensors[name].ndim)
+        for name, weight in norm_weights(fused, merges, tensors).items()
+    }
+    training = onnx.load(directory / "training_model.onnx")
+    _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, weights)
+    _save(training, directory / "training_model.onnx")
+    _save(onnx.load(directory / "eval_model.onnx"), directory / "eval_model.onnx")
+    adamw = onnx.load(directory / "optimizer_model.onnx")
+    _use_torch_adamw(adamw)
+    _save(adamw, directory / "optimizer_model.onnx")
+
+
+def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """Export batch → logits, parameters under their own names.
+
+    torch's optimizer stays off: it would fold the transposes of weights into new constants, which
+    then no longer train. onnxruntime-training optimizes the graph itself.
+    """
+    try:
+        program = torch.onnx.export(
+            _only_logits(model),
+            (),
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=_OPSET,
+            optimize=False,
+            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
+            output_names=["logits"],
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be written as onnxruntime-training needs it: "
+            f"{error.__cause__ or error}",
+            "Export it with --engine onnxruntime",
+        ) from error
+    assert program is not None
+    forward = program.model_proto
+    for node in forward.graph.node:
+        if node.op_type == "LayerNormalization" and len(node.output) == 1:
+            node.output.extend([f"{node.output[0]}_mean", f"{node.output[0]}_inverse_deviation"])
+    return forward
+
+
+def _only_logits(model: nn.Module) -> nn.Module:
+    """The model with its own tensors and names, without what decoders give besides: a cache."""
+    kind = type(model)
+
+    def forward(self: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = kind.forward(self, input_ids=input_ids, attention_mask=attention_mask)
+        logits: Tensor = getattr(output, "logits", output)
+        return logits
+
+    alone = copy(model)
+    alone.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return alone
+
+
+def _clip_gradients(
+    model: onnx.ModelProto, names: Sequence[str], max_norm: float, weights: Mapping[str, np.ndarray]
+) -> None:
+    """Put clipping at the global norm between the gradients and their buffers.
+
+    g_i ───────────────────▶ buffer            before
+
+    g_i (× weight) ─▶ Σ² ─▶ Σ ─▶ √ ─▶ norm     after; norm becomes an output
+    g_i × min(1, max_norm / (norm + 1e-6)) ─▶ buffer
+    """
+    graph = model.graph
+    nodes: list[NodeProto] = []
+
+    def constant(name: str, value: np.ndarray | float) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        return name
+
+    def add(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    squares = []
+    for name in names:
+        gradient = f"{name}_grad"
+        if name in weights:
+            weight = constant(f"{name}_norm_weight", weights[name])
+            gradient = add("Mul", [gradient, weight], f"{name}_grad_weighed")
+        squares.append(add("ReduceSumSquare", [gradient], f"{name}_grad_square", keepdims=0))
+    norm = add("Sqrt", [add("Sum", squares, "gradient_norm_square")], "gradient_norm")
+    if max_norm:
+        divisor = add("Add", [norm, constant("clip_eps", _CLIP_EPS)], "clip_divisor")
+        quotient = add("Div", [constant("clip_max_norm", max_norm), divisor], "clip_quotient")
+        factor = add("Min", [quotient, constant("clip_one", 1.0)], "clip_factor")
+        for name in names:
+            add("Mul", [f"{name}_grad", factor], f"{name}_grad_clipped")
+
+    accumulators = [node for node in graph.node if node.op_type == "InPlaceAccumulatorV2"]
+    for node in accumulators:
+        graph.node.remove(node)
+        if max_norm:
+            node.input[1] = f"{node.input[1]}_clipped"
+    graph.node.extend([*nodes, *accumulators])
+
+    user_outputs = len(graph.output) - len(accumulators)
+    graph.output.insert(user_outputs, helper.make_tensor_value_info(norm, TensorProto.FLOAT, []))
+
+
+def _use_torch_adamw(model: onnx.ModelProto) -> None:
+    (node,) = (node for node in model.graph.node if node.op_type == "AdamWOptimizer")
+    (mode,) = (attribute for attribute in node.attribute if attribute.name == "adam_mode")
+    mode.i = _TORCH_ADAMW
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    model.ir_version = min(model.ir_version, _IR_VERSION)
+    onnx.save(model, path)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep native code off standard error, and torch's exporter from warning of itself.
+
+    The gradient builder logs its every pass, and no setting of onnxruntime stops it.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+__all__ = ["write_training_artifacts"]

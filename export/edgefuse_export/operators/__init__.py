@@ -1,0 +1,1 @@
+"""Translations of ATen gradients to ONNX operators."""

@@ -1,0 +1,180 @@
+"""Gradients of ATen operators in the cheapest ONNX operators there are for them.
+
+Each function is given to `torch.onnx.export` as the translation of one ATen operator. What is not
+here, torch decomposes by its own rules.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnxscript import opset21 as op
+from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList
+
+from edgefuse_export.operators.rowwise import Emit, rowwise
+
+aten = torch.ops.aten
+
+_SMALL_TABLE = 64
+"""Rows up to which summing by a product with a one-hot matrix is faster than one by one."""
+
+
+def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Any:
+    """Give g · (Φ(x) + x φ(x)), with u = x/√2: g · ((1 + erf(u))/2 + u / exp(u²) / √π).
+
+    Dividing by exp(u²) spares the negation, and where exp overflows the quotient is 0 as it should.
+    HardSigmoid halves and adds in one pass; erf stays within what it clips.
+    """
+    if approximate == "tanh":
+        return _gelu_tanh_backward(grad_output, self)
+
+    def body(emit: Emit, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        u = emit("Mul", x, math.sqrt(0.5))
+        density = emit("Div", u, emit("Exp", emit("Mul", u, u)))
+        density = emit("Mul", density, 1 / math.sqrt(math.pi))
+        distribution = emit("HardSigmoid", emit("Erf", u), alpha=0.5, beta=0.5)
+        return emit("Mul", gradient, emit("Add", density, distribution))
+
+    return rowwise("gelu_backward", body, grad_output, self)
+
+
+def _gelu_tanh_backward(grad_output: Any, self: Any) -> Any:
+    """g/2 · (1 + t + x (1 − t²) (a + 3abx²)), t = tanh(ax + abx³), a = √(2/π), b = 0.044715."""
+    a = math.sqrt(2 / math.pi)
+    square = op.Mul(self, self)
+    inner = op.Add(
+        op.Mul(square, op.Constant(value_float=a * 0.044715)), op.Constant(value_float=a)
+    )
+    t = op.Tanh(op.Mul(self, inner))
+    slope = op.Add(
+        op.Mul(square, op.Constant(value_float=3 * a * 0.044715)), op.Constant(value_float=a)
+    )
+    curve = op.Sub(op.Constant(value_float=1.0), op.Mul(t, t))
+    derivative = op.Add(op.Add(t, op.Constant(value_float=1.0)), op.Mul(op.Mul(self, curve), slope))
+    return op.Mul(op.Mul(grad_output, op.Constant(value_float=0.5)), derivative)
+
+
+def softmax_backward(grad_output: Any, output: Any, dim: int, input_dtype: int) -> Any:  # noqa: ARG001
+    """Give g ⊙ y − y · Σ(g ⊙ y) = y ⊙ (g − Σ(g ⊙ y))."""
+    axis = dim % len(output.shape) - len(output.shape)
+
+    def body(emit: Emit, gradient: ir.Value, y: ir.Value) -> ir.Value:
+        weighted = emit("Mul", gradient, y)
+        total = emit("ReduceSum", weighted, np.array([axis]), keepdims=1)
+        return emit("Mul", y, emit("Sub", gradient, total))
+
+    if axis == -len(output.shape):
+        row = rowwise("softmax_backward", body, _as_one_row(grad_output), _as_one_row(output))
+        return op.Squeeze(row, op.Constant(value_ints=[0]))
+    return rowwise("softmax_backward", body, grad_output, output)
+
+
+def _as_one_row(value: Any) -> Any:
+    row = op.Unsqueeze(value, op.Constant(value_ints=[0]))
+    row.shape = ir.Shape([1, *value.shape])
+    return row
+
+
+def embedding_backward(
+    grad_output: Any,
+    indices: Any,
+    num_weights: int,
+    padding_idx: int,
+    scale_grad_by_freq: bool,  # noqa: ARG001, FBT001 - ATen's signature; no model sets it
+) -> Any:
+    """Sum the rows of the gradient that are of one token, and lay the sums into a table of zeros.
+
+    With rows in the order of their tokens, a token's sum is the difference of two running sums,
+    which float64 takes without loss. ONNX Runtime's ScatterElements would add element by element,
+    four times as slow, and its ScatterND adds from several threads at once and loses sums where a
+    token occurs twice.
+    """
+    hidden = int(grad_output.shape[-1])
+    rows = op.Reshape(grad_output, op.Constant(value_ints=[-1, hidden]))
+    ids = op.Reshape(indices, op.Constant(value_ints=[-1]))
+    if padding_idx >= 0:
+        padding = op.Equal(ids, op.Constant(value_int=padding_idx))
+        rows = op.Where(op.Unsqueeze(padding, [-1]), op.Constant(value_float=0.0), rows)
+    if num_weights <= _SMALL_TABLE:
+        one_hot = op.OneHot(
+            ids,
+            op.Constant(value_int=num_weights),
+            op.Constant(value_floats=[0.0, 1.0]),
+            axis=0,
+        )
+        return op.MatMul(one_hot, rows)
+    _, order = op.TopK(ids, op.Shape(ids), largest=0)
+    rows = op.Cast(op.Gather(rows, order), to=ir.DataType.DOUBLE)
+    tokens, _, _, counts = op.Unique(ids)
+    zero = op.Constant(value_int=0)
+    last = op.Sub(op.CumSum(counts, zero), op.Constant(value_int=1))
+    running = op.Gather(op.CumSum(rows, zero), last)
+    sums = op.Sub(running, op.Pad(running, op.Constant(value_ints=[1, 0, -1, 0])))
+    table = op.ConstantOfShape(op.Constant(value_ints=[num_weights, hidden]))
+    return op.ScatterND(
+        table, op.Unsqueeze(tokens, [-1]), op.Cast(sums, to=ir.DataType.FLOAT), reduction="none"
+    )
+
+
+def layer_norm_backward(  # noqa: PLR0917 - ATen's signature
+    grad_out: Any,
+    input: Any,  # noqa: A002 - ATen's name
+    normalized_shape: Sequence[int],
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    bias: Any,  # noqa: ARG001 - its gradient does not depend on it
+    output_mask: Sequence[bool],  # noqa: ARG001 - what nobody reads is dropped later
+) -> tuple[Any, Any, Any]:
+    """Give the gradients of input, weight and bias.
+
+    With c = x − mean, r = rstd and a = g ⊙ w, they are
+
+        r (a − mean(a) − r² c mean(a ⊙ c)),   Σ r (g ⊙ c)   and   Σ g.
+
+    Matrix products do all four sums, their factors with them.
+    """
+    (hidden,) = normalized_shape
+    if weight is None:  # OLMo's
+        weight = op.Constant(value_floats=[1.0] * hidden)
+    centered = op.Sub(input, mean)
+    product = op.Mul(grad_out, centered)
+    flat = op.Constant(value_ints=[-1, hidden])
+    scales = op.Reshape(rstd, op.Constant(value_ints=[-1]))
+    grad_weight = op.MatMul(scales, op.Reshape(product, flat))
+    grad_bias = _column_sums(op.Reshape(grad_out, flat))
+
+    average = op.Reshape(
+        op.Div(weight, op.Constant(value_float=float(hidden))),
+        op.Constant(value_ints=[hidden, 1]),
+    )
+    along = op.Mul(op.MatMul(product, average), op.Mul(rstd, rstd))
+    scaled = op.Mul(grad_out, weight)
+    rest = op.Sub(op.Sub(scaled, op.MatMul(grad_out, average)), op.Mul(centered, along))
+    return op.Mul(rest, rstd), grad_weight, grad_bias
+
+
+def sum_over_axes(self: Any, dim: Any = None, keepdim: bool = False, dtype: int = -1) -> Any:  # noqa: FBT001, FBT002 - ATen's signature
+    """Sum the rows of a matrix, a bias's gradient, by a product; else as torch does."""
+    if len(self.shape) == 2 and list(dim) == [0] and self.dtype == ir.DataType.FLOAT:
+        sums = _column_sums(self)
+        return op.Unsqueeze(sums, [0]) if keepdim else sums
+    return aten_sum_dim_IntList(self, dim, keepdim, dtype)
+
+
+def _column_sums(matrix: Any) -> Any:
+    """Sum rows by a product with ones, twice as fast as ReduceSum."""
+    ones = op.Expand(op.Constant(value_float=1.0), op.Shape(matrix, start=0, end=1))
+    return op.MatMul(ones, matrix)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    aten.native_layer_norm_backward.default: layer_norm_backward,
+    aten.sum.dim_IntList: sum_over_axes,
+    aten.gelu_backward.default: gelu_backward,
+    aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name
+    aten.embedding_dense_backward.default: embedding_backward,
+}

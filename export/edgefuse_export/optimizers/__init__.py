@@ -1,0 +1,1 @@
+"""Optimizer graphs, a file each."""

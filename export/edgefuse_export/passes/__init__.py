@@ -1,0 +1,1 @@
+"""Rewrites of traced programs and of ONNX graphs, a file each."""

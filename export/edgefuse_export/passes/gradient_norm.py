@@ -1,0 +1,96 @@
+"""From the gradient as torch gives it to train.onnx: inputs by role, and the gradient's norm."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import tape
+
+from edgefuse_export.module import FusedMLP
+from edgefuse_export.passes.free_vocabulary import scatter_into_zeros
+from edgefuse_export.passes.norm_weights import norm_weights
+from edgefuse_runtime.bundle.manifest import Merge
+
+_ONE_SUM = 1 << 20
+"""Elements up to which float32 sums all squares at once to 1e-5."""
+
+
+def finish_training_graph(
+    model: ir.Model,
+    *,
+    trainable: Sequence[str],
+    fused: Sequence[FusedMLP],
+    merges: Sequence[Merge],
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Take the logits out and add the gradient's norm, in place.
+
+    Args:
+        model: What `gradient_graph` returned, simplified, its tensors inputs.
+        trainable: Names of trained parameters.
+        fused: The fused blocks.
+        merges: What of them trains in parts.
+        tensors: The model's, P among them.
+    """
+    logits = next(value for value in model.graph.outputs if value.name == "logits")
+    model.graph.outputs.remove(logits)
+    _add_gradient_norm(model.graph, trainable, fused, merges, tensors)
+
+
+def _add_gradient_norm(
+    graph: ir.Graph,
+    trainable: Sequence[str],
+    fused: Sequence[FusedMLP],
+    merges: Sequence[Merge],
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
+
+    An embedding's rows are summed before they are added up: one float32 sum over millions of
+    elements loses digits. Rows of tokens that do not occur are zero, and left out.
+    """
+    weights = norm_weights(fused, merges, tensors)
+    gradients = {value.name: value for value in graph.outputs}
+    recorder = tape.Tape(graph)
+    last_axis = recorder.initializer(ir.tensor(np.array([-1]), name="gradient_norm.last_axis"))
+
+    def constant(name: str, value: np.ndarray) -> ir.Value:
+        tensor = ir.tensor(value.astype(np.float32), name=f"gradient_norm.{name}")
+        return recorder.initializer(tensor)
+
+    squares = []
+    for name in trainable:
+        gradient = gradients[f"gradient.{name}"]
+        assert gradient.shape is not None
+        rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
+        if (scatter := scatter_into_zeros(gradient)) is not None:
+            _, _, sums = scatter.inputs
+            assert sums is not None
+            gradient = sums
+        weight = weights.get(name)
+        if weight is not None and 0 < weight.axis == rank - 1:
+            gradient = recorder.op("Mul", [gradient, constant(name, weight.broadcast(rank))])
+            weight = None
+        if weight is None and small:
+            squares.append(recorder.op("ReduceSumSquare", [gradient], {"keepdims": 0}))
+            continue
+        if rank == 1:
+            rows = recorder.op("Mul", [gradient, gradient])
+        else:
+            rows = recorder.op("ReduceSumSquare", [gradient, last_axis], {"keepdims": 0})
+        if weight is not None:
+            squared = np.square(weight.broadcast(rank))
+            of_rows = squared if rank == 1 else squared[..., 0]
+            rows = recorder.op("Mul", [rows, constant(name, of_rows)])
+        squares.append(recorder.op("ReduceSum", [rows], {"keepdims": 0}))
+    norm = recorder.op("Sqrt", [recorder.op("Sum", squares)])
+    norm.name = "gradient_norm"
+    norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    graph.outputs.insert(1, norm)
+
+
+def _elements(value: ir.Value) -> float:
+    """Count of elements; endless where a dimension may be any."""
+    assert value.shape is not None
+    return math.prod(value.shape.numpy()) if value.shape.is_static() else math.inf

@@ -1,0 +1,150 @@
+"""The bundle: the one thing that export and runtime share.
+
+A bundle is a directory. `manifest.json` says what is in it; nothing in it is executable or pickled.
+
+    manifest.json            what is in it (see `manifest.py`)
+    train.onnx               batch and every weight → loss, gradient norm, every gradient
+    optimizer.onnx           one AdamW step over a run of blocks of elements
+    inference.onnx           batch and every weight, merged, P folded → logits
+    model.onnx               the same with weights as external initializers, for `convert --to onnx`
+    trainable.safetensors    what is trained, as it stands before the first step
+    frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
+    masks.safetensors        what part of the gradients counts, where that is chosen
+    tokenizer.json           of the Hugging Face tokenizers library
+    model/                   configuration and tokenizer files, for `convert --to transformers`
+    peft/                    configuration of the adapter that trains, for `convert --to peft`
+    training/                the artifacts of onnxruntime-training, where that is the engine
+"""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load_file
+
+from edgefuse_devices.errors import BundleError
+from edgefuse_runtime.bundle.manifest import AGAIN, EngineName, FileEntry, Manifest, decode_manifest
+from edgefuse_runtime.files.folder_kinds import kind_of
+from edgefuse_runtime.files.tensor_file import map_tensors
+
+MANIFEST = "manifest.json"
+PEFT_CONFIG = "peft/adapter_config.json"
+
+_NEEDED = (
+    "inference.onnx",
+    "model.onnx",
+    "trainable.safetensors",
+    "frozen.safetensors",
+    "tokenizer.json",
+)
+_NEEDED_BY_ENGINE: dict[EngineName, tuple[str, ...]] = {
+    "onnxruntime": ("train.onnx", "optimizer.onnx"),
+    "onnxruntime-training": (
+        "training/checkpoint",
+        "training/training_model.onnx",
+        "training/optimizer_model.onnx",
+    ),
+}
+
+
+class Bundle:
+    """An opened bundle: its directory, manifest and identity.
+
+    Attributes:
+        path: Its directory.
+        manifest: What is in it.
+        id: SHA-256 of manifest.json, which itself holds the digest of every file.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, identity: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.id = identity
+
+    def trainable(self) -> dict[str, np.ndarray]:
+        """Trained parameters before the first step, float32 copies by name."""
+        return load_file(self.path / "trainable.safetensors")
+
+    @cached_property
+    def frozen(self) -> dict[str, np.ndarray]:
+        """Frozen parameters, buffers and multiplicities by name, read-only views of their file.
+
+        It is mapped once for all who use it: Linux counts the pages of every mapping as resident.
+        """
+        return map_tensors(self.path / "frozen.safetensors")
+
+
+def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Args:
+        path: Its directory.
+        verify: Also compare the SHA-256 of every file, not only its presence and size.
+
+    Raises:
+        BundleError: It is no bundle, was cut short or changed, or is of another schema.
+    """
+    file = path / MANIFEST
+    if not path.exists():
+        raise BundleError(f"{path} is not there", "Check the path of the bundle")
+    if not file.is_file():
+        kind = kind_of(path)
+        raise BundleError(
+            f"{path} is {f'{kind}, not a' if kind else 'no'} bundle: it has no {MANIFEST}",
+            "Name the bundle that it was made with, as its run.json says"
+            if kind == "a run"
+            else "Make one with `edgefuse export MODEL BUNDLE --device NAME`",
+        )
+    raw = file.read_bytes()
+    manifest = decode_manifest(raw, file)
+    _check_names(manifest, file)
+    for name, entry in manifest.files.items():
+        _check_file(path / name, entry, verify=verify)
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def write_manifest(path: Path, manifest: Manifest) -> Bundle:
+    """Write manifest.json, the last file of a bundle to be written, and open the bundle."""
+    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    (path / MANIFEST).write_bytes(raw)
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
+
+
+def describe_files(path: Path) -> dict[str, FileEntry]:
+    """Size and digest of every file below `path`, the manifest excepted."""
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p != path / MANIFEST)
+    return {
+        p.relative_to(path).as_posix(): FileEntry(size=p.stat().st_size, sha256=digest(p))
+        for p in files
+    }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_names(manifest: Manifest, file: Path) -> None:
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise BundleError(f"{file} names {name}, which is outside the bundle", AGAIN)
+    for name in (*_NEEDED, *_NEEDED_BY_ENGINE[manifest.engine]):
+        if name not in manifest.files:
+            raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
+
+
+def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle", AGAIN)
+    if path.stat().st_size != entry.size:
+        raise BundleError(
+            f"{path} was cut short or changed: {path.stat().st_size} bytes, "
+            f"the manifest says {entry.size}",
+            AGAIN,
+        )
+    if verify and digest(path) != entry.sha256:
+        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's", AGAIN)

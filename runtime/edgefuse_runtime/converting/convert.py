@@ -1,0 +1,149 @@
+"""From trained weights to what others run: plain ONNX, plain transformers, or a peft adapter."""
+
+import shutil
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from msgspec import Struct
+
+from edgefuse_devices.errors import InternalError, RunError
+from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.converting.peft_adapter import not_adapter, write_adapter
+from edgefuse_runtime.data.batching import collate
+from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
+from edgefuse_runtime.engines.engine import Tensors
+from edgefuse_runtime.files.output import new_directory
+from edgefuse_runtime.files.tensor_file import write_tensors
+from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
+from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.training.run import write_json
+
+Format = Literal["onnx", "transformers", "peft"]
+
+MARKER = "conversion.json"
+WEIGHTS = "model.safetensors"
+_SLACK = 16 * 2**20
+
+
+class Conversion(Struct, frozen=True, kw_only=True):
+    """conversion.json: what a converted model is.
+
+    Attributes:
+        format: What runs it.
+        source: The model that was exported.
+        bundle_id: The bundle that was trained.
+        task: In optimum's terms.
+        labels: The label of every class, in the order of the logits.
+        inputs: Inputs of the graph, int64 of shape (batch, sequence).
+        padding_id: Token id that pads `input_ids`.
+        sequence_length: Longest sequence in tokens.
+    """
+
+    format: Format
+    source: str
+    bundle_id: str
+    task: str
+    labels: list[str]
+    inputs: list[str]
+    padding_id: int
+    sequence_length: int
+
+
+def convert(
+    bundle: Bundle, trained: Tensors, output: Path, *, to: Format, overwrite: bool = False
+) -> Conversion:
+    """Write trained weights as a model for others, updates merged and P folded in.
+
+    `onnx` gives model.onnx with its weights beside it in model.safetensors, which a bare
+    `onnxruntime.InferenceSession` opens; `transformers` gives what `from_pretrained` opens; `peft`
+    gives the adapter alone, which `PeftModel.from_pretrained` puts onto the model it was made for.
+
+    Args:
+        bundle: That was trained.
+        trained: Trained parameters by name.
+        output: The directory to make.
+        to: The format.
+        overwrite: Replace an earlier conversion that is there.
+
+    Raises:
+        OutputError: The directory is not empty, or the disk is too small.
+        RunError: Plain transformers has no way to say what the model is, or peft what was trained.
+    """
+    if refusal := _refusal(bundle, trained, to):
+        others = [other for other in get_args(Format) if not _refusal(bundle, trained, other)]
+        raise RunError(refusal, f"Convert it with --to {' or --to '.join(others)}")
+    manifest = bundle.manifest
+    conversion = Conversion(
+        format=to,
+        source=manifest.model.source,
+        bundle_id=bundle.id,
+        task=manifest.task,
+        labels=manifest.labels,
+        inputs=manifest.inputs,
+        padding_id=manifest.padding_id,
+        sequence_length=manifest.sequence_length,
+    )
+    tensors = trained if to == "peft" else inference_tensors(bundle, trained)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with new_directory(
+        output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK
+    ) as directory:
+        write_json(directory / MARKER, conversion)
+        match to:
+            case "peft":
+                write_adapter(bundle, trained, directory)
+            case "transformers":
+                shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
+                write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
+            case "onnx":
+                shutil.copyfile(bundle.path / "model.onnx", directory / "model.onnx")
+                shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
+                write_tensors(directory / WEIGHTS, tensors)
+                _check_same_logits(bundle, trained, directory / "model.onnx")
+    return conversion
+
+
+_LACKING = {
+    ".right.weight": "matrices in two factors",
+    ".adapter.up.weight": "adapters",
+    ".prefix.weight": "prefixes",
+}
+"""What transformers' own classes lack, by how the names of its tensors end."""
+
+
+def _refusal(bundle: Bundle, trained: Tensors, to: Format) -> str:
+    """Why a run cannot be converted to a format; nothing where it can."""
+    match to:
+        case "onnx":
+            return ""
+        case "transformers":
+            return _not_plain(bundle, trained)
+        case "peft":
+            return not_adapter(bundle) or _not_plain(bundle, {})
+
+
+def _not_plain(bundle: Bundle, trained: Tensors) -> str:
+    merges = bundle.manifest.merges
+    parts = {part for merge in merges for part in merge.parts}
+    made = {merge.weight for merge in merges if trained.keys() & {*merge.parts}}
+    names = ({*bundle.frozen, *trained} - parts) | made
+    for ending, what in _LACKING.items():
+        if any(name.endswith(ending) for name in names):
+            return f"plain transformers has no {what}, and this model does"
+    reason = bundle.manifest.model.not_plain
+    return f"plain transformers {reason}" if reason else ""
+
+
+def _check_same_logits(bundle: Bundle, trained: Tensors, model: Path) -> None:
+    """The graph finds each weight by its place in the file: prove that it finds the right ones."""
+    manifest = bundle.manifest
+    rows = tokenize(open_tokenizer(bundle), manifest.labels)
+    batch = collate(rows, [0] * len(rows), inputs=manifest.inputs, padding_id=manifest.padding_id)
+    session = onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], batch.inputs)
+    expected = InferenceModel(bundle, trained, threads=1).logits(batch)
+    if not np.allclose(logits, expected, rtol=1e-4, atol=1e-4):
+        raise InternalError(
+            f"the converted model's logits differ by {np.abs(logits - expected).max():.3g}"
+        )

@@ -1,0 +1,1 @@
+"""Data files, token ids and batches."""

@@ -1,0 +1,1 @@
+"""Forward, backward and optimizer over a bundle, a file an engine."""

@@ -1,0 +1,92 @@
+"""Embeddings of the tokens that training sees, and of no others.
+
+A token that never occurs gets a zero gradient at every step: its row's moments stay zero and only
+weight decay moves it, by the same factor as every other row. So such rows are left out of the
+training graph's buffers and given their factor at the end, with the same result.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse_devices.errors import InternalError
+from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.bundle.manifest import PADDING_ID, Parameter
+
+
+class Vocabulary:
+    """Which rows of the embeddings train, and the numbers that tokens have among them."""
+
+    def __init__(self, rows: NDArray[np.int64] | None, padding_id: int | None) -> None:
+        """Take the rows that train, sorted, None for all; and the padding, if the graph asks."""
+        self.rows = rows
+        if rows is not None:
+            self._numbers = np.full(rows[-1] + 1, -1, np.int64)
+            self._numbers[rows] = np.arange(len(rows))
+        self._padding: dict[str, NDArray[np.int64]] = {}
+        if padding_id is not None:
+            ids = np.array([padding_id])
+            self._padding[PADDING_ID] = ids if rows is None else self._numbers[ids]
+
+    @classmethod
+    def of(cls, bundle: Bundle, token_ids: NDArray[np.int64] | None) -> Self:
+        """Choose the rows for a bundle.
+
+        Args:
+            bundle: Its graph says which embeddings may be cut down (`Parameter.free_rows`).
+            token_ids: Every token id that training will see, in any order; None for all.
+        """
+        if not any(parameter.free_rows for parameter in bundle.manifest.parameters):
+            return cls(None, None)
+        padding_id = bundle.manifest.padding_id
+        rows = None if token_ids is None else np.union1d(token_ids, [padding_id])
+        return cls(rows, padding_id)
+
+    def renumber(self, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+        """The graph's inputs with token ids as numbers of the rows that train, and the padding's.
+
+        Raises:
+            InternalError: A token was not among those announced.
+        """
+        if self.rows is None:
+            return {**inputs, **self._padding}
+        token_ids = inputs["input_ids"]
+        if token_ids.max(initial=0) > self.rows[-1]:
+            raise InternalError("A token occurs that training was not told of")
+        numbers = self._numbers[token_ids]
+        if numbers.min(initial=0) < 0:
+            raise InternalError("A token occurs that training was not told of")
+        return {**inputs, **self._padding, "input_ids": numbers}
+
+    def shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """Shape of the part of a parameter that trains."""
+        if self.rows is None or not parameter.free_rows:
+            return tuple(parameter.shape)
+        return (len(self.rows), *parameter.shape[1:])
+
+    def take(self, parameter: Parameter, whole: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part of a parameter that trains."""
+        return whole if self.rows is None or not parameter.free_rows else whole[self.rows]
+
+    def restore(
+        self,
+        parameter: Parameter,
+        part: NDArray[np.float32],
+        initial: NDArray[np.float32],
+        shrinkage: float,
+    ) -> NDArray[np.float32]:
+        """The whole parameter.
+
+        Args:
+            parameter: Its description.
+            part: What trained of it.
+            initial: The whole of it before the first step.
+            shrinkage: Product of (1 − learning rate · weight decay) over the steps.
+        """
+        if self.rows is None or not parameter.free_rows:
+            return part
+        whole = initial * np.float32(shrinkage if parameter.decay else 1)
+        whole[self.rows] = part
+        return whole

@@ -1,0 +1,1 @@
+"""The inference graph with trained weights: evaluation and prediction."""

@@ -1,0 +1,103 @@
+"""What `bench` found out, as a file that travels: versioned, and honest about its machine."""
+
+from msgspec import Struct
+
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_runtime.bundle.manifest import EngineName, ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.measuring.process import Workload
+
+SCHEMA_VERSION = 1
+
+
+class Latency(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Percentiles of a step's time in milliseconds, linearly interpolated."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class BenchReport(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="report", tag="bench"
+):
+    """Latency, throughput and memory of training a bundle on a machine.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote it.
+        measured_on: A sentence: which machine this was, and whether it is the bundle's board.
+        date: ISO 8601, UTC.
+        bundle_id: The bundle's identity.
+        model: Where the model came from.
+        tuning: What trains.
+        board: That the bundle was exported for.
+        machine: That it was measured on.
+        is_board: Whether that is the board, and no emulation of one.
+        emulated: Whether another processor played this one; times are then the emulator's.
+        workload: Batches, steps and threads.
+        vocabulary: Tokens that the tokenizer has.
+        distinct_tokens: Tokens that occurred: embeddings of others cost nothing.
+        load_seconds: From the bundle's directory, digests checked and files in the page cache, to
+            the first step; imports not counted.
+        step_ms: Latency of a step: forward, backward and optimizer, after warm-up.
+        samples_per_second: Rows over the time of the steps.
+        tokens_per_second: Tokens over that time.
+        peak_rss_bytes: The most that was resident in a process that loads and trains only.
+        base_rss_bytes: Of that, Python and its libraries.
+        parameter_bytes: Of parameters that train.
+        gradient_bytes: Of their gradients.
+        optimizer_bytes: Of the optimizer's moments.
+        frozen_bytes: Of parameters that do not train.
+        predicted_memory: What export predicted, for `predicted_shape`.
+        predicted_shape: (batch, sequence) of the bundle.
+        engine: Name of the engine.
+        engine_version: Version of its package.
+        python_version: Of the interpreter.
+        edgefuse_version: That measured.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    measured_on: str
+    date: str
+    bundle_id: str
+    model: ModelInfo
+    tuning: Tuning
+    board: DeviceProfile
+    machine: DeviceProfile
+    is_board: bool
+    emulated: bool
+    workload: Workload
+    vocabulary: int
+    distinct_tokens: int
+    load_seconds: float
+    step_ms: Latency
+    samples_per_second: float
+    tokens_per_second: float
+    peak_rss_bytes: int
+    base_rss_bytes: int
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    frozen_bytes: int
+    predicted_memory: PredictedMemory
+    predicted_shape: tuple[int, int]
+    engine: EngineName
+    engine_version: str
+    python_version: str
+    edgefuse_version: str
+
+
+def measured_on(
+    machine: DeviceProfile, board: DeviceProfile, *, is_board: bool, emulated: bool
+) -> str:
+    """Say in a sentence whose speed was measured."""
+    if emulated:
+        return (
+            f"Measured under CPU emulation, which says nothing about the speed or the memory "
+            f"of the {board.title} that the bundle is for."
+        )
+    if is_board:
+        return f"Measured on the board that the bundle is for: {machine.title}."
+    return f"Measured on {machine.title}, not on the {board.title} that the bundle is for."
+
+
+__all__ = ["SCHEMA_VERSION", "BenchReport", "Latency", "measured_on"]

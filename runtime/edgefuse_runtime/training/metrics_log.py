@@ -1,0 +1,77 @@
+"""metrics.jsonl: a line per step and per evaluation."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
+
+
+class MetricsLog:
+    """Lines that are appended after a given length of the file."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        """Open the file and drop what follows `length` bytes: steps that no checkpoint holds."""
+        self._path = path
+        self._file = path.open("ab")
+        self._file.truncate(min(length, self._file.tell()))
+        self._file.seek(0, os.SEEK_END)
+
+    def write(self, record: StepRecord | EvaluationRecord) -> None:
+        """Append a line.
+
+        Raises:
+            OutputError: The disk is full, say.
+        """
+        with self._one_sentence():
+            self._file.write(msgspec.json.encode(record) + b"\n")
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Bring the file to the disk.
+
+        Returns:
+            Its length in bytes.
+
+        Raises:
+            OutputError: The disk is full, say.
+        """
+        with self._one_sentence():
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):  # of a line that `write` has refused already
+            self._file.close()
+
+    @contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self._path} cannot be written: {error.strerror}",
+                "Make room on the disk and go on with --resume",
+            ) from error
+
+
+def read_metrics(path: Path) -> list[StepRecord | EvaluationRecord]:
+    """Read metrics.jsonl."""
+    lines: list[StepRecord | EvaluationRecord] = msgspec.json.Decoder(
+        StepRecord | EvaluationRecord
+    ).decode_lines(path.read_bytes())
+    return lines

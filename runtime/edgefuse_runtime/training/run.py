@@ -1,0 +1,275 @@
+"""A run: the directory that fine-tuning fills, and what it says about itself.
+
+run.json            bundle, data and settings, written first
+metrics.jsonl       a line per step and per evaluation
+last.safetensors    the checkpoint that --resume goes on from
+best.safetensors    the trained parameters of the best epoch
+report.json         written last
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from edgefuse_devices.errors import OutputError, RunError
+from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle, digest, open_bundle
+from edgefuse_runtime.files.folder_kinds import kind_of
+from edgefuse_runtime.files.tensor_file import sync
+
+RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+_T = TypeVar("_T")
+
+
+class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training data.
+        learning_rate: Its peak; None takes that of the bundle's way of tuning.
+        warmup_ratio: Share of the steps in which it rises.
+        batch_size: None takes the bundle's.
+        seed: Of the shuffling.
+        save_every: Steps between checkpoints; every epoch ends with one besides.
+        threads: None takes the board's recommendation.
+
+    Raises:
+        RunError: A value is out of its range.
+    """
+
+    epochs: int = 3
+    learning_rate: float | None = None
+    warmup_ratio: float = 0.1
+    batch_size: int | None = None
+    seed: int = 0
+    save_every: int = 200
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "learning_rate", "batch_size", "save_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise RunError(f"{name} is {value}", "It must be above 0")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise RunError(f"warmup_ratio is {self.warmup_ratio}", "It must be from 0 to 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise RunError(f"seed is {self.seed}", "It must be from 0 to 2⁶³ - 1")
+
+
+class DataFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A data file as it was when the run began.
+
+    Attributes:
+        path: Absolute.
+        sha256: Lower-case hexadecimal digest.
+    """
+
+    path: str
+    sha256: str
+
+
+class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run was made from.
+
+    Attributes:
+        bundle_path: Absolute.
+        bundle_relative_path: From the run's directory, for when both are moved together.
+        bundle_id: The bundle's identity.
+        train: Training data.
+        valid: Validation data.
+        settings: With learning rate, batch size and threads filled in.
+        edgefuse_version: That began the run.
+    """
+
+    bundle_path: str
+    bundle_relative_path: str
+    bundle_id: str
+    train: DataFile
+    valid: DataFile | None
+    settings: TrainingSettings
+    edgefuse_version: str
+
+
+def describe_data(path: Path) -> DataFile:
+    """Path and digest of a data file that is there."""
+    return DataFile(path=str(path.absolute()), sha256=digest(path))
+
+
+def read_record(run: Path) -> RunRecord:
+    """Read run.json.
+
+    Raises:
+        RunError: The directory is no run, or its record is broken.
+    """
+    return read_json(run / RECORD, RunRecord)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run."""
+    return (path / RECORD).is_file()
+
+
+def check_free(run: Path, *, overwrite: bool) -> None:
+    """Check that a run may begin in a directory.
+
+    Args:
+        run: The directory; it may exist when it is empty.
+        overwrite: Whether it may hold an earlier run.
+
+    Raises:
+        OutputError: It is a file, or is not empty.
+    """
+    if run.exists() and not run.is_dir():
+        raise OutputError(f"{run} is a file", "Name a folder that is not there yet")
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    if not is_run(run):
+        raise OutputError(
+            f"{run} is not empty, and holds {kind_of(run) or 'other files'}, no run",
+            "Name another folder",
+        )
+    if not overwrite:
+        raise OutputError(
+            f"{run} holds a run already",
+            "Go on with it with --resume, replace it with --overwrite, or name another folder",
+        )
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Make the directory, and keep other processes from training in it, for as long as this lives.
+
+    Raises:
+        OutputError: The directory cannot be made.
+        RunError: Another process is training in it.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        directory = os.open(run, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be made: {error.strerror}", "Choose another folder"
+        ) from error
+    try:
+        _lock(directory, run)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _lock(directory: int, run: Path) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"another process is training in {run}", "Let it end, or stop it first"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+
+
+def begin_run(run: Path, record: RunRecord) -> None:
+    """Remove the files of an earlier run from the directory, and write run.json.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    try:
+        for name in (REPORT, BEST, LAST, METRICS):
+            (run / name).unlink(missing_ok=True)
+        write_json(run / RECORD, record)
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be written: {error.strerror}", "Choose another folder"
+        ) from error
+
+
+def check_same(stored: RunRecord, now: RunRecord) -> None:
+    """Check that a run would go on from what it was made from.
+
+    Raises:
+        RunError: Bundle, data or settings are others; it says which.
+    """
+    again = "Give what the run began with, or start another run"
+    if stored.bundle_id != now.bundle_id:
+        raise RunError(
+            f"the run was made with another bundle ({stored.bundle_path}, "
+            f"{stored.bundle_id[:12]}…, this one is {now.bundle_id[:12]}…)",
+            again,
+        )
+    for name in ("train", "valid"):
+        before, after = getattr(stored, name), getattr(now, name)
+        if (before and before.sha256) != (after and after.sha256):
+            was = f"was {before.path}" if before else "had none"
+            raise RunError(f"the run's {name} data is not the same: it {was}", again)
+    for name in TrainingSettings.__struct_fields__:
+        before, after = getattr(stored.settings, name), getattr(now.settings, name)
+        if before != after:
+            raise RunError(f"the run began with {name} {before}, not {after}", again)
+
+
+def open_run_bundle(run: Path, record: RunRecord, given: Path | None = None) -> Bundle:
+    """Find and open the bundle that a run was made with.
+
+    Args:
+        run: The run's directory.
+        record: Its record.
+        given: Where the user says that the bundle is.
+
+    Raises:
+        RunError: It is not where the record says, or is another bundle.
+        BundleError: It is there and not whole.
+    """
+    places = [given] if given else [Path(record.bundle_path), run / record.bundle_relative_path]
+    there = [place for place in places if (place / MANIFEST).is_file()]
+    if not there and not given:
+        raise RunError(
+            f"the bundle of {run} is not at {places[0]} any more", "Say where it is with --bundle"
+        )
+    for place in there or places:
+        bundle = open_bundle(place)
+        if bundle.id == record.bundle_id:
+            return bundle
+    raise RunError(
+        f"{bundle.path} is not the bundle that {run} was made with",
+        "Say where that one is with --bundle",
+    )
+
+
+def relative_to_run(bundle: Path, run: Path) -> str:
+    """The bundle's path from the run's directory."""
+    return os.path.relpath(bundle.absolute(), run.absolute())
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write a struct as JSON, whole or not at all."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(msgspec.json.format(msgspec.json.encode(obj), indent=2) + b"\n")
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
+
+
+def read_json(path: Path, kind: type[_T]) -> _T:
+    """Read a struct from JSON.
+
+    Raises:
+        RunError: The file is not there, or is broken.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path.parent} is no run: it has no {path.name}",
+            "Make one with `edgefuse finetune BUNDLE RUN --train train.jsonl`",
+        ) from error
+    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
+        raise RunError(f"{path} cannot be read: {error}", "Start another run") from error

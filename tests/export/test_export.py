@@ -1,0 +1,306 @@
+"""A bundle's graphs compute what torch computes, for every encoder and way of tuning."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+
+import edgefuse
+from edgefuse.bundling.export import export
+from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.methods import find_method
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError, InternalError, ModelError, OutputError, RunError
+from edgefuse_export.certificate import certify
+from edgefuse_export.module import Loss
+from edgefuse_export.trace import example, trace
+from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
+from edgefuse_runtime.converting.convert import convert
+from tests.pico_models import ARCHITECTURES, WIDTH
+from tests.tuned_pico import training_outputs
+
+PicoModel = Callable[..., Path]
+LABELS = ["cold", "warm", "hot"]
+
+
+def export_pico(model: Path, output: Path, **options: object) -> Bundle:
+    return export(str(model), output, device=load_device("rpi5"), labels=LABELS, **options)
+
+
+@pytest.fixture(scope="session")
+def fused_pico(pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("fused") / "bert"
+    compress(plan_compression(str(pico_model("bert")), ratio=0.25), directory)
+    return directory
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_loss_logits_and_every_gradient_equal_torchs(
+    architecture: str, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    bundle = export_pico(pico_model(architecture), tmp_path / "bundle")
+
+    certificate = bundle.manifest.certificate
+    assert certificate is not None
+    assert certificate.checked_shape != certificate.traced_shape
+    assert certificate.gradients == len(bundle.manifest.parameters)
+    assert certificate.loss_difference < 1e-5
+    assert certificate.logits_difference < 1e-5
+    assert certificate.worst_gradient_error < 1e-3
+
+
+@pytest.mark.parametrize("layers", [None, "0-1"])
+def test_matrices_in_two_factors_are_exported_and_convert_to_onnx_alone(
+    layers: str | None, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    svd = find_method("svd")
+    plan = plan_compression(str(pico_model("bert")), method=svd, ratio=0.5, layers=layers)
+    compress(plan, tmp_path / "svd")
+    bundle = export_pico(tmp_path / "svd", tmp_path / "bundle")
+    assert bundle.manifest.model.intermediate_sizes == [WIDTH] * 3
+    certificate = bundle.manifest.certificate
+    assert certificate is not None
+    assert certificate.worst_gradient_error < 1e-3
+    convert(bundle, bundle.trainable(), tmp_path / "onnx", to="onnx")
+    with pytest.raises(RunError, match="no matrices in two factors"):
+        convert(bundle, bundle.trainable(), tmp_path / "plain", to="transformers")
+
+
+def test_the_tanh_form_of_gelu_has_its_own_gradient(pico_model: PicoModel, tmp_path: Path) -> None:
+    model = tmp_path / "tanh"
+    shutil.copytree(pico_model("bert"), model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu_pytorch_tanh"}))
+    certificate = export_pico(model, tmp_path / "bundle").manifest.certificate
+    assert certificate is not None
+    assert certificate.worst_gradient_error < 1e-3
+
+
+def test_norms_without_weights_have_a_gradient(pico_model: PicoModel, tmp_path: Path) -> None:
+    certificate = export_pico(pico_model("olmo"), tmp_path / "bundle").manifest.certificate
+    assert certificate is not None
+    assert certificate.worst_gradient_error < 1e-3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tune", ["full-without-embeddings", "head"])
+def test_what_is_frozen_is_no_output_of_the_graph(
+    architecture: str, tune: str, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    bundle = export_pico(pico_model(architecture), tmp_path / "bundle", tune=tune)
+
+    trained = {parameter.name for parameter in bundle.manifest.parameters}
+    graph = onnx.load(bundle.path / "train.onnx", load_external_data=False).graph
+    assert {o.name for o in graph.output} == {
+        "loss",
+        "gradient_norm",
+        *(f"gradient.{name}" for name in trained),
+    }
+    assert not any("embeddings.word_embeddings" in name for name in trained)
+    assert any(name.startswith(("classifier", "pre_classifier")) for name in trained)
+    assert trained.isdisjoint(bundle.frozen)
+    if tune == "head":
+        assert not any(".layer." in name for name in trained)
+        assert bundle.manifest.tuning.trained_parameters < 1000
+
+
+def test_backward_stops_below_the_lowest_trained_parameter(
+    pico_model: PicoModel, tmp_path: Path
+) -> None:
+    nodes = {
+        tune: len(
+            onnx.load(
+                export_pico(pico_model(), tmp_path / tune, tune=tune).path / "train.onnx",
+                load_external_data=False,
+            ).graph.node
+        )
+        for tune in ("full", "full-without-embeddings", "head")
+    }
+    assert nodes["head"] < nodes["full"] / 2
+    assert nodes["full-without-embeddings"] < nodes["full"]
+
+
+def test_graphs_are_of_standard_operators_and_name_no_file_of_this_machine(
+    pico_model: PicoModel, tmp_path: Path
+) -> None:
+    bundle = export_pico(pico_model(), tmp_path / "bundle")
+    for name in ("train.onnx", "optimizer.onnx", "inference.onnx", "model.onnx"):
+        model = onnx.load(bundle.path / name, load_external_data=False)
+        assert {entry.domain for entry in model.opset_import} == {""}
+        assert model.ir_version <= 10
+        raw = (bundle.path / name).read_bytes()
+        assert b".py" not in raw
+        assert str(Path.cwd()).encode() not in raw
+
+
+def test_p_stands_alone_in_training_and_is_folded_for_inference(
+    fused_pico: Path, tmp_path: Path
+) -> None:
+    bundle = export_pico(fused_pico, tmp_path / "bundle")
+    manifest = bundle.manifest
+
+    assert manifest.model.compression == "mlp-fusion"
+    assert manifest.model.intermediate_sizes == [WIDTH // 4] * 3
+    multiplicities = {fold.multiplicity for fold in manifest.folds}
+    assert len(multiplicities) == 3
+    assert all(bundle.frozen[name].sum() == WIDTH for name in multiplicities)
+    training = (bundle.path / "train.onnx").read_bytes()
+    inference = (bundle.path / "inference.onnx").read_bytes()
+    assert all(name.encode() in training for name in multiplicities)
+    assert not any(name.encode() in inference for name in multiplicities)
+
+
+def test_the_gradient_norm_weighs_a_fused_row_by_the_root_of_its_neurons(
+    fused_pico: Path, tmp_path: Path
+) -> None:
+    bundle = export_pico(fused_pico, tmp_path / "bundle")
+    frozen, outputs = bundle.frozen, training_outputs(bundle)
+    total = plain = 0.0
+    reciprocals = {fold.weight: 1 / frozen[fold.multiplicity] for fold in bundle.manifest.folds}
+    for parameter in bundle.manifest.parameters:
+        square = outputs[parameter.gradient].astype(np.float64) ** 2
+        plain += square.sum()
+        down = parameter.name.replace("intermediate", "output").replace("bias", "weight")
+        if "intermediate" in parameter.name:
+            square = square * reciprocals[down].reshape(-1, *[1] * (square.ndim - 1))
+        elif parameter.name in reciprocals:
+            square = square * reciprocals[parameter.name]
+        total += square.sum()
+    assert outputs["gradient_norm"] == pytest.approx(np.sqrt(total), rel=1e-5)
+    assert outputs["gradient_norm"] < 0.99 * np.sqrt(plain)
+
+
+def test_a_wrong_graph_gets_no_certificate(pico_model: PicoModel, tmp_path: Path) -> None:
+    bundle = export_pico(pico_model(), tmp_path / "bundle", tune="head")
+    other = edgefuse.from_pretrained(
+        pico_model(seed=1),
+        transformers.AutoModelForSequenceClassification,
+        num_labels=3,
+        attn_implementation="eager",
+    )
+    with pytest.raises(InternalError, match="is not the model's"):
+        certify(other, bundle, vocabulary=50)
+    for name, value in bundle.trainable().items():
+        other.get_parameter(name).data.copy_(torch.from_numpy(value))
+    with pytest.raises(InternalError, match="differs from torch's"):
+        certify(other, bundle, vocabulary=50)
+
+
+@pytest.mark.parametrize("tune", ["full", "head"])
+def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(
+    tune: str, pico_model: PicoModel, tmp_path: Path
+) -> None:
+    source = tmp_path / "strided"
+    shutil.copytree(pico_model("bert", num_labels=3), source)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(source)
+    (source / "model.safetensors").unlink()
+    state = {
+        name: tensor.T.contiguous().T if tensor.ndim == 2 else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(state, source / "pytorch_model.bin")
+    keep_all = plan_compression(str(source), method=find_method("prune"), ratio=1)
+    compress(keep_all, tmp_path / "same")
+    for directory in (source, tmp_path / "same"):
+        bundle = export_pico(directory, tmp_path / f"{directory.name}-bundle", tune=tune)
+        stored = {**bundle.trainable(), **bundle.frozen}
+        for name, tensor in state.items():
+            np.testing.assert_array_equal(stored[name], tensor)
+
+
+def test_weight_decay_spares_biases_and_norms(pico_model: PicoModel, tmp_path: Path) -> None:
+    bundle = export_pico(pico_model(), tmp_path / "bundle", tune="full")
+    for parameter in bundle.manifest.parameters:
+        assert parameter.decay == (
+            not parameter.name.endswith("bias") and "LayerNorm" not in parameter.name
+        )
+
+
+def test_batch_size_auto_takes_what_the_board_can_hold(
+    pico_model: PicoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = load_device("rpi-zero-2w")
+    small = msgspec.structs.replace(zero, memory_mib=2, memory_variants_mib=[])
+    options = {"labels": LABELS, "sequence_length": 64}
+    model = str(pico_model())
+    on_pi = export(model, tmp_path / "pi", device=load_device("rpi5"), **options)
+    on_small = export(model, tmp_path / "small", device=small, **options)
+
+    assert on_pi.manifest.batch_size == 16
+    assert on_small.manifest.batch_size < 16
+    assert on_small.manifest.predicted_memory.total <= 2**20
+    assert (
+        on_small.manifest.predicted_memory.activations < on_pi.manifest.predicted_memory.activations
+    )
+    monkeypatch.setattr("edgefuse_export.memory._SHARE_OF_MEMORY", 0.01)
+    with pytest.raises(InputError, match="even with one row"):
+        export(model, tmp_path / "tiny", device=small, **options)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_the_same_seed_gives_the_same_head(pico_model: PicoModel, tmp_path: Path) -> None:
+    heads = [
+        export_pico(pico_model(), tmp_path / str(index), seed=seed).trainable()["classifier.weight"]
+        for index, seed in enumerate((0, 0, 1))
+    ]
+    assert np.array_equal(heads[0], heads[1])
+    assert not np.array_equal(heads[0], heads[2])
+
+
+def test_bad_requests_are_refused_and_leave_nothing(pico_model: PicoModel, tmp_path: Path) -> None:
+    model, output = pico_model(), tmp_path / "bundle"
+    with pytest.raises(InputError, match="no way of tuning called 'everything'"):
+        export_pico(model, output, tune="everything")
+    with pytest.raises(InputError, match="outside 2 to 64"):
+        export_pico(model, output, sequence_length=65)
+    with pytest.raises(ModelError, match="does not exist"):
+        export_pico(tmp_path / "nothing", output)
+    assert not output.exists()
+    output.mkdir()
+    (output / "precious.txt").write_text("keep me")
+    with pytest.raises(OutputError, match="not empty"):
+        export_pico(model, output)
+    with pytest.raises(OutputError, match="did not write"):
+        export_pico(model, output, overwrite=True)
+    assert (output / "precious.txt").read_text() == "keep me"
+
+
+def test_a_bundle_can_be_exported_over_an_older_one(pico_model: PicoModel, tmp_path: Path) -> None:
+    first = export_pico(pico_model(), tmp_path / "bundle")
+    second = export_pico(pico_model(), tmp_path / "bundle", tune="head", overwrite=True)
+    assert open_bundle(tmp_path / "bundle").id == second.id != first.id
+
+
+class ReadsTokens(torch.nn.Module):
+    def __init__(self, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.read = read
+        self.embedding = torch.nn.Embedding(20, 8)
+        self.linear = torch.nn.Linear(8, 3)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        return type("Output", (), {"logits": self.linear(self.read(hidden))})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda hidden: torch.tanh(hidden).mean(1), id="all"),
+        pytest.param(lambda h: torch.tanh(h)[:, 0] + torch.relu(h)[:, 1], id="two of one tensor"),
+    ],
+)
+def test_a_classifier_keeps_every_token_that_it_reads(
+    read: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    inputs = example((2, 7), vocabulary=20, labels=3)
+    module = Loss(ReadsTokens(read))
+    program = trace(module, vocabulary=20, labels=3)
+    assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])

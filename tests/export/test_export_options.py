@@ -1,0 +1,68 @@
+"""Options of `edgefuse export` reach the way of tuning that they belong to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgefuse.tuning.adapter import Adapter
+from edgefuse.tuning.child import ChildD, ChildF
+from edgefuse.tuning.last import Last
+from edgefuse.tuning.lora import Lora
+from edgefuse.tuning.mpo import Mpo
+from edgefuse.tuning.prefix import Prefix
+from edgefuse.tuning.way import Way
+from edgefuse_devices.errors import InputError
+from tests.tuned_pico import labelled_rows, pico
+
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def way_of(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Way]:
+    """Give the command options; what it asks for is not done, and is returned."""
+    asked: list[Way] = []
+
+    def export(*_: object, tune: Way, **__: object) -> None:
+        asked.append(tune)
+        raise InputError("far enough", "Stop")
+
+    def given(*options: object) -> Way:
+        command = ("export", pico("bert"), tmp_path / "bundle", "--device", "rpi5")
+        assert "far enough" in run(*command, "--num-labels", 3, *options).err
+        return asked.pop()
+
+    monkeypatch.setattr("edgefuse.bundling.export.export", export)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("tune", "options", "expected"),
+    [
+        ("lora", ("--lora-rank", 3, "--lora-alpha", 5), Lora(rank=3, alpha=5.0)),
+        ("lora", ("--lora-targets", "query, value"), Lora(targets=("query", "value"))),
+        ("adapter", ("--adapter-size", 7), Adapter(size=7)),
+        (
+            "prefix",
+            ("--prefix-length", 3, "--prefix-projection", 9),
+            Prefix(length=3, projection=9),
+        ),
+        ("child-f", ("--child-keep", 0.4), ChildF(keep=0.4)),
+        (
+            "child-d",
+            ("--child-keep", 0.4, "--child-data", labelled_rows()),
+            ChildD(keep=0.4, data=labelled_rows()),
+        ),
+        (
+            "mpo",
+            ("--mpo-central-keep", 0.3, "--mpo-auxiliary-rate", 2),
+            Mpo(central_keep=0.3, auxiliary_rate=2.0),
+        ),
+        ("last-3", (), Last(layers=3)),
+    ],
+)
+def test_a_ways_options_are_those_of_the_command(
+    tune: str, options: tuple[object, ...], expected: Way, way_of: Callable[..., Way]
+) -> None:
+    assert way_of("--tune", tune, *options) == expected

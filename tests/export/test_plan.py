@@ -1,0 +1,161 @@
+"""The plan of ways of tuning counts what they would train and compute, and says why not."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import onnx
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import XLMConfig, XLMForSequenceClassification
+
+from edgefuse.bundling.plan import WayPlan, plan, plan_ways
+from edgefuse.cli.plan import _show as show
+from edgefuse.layers.chains.contraction import rebuilding
+from edgefuse.layers.chains.decomposition import decompose
+from edgefuse.layers.chains.dimensions import choose_dimensions
+from edgefuse.mlps.matrices import find_matrices, place_chains, read_matrix
+from edgefuse.tuning.ways import WAYS
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError
+from edgefuse_export.module import Loss
+from tests.tuned_pico import classifier, exported, pico
+
+HEADS = 2
+SHAPE = {"batch_size": 4, "sequence_length": 16}
+
+
+@cache
+def planned(kind: str) -> dict[str, WayPlan]:
+    return {row.way: row for row in plan_ways(classifier(pico(kind)), **SHAPE)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tune"),
+    [
+        *(("bert", tune) for tune in ("full", "last-1", "head", "lora", "adapter", "prefix")),
+        ("llama", "full"),
+    ],
+)
+def test_what_is_planned_is_what_is_exported(kind: str, tune: str) -> None:
+    row, bundle = planned(kind)[tune], exported(kind, tune)
+    trained = bundle.manifest.tuning.trained_parameters
+    assert row.trained_parameters == trained
+    assert row.gradient_bytes == 4 * trained
+    assert row.optimizer_bytes == 8 * trained
+    memory = bundle.manifest.predicted_memory
+    assert row.held_bytes == memory.total - memory.activations
+    if tune != "prefix":  # shapes behind its joined keys are not inferred
+        # The graph sums the gradients of biases and norms by products too.
+        assert row.flops <= _flops(bundle.path / "train.onnx") <= 1.06 * row.flops
+
+
+def _flops(file: Path) -> int:
+    """Of the matrix products of a training graph, at `SHAPE`."""
+    model = onnx.load(file)
+    rows, tokens = SHAPE.values()
+    inputs = {"input_ids": (rows, tokens), "attention_mask": (rows, tokens), "labels": (rows,)}
+    for value in model.graph.input:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.dim_param:
+                dimension.dim_value = inputs[value.name][axis] if value.name in inputs else 48
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=True).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        shapes[value.name] = [size.dim_value or rows * HEADS for size in sizes]  # of a reshape
+    total = 0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            summed = shapes[node.input[0]][0 if transposed else -1]
+            total += 2 * math.prod(shapes[node.output[0]]) * summed
+    return total
+
+
+def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
+    model = classifier(pico("bert"))
+    (table,) = find_matrices(model, ["embeddings"])
+    dimensions = choose_dimensions(table.rows, table.columns, pads=True)
+    mpo = decompose(read_matrix(model, table), dimensions)
+    place_chains(model, [(table.name, mpo.tensors)])
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    assert rows["mpo"].possible
+    plain = {row.way: row for row in plan_ways(classifier(pico("bert")), **SHAPE)}
+    assert rows["head"].flops == plain["head"].flops + 2 * rebuilding(dimensions, mpo.bonds)
+
+
+@pytest.mark.parametrize("kind", ["bert", "fused-bert", "llama", "albert", "mixtral"])
+def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: str) -> None:
+    model = classifier(pico(kind))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+
+    inputs = torch.ones((4, 16), dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = Loss(model)(inputs, inputs, torch.zeros(4, dtype=torch.int64))
+        loss.backward()
+    reads_one_token = kind not in ("llama", "mixtral")  # those look for the last one
+    assert (rows["full"].flops < counter.get_total_flops()) == reads_one_token
+    assert rows["full"].flops <= counter.get_total_flops()
+    assert rows["head"].flops < rows["last-1"].flops <= rows["full"].flops
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert torch.equal(parameter, before[name])
+
+
+def test_a_way_that_the_model_cannot_take_says_why() -> None:
+    rows = {row.way: row for row in plan_ways(classifier(pico("llama")), **SHAPE)}
+    assert len(rows) == len(WAYS)
+    assert not rows["bitfit"].possible
+    assert "no biases" in rows["bitfit"].reason
+    assert rows["bitfit"].flops == 0
+    model = classifier(pico("mixtral"))
+    model.set_experts_implementation("eager")  # what it computes depends on the routing
+    experts = {row.way: row for row in plan_ways(model, **SHAPE)}
+    assert "cannot be traced" in experts["full"].reason
+
+
+def test_a_model_that_cannot_be_counted_says_so() -> None:
+    config = XLMConfig(vocab_size=50, emb_dim=16, n_layers=1, n_heads=2)
+    model = XLMForSequenceClassification(config)
+    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    assert "cannot be counted without computing it" in rows["full"].reason
+    assert "attentions in one list" in rows["last-1"].reason
+
+
+def test_sizes_that_the_model_does_not_take_are_refused() -> None:
+    with pytest.raises(InputError, match="65 is outside 2 to 64"):
+        plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=65)
+
+
+def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=16)
+    (full,) = (row.held_bytes for row in found.ways if row.way == "full")
+    show(msgspec.structs.replace(found, available_bytes=full - 1), "a board")
+    (named,) = re.findall(r"before any batch: (.*)\.\n", capsys.readouterr().out)
+    assert named.startswith("full, ")
+    assert "head" not in named.split(", ")
+
+
+def test_the_command_prints_a_table_or_one_object() -> None:
+    command = [sys.executable, "-m", "edgefuse", "plan", str(pico("llama")), "--device", "rpi5"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
+    assert "bitfit: LlamaForSequenceClassification has no biases" in table
+    assert "of the 4,096 MiB that training may take" in table
+    assert "Too large" not in table
+    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(printed.stdout)
+    assert found["device"] == "rpi5"
+    assert [row["way"] for row in found["ways"] if not row["possible"]] == ["mpo", "bitfit"]
+    assert all(row["flops"] > 0 for row in found["ways"] if row["possible"])

@@ -1,0 +1,137 @@
+"""The narrow MLPs are taught together: the whole model says again what it said."""
+
+import copy
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from edgefuse.compression.calibration import batches_of
+from edgefuse.compression.distillation import distill
+from edgefuse.compression.methods import published
+from edgefuse.compression.methods.svd import factorise
+from edgefuse.mlps.install import install
+from edgefuse.mlps.low_rank import LowRank, install_low_rank
+from edgefuse.mlps.mlp import find_mlps
+from edgefuse.mlps.neurons import FusedNeurons, Layer
+from tests.pico_models import TEXTS, pico_model, pico_tokenizer
+
+DISTILLATION = import_module("edgefuse.compression.distillation")
+MANY = TEXTS * 30
+KINDS = (
+    "bert",
+    "albert",
+    "gpt2",
+    "t5-gated",
+    "llama",
+    "modernbert",
+    "mixtral",
+    "switch_transformers",
+)
+
+
+def top_of(model: PreTrainedModel) -> Tensor:
+    """The last hidden states (tokens, p) of all texts."""
+    states = []
+    with torch.no_grad():
+        for batch in batches_of(model, pico_tokenizer(), TEXTS):
+            mask = batch.get("decoder_attention_mask", batch["attention_mask"]).bool()
+            states.append(model.base_model(**batch).last_hidden_state[mask])
+    return torch.cat(states)
+
+
+def error_at_the_top(
+    model: PreTrainedModel, replacements: list[FusedNeurons] | list[LowRank]
+) -> float:
+    narrow = copy.deepcopy(model)
+    mlps = find_mlps(narrow)
+    if isinstance(replacements[0], LowRank):
+        install_low_rank(mlps, replacements)
+    else:
+        install(mlps, replacements)
+    exact = top_of(model)
+    return float((top_of(narrow) - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_says_more_of_what_it_said(kind: str) -> None:
+    model = pico_model(kind)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    mlps = find_mlps(model)
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    steps = []
+    after = distill(
+        model,
+        pico_tokenizer(),
+        mlps,
+        before,
+        MANY,
+        seed=0,
+        on_progress=lambda _, done, total: steps.append((done, total)),
+    )
+    assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    for one, other, mlp in zip(before, after, mlps, strict=True):
+        assert torch.equal(one.multiplicity, other.multiplicity)
+        own = other.parameters(mlp.layer_view().bias).values()
+        assert not any(tensor.requires_grad for tensor in own)
+    assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
+
+
+def test_low_rank_mlps_are_taught_too() -> None:
+    model = pico_model("bert")
+    mlps = find_mlps(model)
+    before = [factorise(mlp.layer_view().neurons, 4) for mlp in mlps]
+    after = distill(model, pico_tokenizer(), mlps, before, MANY, seed=0)
+    assert [one.rank for one in after] == [4] * len(mlps)
+    assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
+
+
+def test_some_layers_alone_can_be_taught() -> None:
+    model = pico_model("bert")
+    mlps = find_mlps(model)[1:]
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    after = distill(model, pico_tokenizer(), mlps, before, MANY, seed=0)
+    assert not torch.equal(after[0].neurons.up, before[0].neurons.up)
+
+
+def test_the_same_seed_teaches_the_same() -> None:
+    model = pico_model("llama")
+    mlps = find_mlps(model)
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    one, other, another = (
+        distill(model, pico_tokenizer(), mlps, before, TEXTS * 10, seed=seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one[0].neurons.up, other[0].neurons.up)
+    assert not torch.equal(one[0].neurons.up, another[0].neurons.up)
+
+
+def test_a_shared_mlp_is_taught_on_all_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pico_model("albert")
+    (mlp,) = find_mlps(model)
+    rows = []
+    output = Layer.output
+
+    def counted(layer: Layer, inputs: Tensor) -> Tensor:
+        rows.append(len(inputs))
+        return output(layer, inputs)
+
+    monkeypatch.setattr(Layer, "output", counted)
+    narrow = [published(mlp.layer_view(), 8, 0)]
+    distill(model, pico_tokenizer("albert"), [mlp], narrow, TEXTS[:1], seed=0)
+    (batch,) = batches_of(model, pico_tokenizer("albert"), TEXTS[:1])
+    assert set(rows) == {model.config.num_hidden_layers * int(batch["attention_mask"].sum())}
+
+
+@pytest.mark.parametrize("rate", [100.0, float("inf")])
+def test_what_teaching_makes_worse_is_returned_as_it_was(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DISTILLATION, "_RATE", rate)
+    model = pico_model("bert")
+    mlps = find_mlps(model)
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    assert distill(model, pico_tokenizer(), mlps, before, TEXTS, seed=0) == before

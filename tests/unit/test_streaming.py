@@ -1,0 +1,236 @@
+"""What is compressed from its files is what is compressed in memory, to the last bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import edgefuse
+from edgefuse.artifact.record import CompressionRecord
+from edgefuse.compression import compress as core
+from edgefuse.compression.compress import CompressionPlan, compress, plan_compression
+from edgefuse.compression.methods import METHODS, find_method
+from edgefuse.compression.streaming import open_stored
+from edgefuse.hub.load import quiet
+from edgefuse.hub.tensor_files import TensorFile
+from edgefuse.mlps import verify
+from edgefuse.mlps.mlp import find_mlps
+from edgefuse.mlps.neurons import Layer
+from edgefuse_devices.errors import ModelError
+from tests.pico_models import (
+    ALL_KINDS,
+    HIDDEN_SIZE,
+    TEXTS,
+    WIDTH,
+    pico_model,
+    pico_tokenizer,
+    save_pico_model,
+)
+
+WITHOUT_TEXT = [m.name for m in METHODS if m.name not in ("prune-activation", "mlp-fusion")]
+
+
+def in_memory(
+    plan: CompressionPlan, output: Path, monkeypatch: pytest.MonkeyPatch, **options: object
+) -> CompressionRecord:
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "open_stored", lambda *_: None)
+        return compress(plan, output, **options)
+
+
+def is_streamed(plan: CompressionPlan) -> bool:
+    return open_stored(plan.source, plan.config) is not None
+
+
+def assert_same(ours: Path, theirs: Path) -> None:
+    assert {file.name for file in ours.iterdir()} == {file.name for file in theirs.iterdir()}
+    for file in theirs.iterdir():
+        if file.suffix != ".safetensors":
+            assert (ours / file.name).read_bytes() == file.read_bytes(), file.name
+            continue
+        tensors, expected = load_file(ours / file.name), load_file(file)
+        assert tensors.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert tensors[name].dtype == tensor.dtype
+            assert torch.equal(tensors[name], tensor), name
+        with safe_open(ours / file.name, "pt") as opened:
+            assert opened.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_files_give_what_memory_gives(
+    kind: str,
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_compression(str(pico_model(kind)), ratio=0.5)
+    assert is_streamed(plan)
+    ours = compress(plan, tmp_path / "streamed")
+    assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch)
+    assert_same(tmp_path / "streamed", tmp_path / "in-memory")
+
+
+@pytest.mark.parametrize("method", WITHOUT_TEXT)
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_every_method_without_text_works_from_files(
+    kind: str,
+    method: str,
+    pico_model: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if (kind, method) == ("bert", "clustering"):
+        pytest.skip("does not suit GELU")
+    plan = plan_compression(str(pico_model(kind)), method=find_method(method))
+    ours = compress(plan, tmp_path / "streamed")
+    assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch)
+    assert_same(tmp_path / "streamed", tmp_path / "in-memory")
+    edgefuse.from_pretrained(tmp_path / "streamed")
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("mixtral", False), ("gpt2", True)])
+def test_shards_of_half_precision_become_one_file_of_single(
+    kind: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = pico_model(kind).config
+    config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).bfloat16()
+    model.generation_config.max_new_tokens = 7
+    source = tmp_path / "source"
+    with quiet():
+        model.save_pretrained(source, max_shard_size="10KB")
+        pico_tokenizer(kind).save_pretrained(source)
+    assert len(list(source.glob("*.safetensors"))) > 1
+    plan = plan_compression(str(source), layers="1", ratio=0.5)
+    assert is_streamed(plan)
+    record = compress(plan, tmp_path / "streamed")
+    assert not record.even
+    assert record == in_memory(plan, tmp_path / "in-memory", monkeypatch)
+    assert_same(tmp_path / "streamed", tmp_path / "in-memory")
+    auto = transformers.AutoModelForCausalLM
+    found = edgefuse.from_pretrained(tmp_path / "streamed", auto)
+    assert [mlp.width for mlp in find_mlps(found) if mlp.layer == 1] == [
+        layer.width_after for layer in record.layers
+    ]
+    assert (found.get_output_embeddings().weight is found.get_input_embeddings().weight) == tied
+    assert found.generation_config.max_new_tokens == 7
+    tokens = pico_tokenizer(kind)(list(TEXTS), padding=True, return_tensors="pt")
+    kept = edgefuse.from_pretrained(tmp_path / "in-memory", auto)
+    with torch.no_grad():
+        assert torch.equal(found(**tokens).logits, kept(**tokens).logits)
+
+
+def test_a_model_without_its_pooler_and_one_with_more_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_pico_model(tmp_path / "source", "bert")
+    tensors = load_file(source / "model.safetensors")
+    more = tensors | {"embeddings.position_ids": torch.arange(9)}
+    save_file(more, source / "model.safetensors", metadata={"format": "pt"})
+    plan = plan_compression(str(source))
+    assert is_streamed(plan)
+    compress(plan, tmp_path / "streamed")
+    in_memory(plan, tmp_path / "in-memory", monkeypatch)
+    assert_same(tmp_path / "streamed", tmp_path / "in-memory")
+
+    fewer = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
+    save_file(fewer, source / "model.safetensors", metadata={"format": "pt"})
+    assert not is_streamed(plan)  # the pooler is made up by the seed
+    compress(plan, tmp_path / "made-up")
+    made_up = load_file(tmp_path / "made-up" / "model.safetensors")
+    assert made_up.keys() == tensors.keys()
+
+
+def test_a_weight_that_is_no_number_is_named_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    source = save_pico_model(tmp_path / "source", "llama")
+    tensors = load_file(source / "model.safetensors")
+    tensors["layers.2.mlp.down_proj.weight"][3, 3] = torch.nan
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    plan = plan_compression(str(source))
+    assert is_streamed(plan)
+    with pytest.raises(ModelError, match=r"layers.2.mlp has weights that are NaN.*down_proj"):
+        compress(plan, tmp_path / "fused")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_norm_between_projections_is_found_out_with_weights_and_without(
+    text: bool, tmp_path: Path
+) -> None:
+    config = transformers.BitNetConfig(
+        vocab_size=len(pico_tokenizer()),
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    with quiet():
+        transformers.BitNetForCausalLM(config).save_pretrained(tmp_path / "odd")
+        pico_tokenizer().save_pretrained(tmp_path / "odd")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 20))
+    plan = plan_compression(str(tmp_path / "odd"), ratio=0.5)
+    assert is_streamed(plan)
+    texts = tmp_path / "texts.txt" if text else None
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp is built like an MLP and computes some"):
+        compress(plan, tmp_path / "out", calibration=texts)
+    assert not (tmp_path / "out").exists()
+    upper = plan_compression(str(tmp_path / "odd"), ratio=0.5, layers="1")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp is built like"):  # and not layer 0
+        compress(upper, tmp_path / "out", calibration=texts)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_every_kind_is_run_to_see_what_it_computes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pico_model(kind).to("meta")
+    monkeypatch.setattr(Layer, "output", lambda *_: torch.tensor(1.0))
+    with pytest.raises(ModelError, match="is built like an MLP"):
+        verify.verify_without_weights(model, find_mlps(model))
+
+
+def test_files_that_lack_a_shard_or_are_cut_short_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    with quiet():
+        pico_model("llama").save_pretrained(source, max_shard_size="20KB")
+        pico_tokenizer("llama").save_pretrained(source)
+    plan = plan_compression(str(source))
+    shard = min(source.glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        compress(plan, tmp_path / "fused")
+    shard.unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        compress(plan, tmp_path / "fused")
+
+
+def test_a_file_is_written_in_any_order_and_has_every_tensor(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.arange(6).reshape(2, 3),
+        "a": torch.ones(3, 2, dtype=torch.bfloat16).T,
+        "empty": torch.ones(0, 4),
+        "one": torch.tensor(2.5),
+        "flags": torch.tensor([True, False, True]),
+    }
+    path = tmp_path / "some.safetensors"
+    with TensorFile(path, tensors) as file:
+        for name, tensor in tensors.items():
+            file.write(name, tensor)
+    found = load_file(path)
+    assert found.keys() == tensors.keys()
+    assert found["a"].dtype == torch.float32
+    assert all(torch.equal(found[name], tensors[name].to(found[name])) for name in tensors)
+    header = int.from_bytes(path.read_bytes()[:8], "little")
+    assert header % 8 == 0
+    assert json.loads(path.read_bytes()[8 : 8 + header])["b"]["shape"] == [2, 3]
