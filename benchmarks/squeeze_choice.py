@@ -28,9 +28,9 @@ def measure(choice: str, part: float, case: harness.Case) -> harness.Figures:
     from edgefuse.compression.chains.bonds import relative_costs  # noqa: PLC0415
     from edgefuse.layers.chains.decomposition import canonical  # noqa: PLC0415
     from edgefuse.layers.chains.modules import chains_of  # noqa: PLC0415
-    from edgefuse.squeeze.cutting import cut_chains, make_canonical  # noqa: PLC0415
-    from edgefuse.squeeze.importance import importance  # noqa: PLC0415
-    from edgefuse.squeeze.training import accuracy  # noqa: PLC0415
+    from edgefuse.squeezing.cutting import cut_chains, make_canonical  # noqa: PLC0415
+    from edgefuse.squeezing.importance import importance  # noqa: PLC0415
+    from edgefuse.squeezing.training import accuracy  # noqa: PLC0415
 
     trained, train, valid = _trained(quick=case.quick)
     model = deepcopy(trained)
@@ -62,7 +62,7 @@ def _sizes(model: Any) -> dict[str, int]:
 def _loss(model: Any, rows: Any) -> float:
     import torch  # noqa: PLC0415
 
-    from edgefuse.squeeze.training import loss_of  # noqa: PLC0415
+    from edgefuse.squeezing.training import loss_of  # noqa: PLC0415
 
     count = len(rows.labels)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
 
     import edgefuse  # noqa: PLC0415
-    from edgefuse.squeeze.training import tokenize_rows, train  # noqa: PLC0415
+    from edgefuse.squeezing.training import tokenize_rows, train  # noqa: PLC0415
     from edgefuse.tuning.mpo import Mpo  # noqa: PLC0415
     from edgefuse_runtime.data.dataset import read_examples, read_labels  # noqa: PLC0415
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from edgefuse.squeeze.record import Round
-from edgefuse.squeeze.squeeze import Observer
+from edgefuse.squeezing.record import Round
+from edgefuse.squeezing.squeeze import Observer
 
 
 @contextmanager

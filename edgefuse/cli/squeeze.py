@@ -10,7 +10,7 @@ from edgefuse.cli._options import Json, OutputDirectory, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    from edgefuse.squeeze.record import SqueezeRecord
+    from edgefuse.squeezing.record import SqueezeRecord
 
 
 def squeeze(
@@ -71,8 +71,8 @@ def squeeze(
     """
     from edgefuse.cli._signals import stop_on_signal
     from edgefuse.cli._squeeze_progress import squeeze_progress
-    from edgefuse.squeeze.record import SqueezeSettings
-    from edgefuse.squeeze.squeeze import squeeze as core
+    from edgefuse.squeezing.record import SqueezeSettings
+    from edgefuse.squeezing.squeeze import squeeze as core
 
     settings = SqueezeSettings(
         max_drop=max_drop,

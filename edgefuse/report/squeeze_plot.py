@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from edgefuse.report.picture import save_picture
-from edgefuse.squeeze.record import SqueezeRecord
+from edgefuse.squeezing.record import SqueezeRecord
 
 
 def plot_squeeze(record: SqueezeRecord, path: Path) -> None:

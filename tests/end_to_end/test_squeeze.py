@@ -23,9 +23,9 @@ from edgefuse.compression.chains.limit import Limit
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.mlps.matrices import KINDS
 from edgefuse.report.squeeze_plot import plot_squeeze
-from edgefuse.squeeze import squeeze as core
-from edgefuse.squeeze.record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
-from edgefuse.squeeze.squeeze import Observer, _discard, squeeze
+from edgefuse.squeezing import squeeze as core
+from edgefuse.squeezing.record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
+from edgefuse.squeezing.squeeze import Observer, _discard, squeeze
 from edgefuse_devices.errors import (
     DataError,
     InputError,
@@ -454,7 +454,7 @@ def test_one_killed_while_it_clears_up_leaves_nothing_in_the_way(
     for _ in range(2):  # what the first leaves is in nobody's way either
         (work / "round-0").mkdir(parents=True)
         with monkeypatch.context() as patch:
-            patch.setattr("edgefuse.squeeze.squeeze.shutil.rmtree", killed)
+            patch.setattr("edgefuse.squeezing.squeeze.shutil.rmtree", killed)
             with pytest.raises(KeyboardInterrupt):
                 _discard(work)
         if work.exists():

@@ -12,9 +12,9 @@ from edgefuse.layers.chains.decomposition import decompose, rebuild
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import chains_of
 from edgefuse.mlps.matrices import KINDS, find_matrices, place_chains, read_matrix
-from edgefuse.squeeze.cutting import cut_chains, make_canonical
-from edgefuse.squeeze.importance import importance
-from edgefuse.squeeze.training import Rows, batches, loss_of
+from edgefuse.squeezing.cutting import cut_chains, make_canonical
+from edgefuse.squeezing.importance import importance
+from edgefuse.squeezing.training import Rows, batches, loss_of
 from tests.tuned_pico import classifier, pico
 
 ROWS = Rows(

@@ -14,8 +14,8 @@ from edgefuse.compression.chains.compress import compress, plan_mpo
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.unstack import unstack
-from edgefuse.squeeze.record import SqueezeSettings
-from edgefuse.squeeze.squeeze import squeeze
+from edgefuse.squeezing.record import SqueezeSettings
+from edgefuse.squeezing.squeeze import squeeze
 from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.targets import linear_layers

@@ -41,9 +41,9 @@ from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.device import computing_on, fastest, move
 from edgefuse.hub.load import empty_model, find_source, load_config
 from edgefuse.layers.chains.modules import chains_of
-from edgefuse.squeeze.cutting import cut_chains, make_canonical
-from edgefuse.squeeze.importance import importance
-from edgefuse.squeeze.record import (
+from edgefuse.squeezing.cutting import cut_chains, make_canonical
+from edgefuse.squeezing.importance import importance
+from edgefuse.squeezing.record import (
     RECORD,
     Round,
     SqueezeRecord,
@@ -51,7 +51,7 @@ from edgefuse.squeeze.record import (
     read_squeeze,
     write_squeeze,
 )
-from edgefuse.squeeze.training import Rows, accuracy, tokenize_rows, train
+from edgefuse.squeezing.training import Rows, accuracy, tokenize_rows, train
 from edgefuse.tuning.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
 from edgefuse_runtime.bundle.bundle import digest

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.layers.chains.decomposition import CENTRAL
 from edgefuse.layers.chains.modules import chains_of
-from edgefuse.squeeze.training import Rows, batches, loss_of
+from edgefuse.squeezing.training import Rows, batches, loss_of
 
 
 def importance(
