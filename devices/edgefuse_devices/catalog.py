@@ -3,7 +3,6 @@
 The folder is the registry. A file of the user's own is read and checked the same way.
 """
 
-import difflib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgefuse_devices.errors import DeviceError
+from edgefuse_devices.names import unknown
 from edgefuse_devices.probe import HOST, probe
 from edgefuse_devices.profile import DeviceProfile
 
@@ -46,12 +46,8 @@ def load_device(name_or_path: str) -> DeviceProfile:
             f"`--device` names a board, and `{name_or_path}` is none",
             f"Give for example `--device rpi5`, or `--device {HOST}` for this machine; {_LISTED}",
         )
-    nearest = _nearest(name_or_path)
-    suggestion = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
-    raise DeviceError(
-        f"There is no device `{name_or_path}`",
-        f"{suggestion}{_LISTED}, and a path to a {_SUFFIX} file works as well",
-    )
+    listing = f"{_LISTED}, and a path to a {_SUFFIX} file works as well"
+    raise DeviceError(*unknown("device", name_or_path, _spellings(), listing=listing))
 
 
 def _shipped() -> dict[str, Traversable]:
@@ -60,14 +56,13 @@ def _shipped() -> dict[str, Traversable]:
     return dict(sorted(found.items()))
 
 
-def _nearest(name: str) -> list[str]:
-    """Names like `name`, going by what people call the boards as well: raspberry-pi-5 → rpi5."""
+def _spellings() -> dict[str, str]:
+    """What people may write for a board → its name, such as raspberry-pi-5 → rpi5."""
     known = {HOST: HOST}
     for device in list_devices():
         known[device.name] = device.name
         known[device.title.lower().replace(" ", "-")] = device.name
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return list(dict.fromkeys(known[key] for key in close))
+    return known
 
 
 def _read(file: Traversable) -> DeviceProfile:

@@ -14,6 +14,7 @@ from edgefuse.compression.plan import LayerPlan, parameter_count, plan_layer
 from edgefuse.mlps.mlp import MLP, by_stack
 from edgefuse.mlps.neurons import in_parts
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
 
 ALLOCATIONS = ("even", "sensitivity")
 
@@ -56,9 +57,7 @@ def check_allocation(name: str, *, has_text: bool) -> None:
         InputError: It is none of `ALLOCATIONS`, or needs text that there is not.
     """
     if name not in ALLOCATIONS:
-        raise InputError(
-            f"There is no allocation {name!r}", f"Choose one of: {', '.join(ALLOCATIONS)}"
-        )
+        raise InputError(*unknown("allocation", name, ALLOCATIONS))
     if name == "sensitivity" and not has_text:
         raise InputError(
             "Sharing widths out by sensitivity needs text to measure it on",

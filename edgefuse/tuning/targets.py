@@ -1,7 +1,6 @@
 """Which matrices an update goes to: by their names, with near ones for those that match none."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from shlex import quote
 
 import torch
@@ -13,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from edgefuse.layers.fused import FusedConv1D, FusedLinear
 from edgefuse.tuning.parts import head_modules, head_names, is_head
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.names import suggest
 
 _ALL = "all-linear"
 _LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D)]
@@ -87,8 +87,7 @@ def _refusal(model: PreTrainedModel, layers: Sequence[str], ending: str) -> Inpu
     # An ending of as many parts is the nearest to what was meant.
     parts = ending.count(".") + 1
     endings_there = {".".join(name.split(".")[-parts:]) for name in layers}
-    near = get_close_matches(ending, sorted(endings_there), n=3, cutoff=0.4)
     return InputError(
         f"--lora-targets {quote(ending)} matches none of the model's linear layers",
-        f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}",
+        suggest(ending, sorted(endings_there), listing=f"There are {', '.join(known)}"),
     )

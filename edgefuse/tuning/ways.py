@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import Field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from edgefuse.tuning.adapter import Adapter
@@ -17,6 +16,7 @@ from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
 
 WAYS: tuple[type[Way], ...] = (
     Full,
@@ -49,12 +49,7 @@ def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
         raise InputError(f"--tune {name} says no number of layers", "Give one: last-2, say")
     kind = next((way for way in WAYS if way.title == name), None)
     if kind is None:
-        near = get_close_matches(name, [way.title for way in WAYS], n=1)
-        raise InputError(
-            f"There is no way of tuning called {name!r}",
-            (f"Did you mean {near[0]}? There are " if near else "Use one of ")
-            + ", ".join(way.title for way in WAYS),
-        )
+        raise InputError(*unknown("way of tuning", name, [way.title for way in WAYS]))
     given = {option: value for option, value in (options or {}).items() if value is not None}
     own = {f"{kind.family}_{field.name}": field.name for field in _options(kind)}
     for option in given.keys() - own.keys():

@@ -231,7 +231,7 @@ def test_a_model_that_does_not_hold_gets_one_sentence(
         (("--ratio", 0.5, "--width", 4), "--ratio and --width say the same thing twice"),
         (("--layers", "1-3"), "There is no layer 3: the model's MLP layers are 0 to 2"),
         (("--layers", "top"), "'top' names no layers"),
-        (("--method", "magic"), "There is no method 'magic'. Choose one of: mlp-fusion"),
+        (("--method", "magic"), "There is no method 'magic'. There are mlp-fusion"),
         (("--calibration", "nowhere.jsonl"), "nowhere.jsonl is not there"),
         (("--tune-text", "nowhere.jsonl"), "nowhere.jsonl is not there"),
         (("--refit",), "A refit needs text to fit to. Give --calibration"),

@@ -72,7 +72,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, case):
 
 
 def test_an_unknown_label_names_the_nearest(tmp_path):
-    with pytest.raises(DataError, match="the nearest are light_on, light_off"):
+    with pytest.raises(DataError, match=r"Did you mean light_on or light_off\?"):
         read(tmp_path, b'{"text": "lamp", "label": "lights_on"}')
 
 

@@ -65,7 +65,7 @@ def test_large_cores_of_the_orange_pi_are_pinned_to():
 def test_an_unknown_name_gets_the_nearest(asked, nearest):
     with pytest.raises(DeviceError) as caught:
         load_device(asked)
-    assert caught.value.problem == f"There is no device `{asked}`"
+    assert caught.value.problem == f"There is no device {asked!r}"
     assert re.search(rf"Did you mean [^?]*\b{nearest}\b[^?]*\?", caught.value.hint)
 
 

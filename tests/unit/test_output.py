@@ -16,7 +16,7 @@ from edgefuse.demo import walkthrough
 from edgefuse.hub.load import find_source
 from edgefuse.squeezing import record as squeeze_record
 from edgefuse_devices.errors import ModelError, OutputError
-from edgefuse_runtime.bundle.bundle import bundle
+from edgefuse_runtime.bundle import bundle
 from edgefuse_runtime.converting import convert
 from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.files.tensor_file import replace_tensors, sync, write_tensors

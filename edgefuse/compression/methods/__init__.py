@@ -18,6 +18,7 @@ from edgefuse.mlps.low_rank import Replacement
 from edgefuse.mlps.mlp import MLP
 from edgefuse.mlps.neurons import Layer
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
 
 _FUSION = (
     "Wei et al., NTK-approximating MLP Fusion for Efficient Language Model Fine-tuning, "
@@ -107,5 +108,4 @@ def find_method(name: str) -> Method:
     for method in METHODS:
         if method.name == name:
             return method
-    known = ", ".join([*(method.name for method in METHODS), "mpo"])
-    raise InputError(f"There is no method {name!r}", f"Choose one of: {known}")
+    raise InputError(*unknown("method", name, [*(method.name for method in METHODS), "mpo"]))

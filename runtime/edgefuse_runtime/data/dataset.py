@@ -1,6 +1,5 @@
 """Labelled texts as JSON lines: {"text": …, "label": …}, a row a line."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgefuse_devices.errors import DataError
+from edgefuse_devices.names import suggest
 
 _FORM = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
 
@@ -182,11 +182,7 @@ def _label(row: dict[str, Any], index: dict[str, int], place: str) -> int:
     for name in names:
         if name in index:
             return index[name]
-    nearest = difflib.get_close_matches(str(label), index, n=3) or list(index)[:3]
-    raise DataError(
-        f"{place} has the unknown label {label!r}",
-        f"There are {len(index)} labels; the nearest are {', '.join(nearest)}",
-    )
+    raise DataError(f"{place} has the unknown label {label!r}", suggest(str(label), index.keys()))
 
 
 def _label_text(label: object, place: str) -> str:
