@@ -1,0 +1,102 @@
+"""A command's flags are the fields of the classes that it chooses from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from edgefuse.cli._fields import with_fields
+from edgefuse_devices.options import option, options_of
+
+
+@dataclass(frozen=True)
+class Shaded:
+    shade: float = option(0.5, help="Part of the light.")
+
+
+@dataclass(frozen=True)
+class Lamp(Shaded):
+    watts: int | None = option(None, help="Power.", shown="2 × volts")
+    rooms: tuple[str, ...] = option((), help="Rooms, with commas between.", shown="all")
+    manual: Path | None = option(None, help="What to read.", shown="")
+    dimmed: bool = option(default=False, help="Less light.", shown="")
+    socket: Literal["screw", "pin"] = option("screw", help="What it stands in.")
+    serial: int = 0
+
+
+@dataclass(frozen=True)
+class Candle(Shaded):
+    pass
+
+
+@pytest.fixture
+def command() -> Callable[..., tuple[str, dict[str, object]]]:
+    """Run a command with flags of lamps and candles: its output, and the options that it got."""
+    received: dict[str, object] = {}
+
+    @with_fields([("lamp", Lamp), ("lamp", Candle), ("", Candle)], after="name")
+    def light(
+        name: Annotated[str, typer.Argument()],
+        loud: Annotated[bool, typer.Option("--loud")] = False,
+        **options: object,
+    ) -> None:
+        received.update(options)
+
+    app = typer.Typer(rich_markup_mode="markdown")
+    app.command()(light)
+
+    def run(*arguments: str) -> tuple[str, dict[str, object]]:
+        done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        return done.output, received
+
+    return run
+
+
+def test_values_have_the_types_of_their_fields(command: Callable) -> None:
+    _, options = command(
+        *("desk", "--lamp-watts", "40", "--lamp-rooms", "hall, attic", "--lamp-manual", "m.txt"),
+        *("--lamp-dimmed", "--lamp-socket", "pin", "--lamp-shade", "0.1", "--shade", "1"),
+    )
+    assert options == {
+        "lamp_watts": 40,
+        "lamp_rooms": ("hall", "attic"),
+        "lamp_manual": Path("m.txt"),
+        "lamp_dimmed": True,
+        "lamp_socket": "pin",
+        "lamp_shade": 0.1,
+        "shade": 1.0,
+    }
+
+
+def test_what_is_not_given_is_none(command: Callable) -> None:
+    _, options = command("desk")
+    assert set(options.values()) == {None}
+
+
+def test_the_help_shows_sentences_and_defaults_at_the_place_that_is_named(
+    command: Callable,
+) -> None:
+    shown, _ = command("--help")
+    output = " ".join(shown.split())
+    assert "Power. [default: 2 × volts]" in output
+    assert "Part of the light. [default: 0.5]" in output
+    assert "What to read." in output
+    assert "--no-lamp-dimmed" not in output
+    assert output.index("--lamp-watts") < output.index("--loud")
+
+
+def test_a_field_without_help_is_no_option() -> None:
+    assert "serial" not in {option.name for option in options_of(Lamp)}
+
+
+def test_two_options_of_one_name_are_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="two options are called shade"):
+        with_fields([("", Candle), ("", dataclass(type("Other", (), _OTHER)))], after="name")
+
+
+_OTHER = {"__annotations__": {"shade": float}, "shade": option(0.1, help="Another.")}
