@@ -78,7 +78,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
 
     import edgefuse  # noqa: PLC0415
     from edgefuse.squeezing.training import tokenize_rows, train  # noqa: PLC0415
-    from edgefuse.tuning.mpo import Mpo  # noqa: PLC0415
+    from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
     from edgefuse_runtime.data.dataset import read_examples, read_labels  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:

@@ -36,11 +36,11 @@ from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.mlps.low_rank import LowRankLinear
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.unstack import Experts
-from edgefuse.tuning.child import ChildD
-from edgefuse.tuning.lora import Lora, merge_adapter
-from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
+from edgefuse.tuning.ways.child import ChildD
+from edgefuse.tuning.ways.lora import Lora, merge_adapter
+from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle

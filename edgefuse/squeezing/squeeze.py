@@ -52,7 +52,7 @@ from edgefuse.squeezing.record import (
     write_squeeze,
 )
 from edgefuse.squeezing.training import Rows, accuracy, tokenize_rows, train
-from edgefuse.tuning.mpo import Mpo
+from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
 from edgefuse_runtime.bundle.bundle import digest
 from edgefuse_runtime.data.batching import batches_per_epoch

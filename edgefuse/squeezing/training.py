@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgefuse.tuning.mpo import Mpo
+from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_runtime.data.dataset import Example
 from edgefuse_runtime.training.schedule import learning_rate as rate_of
 

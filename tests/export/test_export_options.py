@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgefuse.tuning.adapter import Adapter
-from edgefuse.tuning.child import ChildD, ChildF
-from edgefuse.tuning.last import Last
-from edgefuse.tuning.lora import Lora
-from edgefuse.tuning.mpo import Mpo
-from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
+from edgefuse.tuning.ways.adapter import Adapter
+from edgefuse.tuning.ways.child import ChildD, ChildF
+from edgefuse.tuning.ways.last import Last
+from edgefuse.tuning.ways.lora import Lora
+from edgefuse.tuning.ways.mpo import Mpo
+from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
 from tests.tuned_pico import labelled_rows, pico
 

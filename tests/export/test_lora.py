@@ -16,9 +16,9 @@ from transformers import AutoModelForSequenceClassification
 
 from edgefuse import from_pretrained, multiplicities
 from edgefuse.bundling.export import export
-from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.targets import linear_layers
 from edgefuse.tuning.ways import find_way
+from edgefuse.tuning.ways.lora import Lora
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert

@@ -21,9 +21,9 @@ from edgefuse.compression.compress import plan_compression
 from edgefuse.layers.chains.decomposition import decompose
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.mlps.matrices import Kind
-from edgefuse.tuning.lora import Lora
-from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.way import Way
+from edgefuse.tuning.ways.lora import Lora
+from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.bundle.bundle import Bundle

@@ -9,7 +9,7 @@ import transformers
 from peft import PeftModel
 
 from edgefuse.bundling.export import export
-from edgefuse.tuning.prefix import Prefix
+from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (

@@ -15,10 +15,10 @@ import transformers
 from safetensors.numpy import load_file
 
 from edgefuse.bundling.export import export
-from edgefuse.tuning.adapter import Adapter, Bottleneck
-from edgefuse.tuning.lora import Lora
 from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.ways import WAYS, find_way
+from edgefuse.tuning.ways.adapter import Adapter, Bottleneck
+from edgefuse.tuning.ways.lora import Lora
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle

@@ -31,7 +31,7 @@ from edgefuse.mlps.matrices import (
     place_chains,
     read_matrix,
 )
-from edgefuse.tuning.full import FullWithoutEmbeddings
+from edgefuse.tuning.ways.full import FullWithoutEmbeddings
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pico_tokenizer
 

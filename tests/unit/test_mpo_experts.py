@@ -16,9 +16,9 @@ from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.unstack import unstack
 from edgefuse.squeezing.record import SqueezeSettings
 from edgefuse.squeezing.squeeze import squeeze
-from edgefuse.tuning.lora import Lora
-from edgefuse.tuning.mpo import Mpo
 from edgefuse.tuning.targets import linear_layers
+from edgefuse.tuning.ways.lora import Lora
+from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.trace import example

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any
 
-from edgefuse.tuning.adapter import Adapter
-from edgefuse.tuning.bitfit import BitFit
-from edgefuse.tuning.child import ChildD, ChildF
-from edgefuse.tuning.full import Full, FullWithoutEmbeddings
-from edgefuse.tuning.head import Head
-from edgefuse.tuning.last import Last
-from edgefuse.tuning.lora import Lora
-from edgefuse.tuning.mpo import Mpo
-from edgefuse.tuning.prefix import Prefix
 from edgefuse.tuning.way import Way
+from edgefuse.tuning.ways.adapter import Adapter
+from edgefuse.tuning.ways.bitfit import BitFit
+from edgefuse.tuning.ways.child import ChildD, ChildF
+from edgefuse.tuning.ways.full import Full, FullWithoutEmbeddings
+from edgefuse.tuning.ways.head import Head
+from edgefuse.tuning.ways.last import Last
+from edgefuse.tuning.ways.lora import Lora
+from edgefuse.tuning.ways.mpo import Mpo
+from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
 
