@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.mlp import MLP, find_mlps
 from edgefuse.mlps.neurons import FusedNeurons
@@ -62,7 +62,7 @@ def save_pico_model(
         seed: Of the weights.
     """
     model = pico_model(architecture, num_labels=num_labels, seed=seed)
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(directory)
         pico_tokenizer(architecture).save_pretrained(directory)
     return directory

@@ -22,7 +22,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from edgefuse.artifact.record import CompressionRecord, MatrixRecord, write_record
 from edgefuse.artifact.recorded_mlps import recorded_mlps
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.layers.fused import multiply
 from edgefuse.mlps.install import resize
@@ -63,7 +63,7 @@ def save_chains(
         save_file(content, directory / file, {"format": "pt"})
     model.config.dtype = "float32"
     model.config.architectures = [type(model).__name__]
-    with quiet():
+    with silence_transformers():
         model.config.save_pretrained(directory)
         if model.can_generate():
             model.generation_config.save_pretrained(directory)

@@ -29,7 +29,10 @@ from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.artifact.widths import even_widths
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.hub.copies import share
-from edgefuse.hub.load import ModelSource, check_weights, find_source, one_sentence, quiet
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.model import check_weights
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.layers.fused import unfold
 from edgefuse.mlps import low_rank
 from edgefuse.mlps.install import install, resize
@@ -50,7 +53,7 @@ def save_compressed(
     folded = share(model)
     fold(folded)
     _say_widths(folded, record)
-    with quiet():
+    with silence_transformers():
         folded.save_pretrained(directory, max_shard_size="1TB")
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
@@ -74,7 +77,7 @@ def save_description(
     _say_widths(model, record)
     model.config.dtype = "float32"
     model.config.architectures = [type(model).__name__]
-    with quiet():
+    with silence_transformers():
         model.config.save_pretrained(directory)
         if model.can_generate():
             model.generation_config.save_pretrained(directory)
@@ -127,7 +130,7 @@ def load(
             raise ModelError(f"There is no type {own!r} of numbers", "Give torch.bfloat16, say")
         model = _compressed(Path(source.name), record, auto_class, **kwargs)
         return _cast(model, own)
-    with quiet(), one_sentence(source.name):
+    with silence_transformers(), translate_errors(source.name):
         model, info = auto_class.from_pretrained(
             source.name,
             revision=source.ref,
@@ -144,7 +147,7 @@ def _compressed(
     directory: Path, record: CompressionRecord, auto_class: type[Any], **kwargs: Any
 ) -> PreTrainedModel:
     """Load a compressed model, float32."""
-    with quiet(), one_sentence(str(directory)):
+    with silence_transformers(), translate_errors(str(directory)):
         config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
         kwargs |= {"config": config, "dtype": torch.float32}
         kind = _concrete(auto_class, config)

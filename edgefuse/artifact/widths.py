@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.mlps.mlp import find_mlps
 
 _KEYS = (
@@ -60,5 +60,5 @@ def even_widths(model: PreTrainedModel, widths: Sequence[int]) -> dict[str, int]
 
 
 def _widths(model: PreTrainedModel, config: PretrainedConfig) -> list[int]:
-    with quiet(), torch.device("meta"):
+    with silence_transformers(), torch.device("meta"):
         return [mlp.width for mlp in find_mlps(type(model)(config))]

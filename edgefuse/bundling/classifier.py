@@ -12,7 +12,9 @@ from transformers import (
 )
 
 from edgefuse.artifact.compressed import load
-from edgefuse.hub.load import ModelSource, load_tokenizer, position_count
+from edgefuse.hub.model import position_count
+from edgefuse.hub.source import ModelSource
+from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import InputError, ModelError

@@ -24,14 +24,9 @@ from edgefuse.bundling.classifier import (
 )
 from edgefuse.bundling.fused import fused_mlps
 from edgefuse.hub.adapter import Adapter, find_adapter
-from edgefuse.hub.load import (
-    ModelSource,
-    embedding_rows,
-    empty_model,
-    find_source,
-    load_config,
-    quiet,
-)
+from edgefuse.hub.model import embedding_rows, empty_model, load_config
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.mlps.low_rank import LowRankLinear
 from edgefuse.mlps.mlp import find_mlps
@@ -175,7 +170,7 @@ def export(
         tokenizer.backend_tokenizer.enable_truncation(length)
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         classifier.config.architectures = [type(classifier).__name__]  # no longer the source's
-        with quiet():
+        with silence_transformers():
             classifier.config.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
             if prepared.peft:

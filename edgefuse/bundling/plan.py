@@ -17,7 +17,8 @@ from edgefuse.bundling.classifier import (
     longest_sequence,
 )
 from edgefuse.hub.copies import with_tensors
-from edgefuse.hub.load import find_source, load_config
+from edgefuse.hub.model import load_config
+from edgefuse.hub.source import find_source
 from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS

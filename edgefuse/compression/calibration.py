@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from edgefuse.hub.load import embedding_rows, position_count
+from edgefuse.hub.model import embedding_rows, position_count
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import MLP, mlps_in
 from edgefuse_devices.errors import DataError, ModelError

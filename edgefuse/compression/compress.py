@@ -19,14 +19,9 @@ from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
 from edgefuse.hub.device import computing_on, fastest, move
-from edgefuse.hub.load import (
-    ModelSource,
-    empty_model,
-    find_source,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from edgefuse.hub.model import empty_model, load_config, load_model
+from edgefuse.hub.source import ModelSource, find_source
+from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.mlps.mlp import MLP, find_mlps, unknown_experts
 from edgefuse.mlps.verify import verify, verify_without_weights
 from edgefuse_devices.errors import DataError, InputError, ModelError

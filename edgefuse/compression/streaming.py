@@ -18,7 +18,9 @@ from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.hub.device import computing_on, fastest
 from edgefuse.hub.finite import check_finite
-from edgefuse.hub.load import ModelSource, empty_model, quiet
+from edgefuse.hub.model import empty_model
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tensor_files import TensorFile, TensorFiles, find_tensor_files
 from edgefuse.mlps.file_layouts import stored_layouts
 from edgefuse.mlps.install import resize
@@ -61,7 +63,7 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
     if any(files.shapes.get(name) != tuple(tensor.shape) for name, tensor in saved.items()):
         return None
     if model.can_generate():
-        with quiet(), suppress(OSError):  # it may have none of its own
+        with silence_transformers(), suppress(OSError):  # it may have none of its own
             model.generation_config = GenerationConfig.from_pretrained(
                 source.name, revision=source.ref
             )

@@ -6,7 +6,8 @@ from pathlib import Path
 from peft import PeftConfig, PeftType
 from peft.utils import CONFIG_NAME
 
-from edgefuse.hub.load import ModelSource, find_source, one_sentence
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.source import ModelSource, find_source
 from edgefuse_devices.errors import ModelError
 
 
@@ -37,7 +38,7 @@ def find_adapter(model: str) -> Adapter | None:
     path = Path(model).expanduser()
     if not (path / CONFIG_NAME).is_file():
         return None
-    with one_sentence(model):
+    with translate_errors(model):
         config = PeftConfig.from_pretrained(str(path))
         kind = PeftType(config.peft_type)
     name = str(config.base_model_name_or_path or "")

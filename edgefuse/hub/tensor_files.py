@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import get_checkpoint_shard_files
 
-from edgefuse.hub.load import ModelSource, find_file, one_sentence, quiet
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource, find_file
 
 _DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 _LARGEST = 1 << 62
@@ -49,7 +51,7 @@ def find_tensor_files(source: ModelSource) -> TensorFiles | None:
     Raises:
         ModelError: They are broken or not complete.
     """
-    with quiet(), one_sentence(source.name):
+    with silence_transformers(), translate_errors(source.name):
         single = find_file(source, SAFE_WEIGHTS_NAME)
         if single is not None:
             return TensorFiles([Path(single)])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgefuse.hub.load import embedding_rows
+from edgefuse.hub.model import embedding_rows
 from edgefuse.mlps.mlp import MLP, by_stack, find_mlps, mlps_in
 from edgefuse_devices.errors import ModelError
 

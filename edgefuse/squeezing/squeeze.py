@@ -39,7 +39,8 @@ from edgefuse.bundling.classifier import (
 )
 from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.device import computing_on, fastest, move
-from edgefuse.hub.load import empty_model, find_source, load_config
+from edgefuse.hub.model import empty_model, load_config
+from edgefuse.hub.source import find_source
 from edgefuse.layers.chains.modules import chains_of
 from edgefuse.squeezing.cutting import cut_chains, make_canonical
 from edgefuse.squeezing.importance import importance

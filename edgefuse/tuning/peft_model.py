@@ -15,7 +15,8 @@ from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgefuse.hub.load import one_sentence, quiet
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.tuning.parts import head_modules
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.quiet import quiet as without_warnings
@@ -33,7 +34,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
     Raises:
         ModelError: The adapter is broken, or has tensors that this model has no place for.
     """
-    with one_sentence(str(directory)):
+    with translate_errors(str(directory)):
         config = PeftConfig.from_pretrained(str(directory))
         stored = load_peft_weights(str(directory), device="cpu")
     config.task_type = TaskType.SEQ_CLS
@@ -41,7 +42,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
     heads = set(head_modules(model))
     config.modules_to_save = sorted(saved | heads)
     config.inference_mode = True  # of prefixes, the file has what their perceptron made
-    with quiet(), without_warnings(), one_sentence(f"The adapter {directory}"):
+    with silence_transformers(), without_warnings(), translate_errors(f"The adapter {directory}"):
         wrapped: PeftModel = get_peft_model(model, config)
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         _check_same(own, stored, heads - saved, directory)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.probe import probe
 from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
 from edgefuse_runtime.inference.model import InferenceModel
@@ -87,7 +87,7 @@ def test_a_killed_run_ends_bit_for_bit_like_a_whole_one(home, tmp_path):
 def test_plain_transformers_computes_the_same_logits(home, tmp_path):
     finish("convert", home / "run", tmp_path / "plain", "--to", "transformers")
     texts = ["make it warm now please", "dark", "the lamp at home"]
-    with quiet(), torch.no_grad():
+    with silence_transformers(), torch.no_grad():
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "plain")
         model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
         encoded = tokenizer(texts, return_tensors="pt", padding=True)

@@ -14,7 +14,8 @@ from edgefuse.compression.chains.compress import compress as compress_to_chains
 from edgefuse.compression.chains.compress import plan_mpo
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.hub.load import find_source, quiet
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import find_source
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert
@@ -66,7 +67,7 @@ def test_an_adapter_of_a_language_model_is_taken_up_and_given_back_with_a_head(
     assert all(np.abs(start[name]).max() > 0.1 for name in own)
     assert any(name.startswith("score.") for name in start)
     values = trained(bundle, 5)
-    with quiet():
+    with silence_transformers():
         convert(bundle, values, tmp_path / "back", to="peft")
         loaded = PeftModel.from_pretrained(classifier(pico("llama")), str(tmp_path / "back"))
     expected = logits_on_the_board(bundle, values)
@@ -216,7 +217,7 @@ def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:
     model = classifier(pico("bert"))
     model.config.id2label = {0: "warm", 1: "hot", 2: "cold"}
     model.config.label2id = {"warm": 0, "hot": 1, "cold": 2}
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(tmp_path / "model")
     for file in pico("bert").glob("tokenizer*"):
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())

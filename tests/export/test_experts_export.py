@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse_export.trace import example
 from edgefuse_runtime.converting.convert import convert
@@ -83,7 +83,7 @@ def test_it_trains_and_converts_to_what_others_load(
     inputs = random_batch(7).inputs
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx/model.onnx"))
     (logits,) = session.run(["logits"], inputs)
-    with quiet(), torch.no_grad():
+    with silence_transformers(), torch.no_grad():
         auto = transformers.AutoModelForSequenceClassification
         plain = auto.from_pretrained(tmp_path / "plain").eval()
         said = plain(**{name: torch.from_numpy(value) for name, value in inputs.items()}).logits

@@ -15,7 +15,8 @@ import edgefuse
 from edgefuse.artifact.record import read_record
 from edgefuse.compression.calibration import batches_of, collect_inputs
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.hub.load import load_config, quiet
+from edgefuse.hub.model import load_config
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import find_mlps, unknown_experts
 from edgefuse_devices.errors import ModelError
@@ -35,7 +36,7 @@ SIZES = {
 
 
 def saved(model: PreTrainedModel, directory: Path) -> Path:
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(directory)
         pico_tokenizer("bert").save_pretrained(directory)
     return directory
@@ -194,7 +195,7 @@ def test_tokens_that_lie_across_the_batch_are_told_from_padding(
     plan = plan_compression(str(saved(model, tmp_path / "model")), ratio=0.25)
     record = compress(plan, tmp_path / "fused", tune_text=texts)
     assert record.even
-    with quiet():
+    with silence_transformers():
         plain = transformers.AutoModel.from_pretrained(tmp_path / "fused")
     assert {mlp.width for mlp in find_mlps(plain)} == {WIDTH // 4}
 

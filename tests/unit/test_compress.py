@@ -23,7 +23,9 @@ from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.recipe import Recipe
-from edgefuse.hub.load import load_model, load_tokenizer, quiet
+from edgefuse.hub.model import load_model
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.mlps.mlp import find_mlps
 from tests.pico_models import ARCHITECTURES, LAYERS, TEXTS, WIDTH, parameters
 
@@ -31,14 +33,14 @@ CLASSIFIER = transformers.AutoModelForSequenceClassification
 
 
 def logits(model: Any, directory: Path) -> torch.Tensor:
-    with quiet():
+    with silence_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     with torch.no_grad():
         return model(**tokenizer(list(TEXTS), padding=True, return_tensors="pt")).logits
 
 
 def plain(directory: Path, auto: Any = CLASSIFIER) -> Any:
-    with quiet():
+    with silence_transformers():
         return auto.from_pretrained(directory)
 
 
@@ -109,7 +111,7 @@ def test_a_trained_model_is_folded_and_saved_for_plain_transformers(
             parameter.add_(0.01)  # stands for training
     expected = logits(model, tmp_path / "fused")
     edgefuse.fold(model)
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(tmp_path / "trained")
     found = logits(plain(tmp_path / "trained"), tmp_path / "fused")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -150,7 +152,7 @@ def test_a_plain_model_loads_as_transformers_loads_it(pico_model: Callable[..., 
 def test_a_model_in_half_precision_is_loaded_and_written_in_float32(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with quiet():
+    with silence_transformers():
         half = transformers.AutoModel.from_pretrained(pico_model("bert"), dtype=torch.float16)
         half.save_pretrained(tmp_path / "half")
     shutil.copytree(pico_model("bert"), tmp_path / "half", ignore=_weights, dirs_exist_ok=True)
@@ -196,7 +198,7 @@ def test_the_same_seed_writes_the_same_bytes(
 
 
 def outputs(model: Any, directory: Path) -> torch.Tensor:
-    with quiet():
+    with silence_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     inputs = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
     inputs.pop("token_type_ids", None)
@@ -440,7 +442,7 @@ def test_minilm_a_sentence_encoder_without_head_compresses(tmp_path: Path) -> No
     torch.manual_seed(0)
     ours = edgefuse.from_pretrained(tmp_path / "fused", CLASSIFIER, num_labels=4)
     torch.manual_seed(0)
-    with quiet():
+    with silence_transformers():
         theirs = CLASSIFIER.from_pretrained(tmp_path / "fused", num_labels=4)
     torch.testing.assert_close(
         logits(ours, tmp_path / "fused"), logits(theirs, tmp_path / "fused"), rtol=0, atol=1e-5

@@ -321,7 +321,7 @@ def test_a_path_that_is_not_there_never_asks_the_hub(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Mock()
-    monkeypatch.setattr("edgefuse.hub.load.hf_hub_download", asked)
+    monkeypatch.setattr("edgefuse.hub.source.hf_hub_download", asked)
     with pytest.raises(ModelError, match=r"does not exist|has no name"):
         plan_compression(name)
     asked.assert_not_called()
@@ -344,7 +344,7 @@ def test_a_path_that_is_not_there_never_asks_the_hub(
 def test_what_the_hub_does_not_give_gets_one_sentence(
     error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgefuse.hub.load.hf_hub_download", Mock(side_effect=error))
+    monkeypatch.setattr("edgefuse.hub.source.hf_hub_download", Mock(side_effect=error))
     with pytest.raises(ModelError) as caught:
         plan_compression("someone/something", revision="v9")
     assert sentence in str(caught.value)

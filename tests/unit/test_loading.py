@@ -18,7 +18,8 @@ from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.methods import find_method
 from edgefuse.hub.finite import check_finite
-from edgefuse.hub.load import find_source, load_tokenizer
+from edgefuse.hub.source import find_source
+from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.mlps.matrices import KINDS
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError

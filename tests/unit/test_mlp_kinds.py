@@ -30,7 +30,7 @@ from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import find_method
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.fused import put_beside
 from edgefuse.mlps.file_layouts import stored_layouts
 from edgefuse.mlps.inputs import watch_inputs
@@ -258,7 +258,7 @@ def test_every_stage_runs_on_every_kind_and_plain_transformers_loads_what_it_mad
     errors = [layer.output_error for layer in record.layers]
     assert len([error for error in errors if error is not None]) >= len(errors) / EXPERTS
     ours = edgefuse.from_pretrained(tmp_path / "fused")
-    with quiet():
+    with silence_transformers():
         theirs = transformers.AutoModel.from_pretrained(tmp_path / "fused")
     assert distance(ours, theirs, kind) < 1e-5
     assert distance(ours, make_pico_model(kind), kind) > 1e-3
@@ -306,7 +306,7 @@ def test_plain_transformers_and_edgefuse_load_even_widths_with_the_same_outputs(
     assert record.even
     save_compressed(tmp_path, model, None, record)
     ours = edgefuse.from_pretrained(tmp_path)
-    with quiet():
+    with silence_transformers():
         theirs = transformers.AutoModel.from_pretrained(tmp_path)
     assert {mlp.width * 4 for mlp in find_mlps(theirs)} == before
     assert edgefuse.multiplicities(ours).keys() == edgefuse.multiplicities(model).keys()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.hub.load import find_source
+from edgefuse.hub.source import find_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

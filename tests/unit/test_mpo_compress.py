@@ -19,7 +19,7 @@ from edgefuse.compression.chains.compress import compress, decompose_model, plan
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.compress import compress as fuse
 from edgefuse.compression.compress import plan_compression
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.chains.decomposition import MPO, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import Chain
@@ -49,7 +49,7 @@ def kinds_of(architecture: str) -> tuple[Kind, ...]:
 
 @torch.no_grad()
 def output(model: Any, source: Path) -> Tensor:
-    with quiet():
+    with silence_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     inputs = tokenizer(list(TEXTS[:4]), padding=True, return_tensors="pt")
     if model.config.is_encoder_decoder:
@@ -150,7 +150,7 @@ def test_chains_of_a_fused_model_are_compared_with_what_was_before_it(
 def test_plain_transformers_refuses_chains(pico_model: Callable[..., Path], tmp_path: Path) -> None:
     """Else it would make up every matrix that it does not find."""
     compress(plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=LOSSLESS), tmp_path / "chains")
-    with quiet(), pytest.raises(OSError, match="no file named model"):
+    with silence_transformers(), pytest.raises(OSError, match="no file named model"):
         transformers.AutoModel.from_pretrained(tmp_path / "chains")
 
 
@@ -201,7 +201,7 @@ def test_folding_a_decomposed_fused_model_gives_what_plain_transformers_reads(
     compress(plan_mpo(str(fused), kinds=KINDS, limit=LOSSLESS), tmp_path / "both")
     both = edgefuse.from_pretrained(tmp_path / "both")
     edgefuse.fold(both)
-    with quiet():
+    with silence_transformers():
         both.save_pretrained(tmp_path / "folded")
         plain = transformers.AutoModel.from_pretrained(tmp_path / "folded").eval()
         wanted = transformers.AutoModel.from_pretrained(fused).eval()
@@ -344,7 +344,7 @@ def test_an_embedding_that_scales_its_rows_is_no_table(tmp_path: Path) -> None:
         head_dim=8,
         pad_token_id=0,
     )
-    with quiet():
+    with silence_transformers():
         transformers.Gemma3TextModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"Gemma3TextScaledWordEmbedding.*Leave embeddings out"):
         plan_mpo(str(tmp_path), kinds=KINDS, limit=LOSSLESS)
@@ -381,7 +381,7 @@ def test_weights_that_are_not_numbers_are_refused(
     model = pico_model("bert")
     with torch.no_grad():
         model.encoder.layer[1].output.dense.weight[0, 0] = torch.nan
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(tmp_path / "broken")
         pico_tokenizer().save_pretrained(tmp_path / "broken")
     failed = run("compress", tmp_path / "broken", tmp_path / "x", "--method", "mpo", "--bond", 4)

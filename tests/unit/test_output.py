@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from edgefuse.artifact import record
 from edgefuse.demo import walkthrough
-from edgefuse.hub.load import find_source
+from edgefuse.hub.source import find_source
 from edgefuse.squeezing import record as squeeze_record
 from edgefuse_devices.errors import ModelError, OutputError
 from edgefuse_runtime.bundle import bundle

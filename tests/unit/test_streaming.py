@@ -16,7 +16,7 @@ from edgefuse.compression import compress as core
 from edgefuse.compression.compress import CompressionPlan, compress, plan_compression
 from edgefuse.compression.methods import METHODS, find_method
 from edgefuse.compression.streaming import open_stored
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.tensor_files import TensorFile
 from edgefuse.mlps import verify
 from edgefuse.mlps.mlp import find_mlps
@@ -104,7 +104,7 @@ def test_shards_of_half_precision_become_one_file_of_single(
     model = transformers.AutoModelForCausalLM.from_config(config).bfloat16()
     model.generation_config.max_new_tokens = 7
     source = tmp_path / "source"
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(source, max_shard_size="10KB")
         pico_tokenizer(kind).save_pretrained(source)
     assert len(list(source.glob("*.safetensors"))) > 1
@@ -174,7 +174,7 @@ def test_a_norm_between_projections_is_found_out_with_weights_and_without(
         num_attention_heads=2,
         num_key_value_heads=2,
     )
-    with quiet():
+    with silence_transformers():
         transformers.BitNetForCausalLM(config).save_pretrained(tmp_path / "odd")
         pico_tokenizer().save_pretrained(tmp_path / "odd")
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 20))
@@ -201,7 +201,7 @@ def test_every_kind_is_run_to_see_what_it_computes(
 
 def test_files_that_lack_a_shard_or_are_cut_short_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    with quiet():
+    with silence_transformers():
         pico_model("llama").save_pretrained(source, max_shard_size="20KB")
         pico_tokenizer("llama").save_pretrained(source)
     plan = plan_compression(str(source))

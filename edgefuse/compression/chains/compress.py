@@ -15,15 +15,9 @@ from edgefuse.artifact.record import RECORD, CompressionRecord, MatrixRecord, re
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.chains.records import matrix_record, record_on_top
 from edgefuse.compression.chains.shared import decompose_together, relative_error
-from edgefuse.hub.load import (
-    ModelSource,
-    empty_model,
-    find_source,
-    load_config,
-    load_model,
-    load_tokenizer,
-    model_class,
-)
+from edgefuse.hub.model import empty_model, load_config, load_model, model_class
+from edgefuse.hub.source import ModelSource, find_source
+from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.layers.chains.decomposition import MPO, canonical, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import Dimensions, choose_dimensions
 from edgefuse.layers.chains.modules import MPOLinear

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_names, transformer_layers
@@ -105,7 +105,7 @@ class Adapter(Way):
 
 def _places(model: PreTrainedModel) -> list[str]:
     """The projections, by name; of an architecture as it is before any compression."""
-    with quiet(), torch.device("meta"):
+    with silence_transformers(), torch.device("meta"):
         plain = type(model)(model.config)
     attention = [name for name, _ in plain.named_modules() if name.endswith(_ATTENTION_OUTPUTS)]
     downs = [mlp.layout.down for mlp in find_mlps(plain)]

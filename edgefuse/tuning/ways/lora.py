@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.hub.copies import share
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.fused import FusedConv1D, FusedLinear, unfold
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
@@ -120,7 +120,7 @@ class Lora(Way):
             fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
             modules_to_save=head_modules(model),
         )
-        with quiet(), without_warnings():
+        with silence_transformers(), without_warnings():
             return get_peft_model(model, config)
 
     def _updated_layers(self, model: PreTrainedModel) -> list[tuple[str, PeftLinear]]:

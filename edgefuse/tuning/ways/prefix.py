@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from edgefuse.hub.copies import share
-from edgefuse.hub.load import quiet
+from edgefuse.hub.silence import silence_transformers
 from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
@@ -161,7 +161,7 @@ class Prefix(Way):
             encoder_hidden_size=self.projection or None,  # type: ignore[arg-type]
             modules_to_save=head_modules(model),
         )
-        with quiet(), without_warnings():
+        with silence_transformers(), without_warnings():
             return get_peft_model(model, config)
 
 

@@ -1,0 +1,127 @@
+"""A model's configuration and weights, as transformers loads them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.finite import check_finite
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource
+from edgefuse_devices.errors import ModelError
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """Load a model's configuration.
+
+    Raises:
+        ModelError: It is broken, or of an architecture that transformers does not have; or the
+            model is quantised.
+    """
+    with silence_transformers(), translate_errors(source.name):
+        config = AutoConfig.from_pretrained(source.name, revision=source.ref)
+    assert isinstance(config, PretrainedConfig)
+    parts = (config, config.get_text_config())
+    if any(getattr(part, "quantization_config", None) for part in parts):
+        raise ModelError(
+            f"{source.name} is quantised, and its weights are no numbers to compute with",
+            "Start from the model that it was made from",
+        )
+    return config
+
+
+def model_class(config: PretrainedConfig) -> type[Any]:
+    """The class that saved the model, or `AutoModel` where its configuration does not say."""
+    names = config.architectures or []
+    found = getattr(transformers, names[0], None) if names else None
+    return found if isinstance(found, type) else AutoModel
+
+
+def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without storage for its weights (device "meta"): fast, for planning.
+
+    Raises:
+        ModelError: The configuration contradicts itself.
+    """
+    kind = model_class(config)
+    with (
+        silence_transformers(),
+        translate_errors(f"A {kind.__name__} of this configuration"),
+        torch.device("meta"),
+    ):
+        model = kind.from_config(config) if kind is AutoModel else kind(config)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel:
+    """Load a model by its own class, float32, in evaluation mode.
+
+    Raises:
+        ModelError: Its weights are missing, broken, not finite or those of another architecture.
+    """
+    with silence_transformers(), translate_errors(source.name):
+        model, info = model_class(config).from_pretrained(
+            source.name,
+            revision=source.ref,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in a sentence
+        )
+    assert isinstance(model, PreTrainedModel)
+    mismatched = sorted(key for key, *_ in info["mismatched_keys"])
+    if mismatched:
+        raise ModelError(
+            f"{source.name} has weights of other sizes than its config.json says, "
+            f"{mismatched[0]} for one",
+            "Download or save the model again",
+        )
+    check_weights(model, info, source.name)
+    return model  # from_pretrained leaves it in evaluation mode
+
+
+def check_weights(
+    model: PreTrainedModel, info: Mapping[str, Any], name: str, *, needs_head: bool = True
+) -> None:
+    """Refuse a model whose files lack weights or have some that are NaN or infinite.
+
+    A pooler may be absent: sentence encoders are often saved without the one they never use.
+
+    Args:
+        model: As it was loaded.
+        info: What transformers says of its loading.
+        name: Of the model, for messages.
+        needs_head: Without, the weights of a head may be absent, for they are to be learned.
+
+    Raises:
+        ModelError: It does.
+    """
+    has_head = model.base_model is not model
+    needed = "" if needs_head or not has_head else f"{model.base_model_prefix}."
+    missing = sorted(
+        key for key in info["missing_keys"] if key.startswith(needed) and "pooler." not in key
+    )
+    if missing:
+        raise ModelError(
+            f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, "
+            f"{missing[0]} for one",
+            "Download or save the model again",
+        )
+    for key, tensor in model.state_dict().items():
+        check_finite(tensor, name, key)
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens a model has embeddings for."""
+    rows = model.get_input_embeddings().num_embeddings
+    assert isinstance(rows, int)
+    return rows
+
+
+def position_count(config: PretrainedConfig) -> int | None:
+    """Positions that a configuration names; None for none, or for any number (XLNet's -1)."""
+    count = int(getattr(config, "max_position_embeddings", None) or 0)
+    return count if count > 0 else None

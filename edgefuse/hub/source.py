@@ -1,0 +1,142 @@
+"""Where a model is: a directory, or a name on the Hugging Face hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.utils.hub import cached_file
+
+from edgefuse.artifact.record import RECORD
+from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.silence import silence_transformers
+from edgefuse_devices.errors import ModelError
+from edgefuse_runtime.files.folder_kinds import kind_of
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that is there.
+
+    Attributes:
+        name: What transformers loads: a directory or a hub name.
+        label: What records call it: a hub name, or a directory's own name without its path (with
+            its parent's name, where its own would do for any model).
+        revision: Commit on the hub, None for a directory of the user's.
+    """
+
+    name: str
+    label: str
+    revision: str | None
+
+    @property
+    def ref(self) -> str:
+        """The revision as transformers wants it, which for a directory means nothing."""
+        return self.revision or "main"
+
+
+def find_source(model: str, revision: str | None = None) -> ModelSource:
+    """Find out what `model` is, and that it has a configuration.
+
+    A compressed model on the hub is downloaded whole: its weights mean nothing without its record.
+
+    Args:
+        model: A directory, or a name on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub; None for the default branch.
+
+    Raises:
+        ModelError: There is no such model, or the hub cannot be reached.
+    """
+    path = Path(model).expanduser()
+    if not model.strip():
+        raise ModelError("The model has no name", "Name a model's directory, or one on the hub")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise ModelError(
+                    f"{model} is an adapter, not a model",
+                    "Name the model that it was made for; `edgefuse export` takes adapters too",
+                )
+            kind = kind_of(path)
+            raise ModelError(
+                f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
+                f"Make one of it: edgefuse convert {quote(model)} OUTPUT --to transformers"
+                if kind in {"a run", "a bundle"}
+                else "Name a directory that `save_pretrained` or `edgefuse compress` wrote, or a "
+                "model on the hub",
+            )
+        if revision is not None:
+            raise ModelError(
+                f"{model} is a directory, and revisions are of models on the hub",
+                "Leave --revision out, or name a model on the hub",
+            )
+        return ModelSource(str(path), _label(path.resolve()), None)
+    if path.exists():
+        raise ModelError(
+            f"{model} is a file, not a model's directory", "Name the directory that holds it"
+        )
+    if not _HUB_NAME.fullmatch(model):
+        raise ModelError(
+            f"{model} does not exist", "Name a model's directory, or a model on the hub"
+        )
+    plain = ModelSource(model, model, _commit(model, revision))
+    with silence_transformers(), translate_errors(model):
+        if not find_file(plain, RECORD):
+            return plain
+        snapshot = snapshot_download(model, revision=plain.revision)
+    return ModelSource(snapshot, model, plain.revision)
+
+
+def find_file(source: ModelSource, file: str) -> str | None:
+    """Where a model's file of that name is, of the hub's fetched first; None where it has none."""
+    path: str | None = cached_file(
+        source.name,
+        file,
+        revision=source.revision,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return path
+
+
+def _label(directory: Path) -> str:
+    generic = _SAYS_NOTHING.fullmatch(directory.name) and directory.parent.name
+    return f"{directory.parent.name}/{directory.name}" if generic else directory.name
+
+
+def _commit(name: str, revision: str | None) -> str:
+    hint = "Check its spelling on https://huggingface.co/models, or name a directory"
+    try:
+        with silence_transformers():
+            config = hf_hub_download(name, "config.json", revision=revision)
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{name} is no directory here, and the Hugging Face hub cannot be reached",
+            "Connect to the network, or name a model's directory",
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated on the hub", "Ask for access there and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name} is no directory here and no model on the hub", hint) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {revision!r} on the hub", hint) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{name} is no model: it has no config.json on the hub", hint) from error
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"The Hugging Face hub refused to give {name}: {error.response.status_code}", hint
+        ) from error
+    return Path(config).parent.name  # …/snapshots/COMMIT/config.json
