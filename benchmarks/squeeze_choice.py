@@ -74,9 +74,11 @@ def _loss(model: Any, rows: Any) -> float:
 def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
     """The model, and the rows to train and to measure on."""
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415
 
     import edgefuse  # noqa: PLC0415
+    from edgefuse.hub.source import find_source  # noqa: PLC0415
+    from edgefuse.hub.tokenizer import load_tokenizer  # noqa: PLC0415
     from edgefuse.squeezing.training import tokenize_rows, train  # noqa: PLC0415
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
     from edgefuse_runtime.data.dataset import read_examples, read_labels  # noqa: PLC0415
@@ -93,7 +95,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
         model = edgefuse.from_pretrained(
             work / "chains", AutoModelForSequenceClassification, num_labels=2
         )
-        tokenizer = AutoTokenizer.from_pretrained(work / "chains")
+        tokenizer = load_tokenizer(find_source(str(work / "chains")))
         labels = read_labels(path_of("sst2/train.jsonl"))
         files = [
             first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.mlp import MLP, find_mlps
 from edgefuse.mlps.neurons import FusedNeurons
@@ -202,6 +203,11 @@ def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
         model_max_length=62,  # RoBERTa's positions start at 2
         model_input_names=inputs,
     )
+
+
+def model_tokenizer(architecture: str = "bert") -> ModelTokenizer:
+    """`pico_tokenizer` as EdgeFuse holds it."""
+    return ModelTokenizer.of(pico_tokenizer(architecture))
 
 
 def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from edgefuse.artifact.record import CompressionRecord, MatrixRecord, write_record
 from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.layers.fused import multiply
 from edgefuse.mlps.install import resize
@@ -37,7 +38,7 @@ SPECTRA = "spectra.safetensors"
 def save_chains(
     directory: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: ModelTokenizer,
     record: CompressionRecord,
     spectra: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> None:
@@ -67,7 +68,7 @@ def save_chains(
         model.config.save_pretrained(directory)
         if model.can_generate():
             model.generation_config.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        tokenizer.save(directory)
     write_record(directory, record)
 
 

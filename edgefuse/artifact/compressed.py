@@ -19,7 +19,6 @@ from transformers import (
     AutoModel,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from edgefuse.artifact.chains import load_chains
@@ -33,6 +32,7 @@ from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.model import check_weights
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.fused import unfold
 from edgefuse.mlps import low_rank
 from edgefuse.mlps.install import install, resize
@@ -46,7 +46,7 @@ WEIGHTS = "model.safetensors"
 def save_compressed(
     directory: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: ModelTokenizer | None,
     record: CompressionRecord,
 ) -> None:
     """Write a fused model (P standalone; not changed) as a compressed model directory."""
@@ -56,14 +56,14 @@ def save_compressed(
     with silence_transformers():
         folded.save_pretrained(directory, max_shard_size="1TB")
         if tokenizer is not None:
-            tokenizer.save_pretrained(directory)
+            tokenizer.save(directory)
     write_record(directory, record)
 
 
 def save_description(
     directory: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: ModelTokenizer,
     record: CompressionRecord,
 ) -> None:
     """Write all of a compressed model directory but its weights.
@@ -81,7 +81,7 @@ def save_description(
         model.config.save_pretrained(directory)
         if model.can_generate():
             model.generation_config.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        tokenizer.save(directory)
     write_record(directory, record)
 
 

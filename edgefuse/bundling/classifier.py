@@ -8,13 +8,11 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from edgefuse.artifact.compressed import load
 from edgefuse.hub.model import position_count
 from edgefuse.hub.source import ModelSource
-from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import InputError, ModelError
@@ -22,23 +20,6 @@ from edgefuse_devices.errors import InputError, ModelError
 TASK = "text-classification"
 USUAL_LENGTH = 128
 """Tokens of a sequence, unless the user or the model says otherwise."""
-
-
-def load_padding_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Load a fast tokenizer that can pad: with the end of a text, where it has no token for it.
-
-    Raises:
-        ModelError: The model has none, or no token to pad with.
-    """
-    tokenizer = load_tokenizer(source)
-    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token  # as most do for GPT-2 and Llama
-    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-        raise ModelError(
-            f"{source.name} has no tokenizer.json with a token to pad or to end a text with",
-            "Give its tokenizer a `pad_token`, and save it with `save_pretrained`",
-        )
-    return tokenizer
 
 
 def labels_of_head(config: PretrainedConfig, labels: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from optimum.exporters.tasks import TasksManager
 from peft import PeftConfig, PeftType
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.chains import merge_chains_too, plain_form
@@ -19,7 +19,6 @@ from edgefuse.bundling.classifier import (
     choose_length,
     labels_of_head,
     load_classifier,
-    load_padding_tokenizer,
     longest_sequence,
 )
 from edgefuse.bundling.fused import fused_mlps
@@ -27,6 +26,7 @@ from edgefuse.hub.adapter import Adapter, find_adapter
 from edgefuse.hub.model import embedding_rows, empty_model, load_config
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
+from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.mlps.low_rank import LowRankLinear
 from edgefuse.mlps.mlp import find_mlps
@@ -113,8 +113,8 @@ def export(
     check_head(config, labels, model)
     labels = labels_of_head(config, labels)
     tokenizer = load_padding_tokenizer(source)
-    padding_id = tokenizer.pad_token_id
-    assert isinstance(padding_id, int)
+    padding_id = tokenizer.padding_id
+    assert padding_id is not None
     torch.manual_seed(seed)
     classifier = load_classifier(source, labels, padding_id=padding_id)
     _check_token_ids(classifier, tokenizer, model)
@@ -165,14 +165,11 @@ def export(
     )
     needed = 2 * parameters * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
-        # As a sentence encoder saves it, it may pad each text to a fixed length.
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.enable_truncation(length)
-        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        tokenizer.save_backend(folder, length=length)
         classifier.config.architectures = [type(classifier).__name__]  # no longer the source's
         with silence_transformers():
             classifier.config.save_pretrained(folder / "model")
-            tokenizer.save_pretrained(folder / "model")
+            tokenizer.save(folder / "model")
             if prepared.peft:
                 _save_peft_config(prepared.peft, source, folder / PEFT_CONFIG)
         bundle = write_bundle(request, folder, on_stage=on_stage)
@@ -260,10 +257,10 @@ def _not_plain(
     return ""
 
 
-def _check_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def _check_token_ids(model: PreTrainedModel, tokenizer: ModelTokenizer, name: str) -> None:
     """On the board an id without an embedding would end the run, or read another row."""
     rows = embedding_rows(model)
-    highest = max(tokenizer.get_vocab().values())
+    highest = tokenizer.highest_id
     if highest >= rows:
         raise ModelError(
             f"The tokenizer of {name} has token ids up to {highest}, and the model embeds {rows}",

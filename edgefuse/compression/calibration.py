@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from edgefuse.hub.model import embedding_rows, position_count
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import MLP, mlps_in
 from edgefuse_devices.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 MAX_TOKENS = 128
 """Of a text; what is longer is cut."""
@@ -67,7 +68,7 @@ def split_texts(texts: Sequence[str]) -> Texts:
 @torch.no_grad()
 def collect_inputs(
     model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: ModelTokenizer,
     mlps: Sequence[MLP],
     texts: Sequence[str],
     *,
@@ -177,18 +178,18 @@ def _shortage(
 
 
 def batches_of(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+    model: "PreTrainedModel", tokenizer: ModelTokenizer, texts: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
     """What the model is called with to read texts; any first few are a sample of all."""
-    longest = min(MAX_TOKENS, tokenizer.model_max_length, _positions(model))
+    longest = min(MAX_TOKENS, tokenizer.longest, _positions(model))
     rows = embedding_rows(model)
-    padding = tokenizer.pad_token_id or 0
+    padding = tokenizer.padding_id or 0
     if padding >= rows:  # it is masked, and so any other does
         padding = 0
     shuffled = random.Random(0).sample(texts, len(texts))  # noqa: S311 - no secret
     for batch in _of_like_length(shuffled):
-        encoded = tokenizer(batch, truncation=True, max_length=longest)["input_ids"]
-        token_ids = [torch.tensor(ids) for ids in encoded if ids]
+        encoded = tokenizer.encode(batch, length=longest)
+        token_ids = [torch.from_numpy(ids).long() for ids in encoded if len(ids)]
         if not token_ids:
             continue
         if (largest := max(int(ids.max()) for ids in token_ids)) >= rows:
@@ -208,7 +209,7 @@ def batches_of(
 
 def batches_within(
     model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: ModelTokenizer,
     texts: Sequence[str],
     tokens: int = _TOKENS,
     *,

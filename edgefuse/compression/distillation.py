@@ -11,6 +11,7 @@ from edgefuse.compression.calibration import batches_within
 from edgefuse.compression.progress import TEACHING, Progress, silent
 from edgefuse.compression.tuning import adam
 from edgefuse.hub.copies import with_tensors
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.install import place
 from edgefuse.mlps.layout import write_neurons
@@ -19,7 +20,7 @@ from edgefuse.mlps.mlp import MLP, find_mlps, mlps_in
 from edgefuse.mlps.neurons import Layer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 _EPOCHS = 2
 _RATE = 0.02  # of Adam, in root mean squares of a tensor
@@ -29,7 +30,7 @@ _JUDGED = 8  # batches by which the taught ones have to be nearer
 
 def distill(
     model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: ModelTokenizer,
     mlps: Sequence[MLP],
     replacements: Sequence[Replacement],
     texts: Sequence[str],

@@ -19,6 +19,7 @@ from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, Progress, silent
 from edgefuse.compression.recipe import Recipe
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, Replacement, install_low_rank
 from edgefuse.mlps.mlp import MLP, find_mlps
@@ -26,7 +27,7 @@ from edgefuse.mlps.neurons import FusedNeurons
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 _BATCHES = 16  # on which a layer's effect on the whole is measured
 
@@ -36,7 +37,7 @@ def fuse_model(
     layers: Sequence[LayerPlan],
     recipe: Recipe,
     *,
-    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    tokenizer: ModelTokenizer | None = None,
     texts: Texts | None = None,
     tune_texts: Sequence[str] = (),
     on_progress: Progress = silent,

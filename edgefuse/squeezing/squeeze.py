@@ -21,7 +21,6 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from edgefuse.artifact.chains import save_chains
@@ -33,7 +32,6 @@ from edgefuse.bundling.classifier import (
     check_head,
     choose_length,
     labels_of_head,
-    load_padding_tokenizer,
     longest_sequence,
     set_padding,
 )
@@ -41,6 +39,7 @@ from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.device import computing_on, fastest, move
 from edgefuse.hub.model import empty_model, load_config
 from edgefuse.hub.source import find_source
+from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.chains.modules import chains_of
 from edgefuse.squeezing.cutting import cut_chains, make_canonical
 from edgefuse.squeezing.importance import importance
@@ -89,7 +88,7 @@ class _Task:
     settings: SqueezeSettings
     train: Rows
     valid: Rows
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: ModelTokenizer
     observer: Observer
     stop: Callable[[], bool]
 
@@ -238,7 +237,7 @@ def _begin(work: Path, begun: SqueezeRecord, *, resume: bool, overwrite: bool) -
     return begun
 
 
-def _load(name: str, record: SqueezeRecord, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _load(name: str, record: SqueezeRecord, tokenizer: ModelTokenizer) -> PreTrainedModel:
     torch.manual_seed(record.settings.seed)  # of a head that the model lacks
     model = from_pretrained(
         name,
@@ -247,9 +246,7 @@ def _load(name: str, record: SqueezeRecord, tokenizer: PreTrainedTokenizerBase) 
         id2label=dict(enumerate(record.labels)),
         label2id={label: index for index, label in enumerate(record.labels)},
     )
-    padding_id = tokenizer.pad_token_id
-    assert isinstance(padding_id, int)
-    set_padding(model, padding_id)
+    set_padding(model, tokenizer.padding_id)
     move(model, fastest())
     return model
 

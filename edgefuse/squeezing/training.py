@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_runtime.data.dataset import Example
 from edgefuse_runtime.training.schedule import learning_rate as rate_of
@@ -27,14 +28,12 @@ class Rows:
     labels: Tensor
 
 
-def tokenize_rows(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, longest: int
-) -> Rows:
+def tokenize_rows(tokenizer: ModelTokenizer, examples: Sequence[Example], *, longest: int) -> Rows:
     """Tokenize labelled texts, cut after so many tokens."""
     texts = [example.text for example in examples]
-    encoded = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+    encoded = tokenizer.encode(texts, length=longest)
     labels = torch.tensor([example.label for example in examples])
-    return Rows([torch.tensor(ids) for ids in encoded], labels)
+    return Rows([torch.from_numpy(ids).long() for ids in encoded], labels)
 
 
 def train(

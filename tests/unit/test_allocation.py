@@ -25,8 +25,8 @@ from tests.pico_models import (
     TEXTS,
     WIDTH,
     duplicate_neurons,
+    model_tokenizer,
     pico_model,
-    pico_tokenizer,
 )
 
 
@@ -111,8 +111,8 @@ def test_a_layer_of_more_effect_gets_more() -> None:
 def test_effects_are_of_every_layer_and_the_model_stays_as_it_was(kind: str) -> None:
     model = pico_model(kind)
     mlps = find_mlps(model)
-    batches = list(batches_of(model, pico_tokenizer(kind), TEXTS))
-    seen = collect_inputs(model, pico_tokenizer(kind), mlps, TEXTS)
+    batches = list(batches_of(model, model_tokenizer(kind), TEXTS))
+    seen = collect_inputs(model, model_tokenizer(kind), mlps, TEXTS)
     with torch.no_grad():
         before = model.base_model(**batches[0]).last_hidden_state
         effects = measure_effects(model, mlps, seen, plan_layers(mlps, ratio=0.5), batches)

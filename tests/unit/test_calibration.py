@@ -1,7 +1,5 @@
 """Text for compression: split, cut, read once, and enough of it."""
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from edgefuse.compression.recipe import Recipe
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_devices.errors import DataError, ModelError
-from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, pico_model, pico_tokenizer
+from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, model_tokenizer, pico_model
 
 KINDS = ("bert", "albert", "gpt2", "llama", "mixtral", "t5")
 FITTED = Recipe(find_method("mlp-fusion"), refits=True, tunes=True, seed=0)
@@ -45,7 +43,7 @@ def test_what_is_held_out_changes_the_errors_and_nothing_else() -> None:
         model = pico_model("llama")
         plans = plan_layers(find_mlps(model), width=8)
         texts = Texts(TEXTS[:7], held_out)
-        records = fuse_model(model, plans, FITTED, tokenizer=pico_tokenizer(), texts=texts)
+        records = fuse_model(model, plans, FITTED, tokenizer=model_tokenizer(), texts=texts)
         found.append((model.state_dict(), [record.output_error for record in records]))
     (weights, errors), (others, other_errors) = found
     assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
@@ -54,12 +52,12 @@ def test_what_is_held_out_changes_the_errors_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_are_those_of_the_texts_one_at_a_time(kind: str) -> None:
-    model, tokenizer = pico_model(kind), pico_tokenizer("distilbert")
+    model, tokenizer = pico_model(kind), model_tokenizer("distilbert")
     mlps = find_mlps(model)
     expected: dict[str, list[Tensor]] = {mlp.name: [] for mlp in mlps}
     with watch_inputs(mlps, lambda mlp, x: expected[mlp.name].append(x)), torch.no_grad():
         for text in TEXTS:
-            token_ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            token_ids = tokenizer.wrapper(text, return_tensors="pt")["input_ids"]
             decoder = {"decoder_input_ids": token_ids} if kind in ENCODER_DECODERS else {}
             model(input_ids=token_ids, **decoder)
     for mlp, inputs in zip(mlps, collect_inputs(model, tokenizer, mlps, TEXTS), strict=True):
@@ -72,33 +70,32 @@ def test_inputs_are_those_of_the_texts_one_at_a_time(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "longest"), [("bert", 62), ("gpt2", 62), ("t5", MAX_TOKENS)])
 def test_texts_longer_than_the_model_takes_are_cut(kind: str, longest: int) -> None:
-    model, tokenizer = pico_model(kind), pico_tokenizer("distilbert")
-    tokenizer.model_max_length = int(1e30)  # as transformers says where it does not know
+    model, tokenizer = pico_model(kind), model_tokenizer("distilbert")
+    tokenizer.wrapper.model_max_length = int(1e30)  # as transformers says where it does not know
     long = ["door " * 500, "warm"]
     (inputs, *_) = collect_inputs(model, tokenizer, find_mlps(model), long)
     assert len(inputs) == longest + 3
-    tokenizer.model_max_length = 10
+    tokenizer.wrapper.model_max_length = 10
     (inputs, *_) = collect_inputs(model, tokenizer, find_mlps(model), long)
     assert len(inputs) == 10 + 3
 
 
 def test_a_tokenizer_without_a_padding_token_gives_the_same_inputs() -> None:
-    model, tokenizer = pico_model("gpt2"), pico_tokenizer("gpt2")
-    without = copy.deepcopy(tokenizer)
-    without.pad_token = None
-    assert without.pad_token_id is None
+    model, tokenizer = pico_model("gpt2"), model_tokenizer("gpt2")
+    without = model_tokenizer("gpt2")
+    without.wrapper.pad_token = None
+    assert without.padding_id is None
     mlps = find_mlps(model)
     both = [collect_inputs(model, one, mlps, TEXTS) for one in (tokenizer, without)]
     assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
 
 
 def test_padding_may_have_a_number_that_the_model_has_no_embedding_for() -> None:
-    model, tokenizer = pico_model("llama"), pico_tokenizer()
+    model, tokenizer = pico_model("llama"), model_tokenizer()
     mlps = find_mlps(model)
     expected = collect_inputs(model, tokenizer, mlps, TEXTS)
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    tokenizer.pad_token_id = model.get_input_embeddings().num_embeddings
+    tokenizer.wrapper.add_special_tokens({"pad_token": "<pad>"})
+    assert tokenizer.padding_id == model.get_input_embeddings().num_embeddings
     found = collect_inputs(model, tokenizer, mlps, TEXTS)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
@@ -106,7 +103,7 @@ def test_padding_may_have_a_number_that_the_model_has_no_embedding_for() -> None
 def test_reading_stops_when_there_are_tokens_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgefuse.compression.calibration._TOKENS", 300)
     monkeypatch.setattr("edgefuse.compression.calibration._HELD_OUT_TOKENS", 150)
-    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    model, tokenizer = pico_model("bert"), model_tokenizer()
     mlps = find_mlps(model)
     seen = collect_inputs(model, tokenizer, mlps, TEXTS * 20)
     held_out = collect_inputs(model, tokenizer, mlps, TEXTS * 20, held_out=True)
@@ -117,8 +114,9 @@ def test_reading_stops_when_there_are_tokens_enough(monkeypatch: pytest.MonkeyPa
 
 
 def test_texts_without_a_token_are_left_out() -> None:
-    model, tokenizer = pico_model("bert"), pico_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = None  # no [CLS] and [SEP], as many decoders
+    model, tokenizer = pico_model("bert"), model_tokenizer()
+    assert tokenizer.backend is not None
+    tokenizer.backend.post_processor = None  # no [CLS] and [SEP], as many decoders
     (some, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", "warm", " "])
     assert len(some) == 1
     (none, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", " "])
@@ -144,7 +142,7 @@ def test_reading_goes_on_past_the_limits_until_a_fit_is_determined(
 ) -> None:
     monkeypatch.setattr("edgefuse.compression.calibration._BYTES", 1)
     monkeypatch.setattr("edgefuse.compression.calibration._TOKENS", 1)
-    model, tokenizer = pico_model("bert"), pico_tokenizer()
+    model, tokenizer = pico_model("bert"), model_tokenizer()
     mlps = find_mlps(model)
     widths = [mlp.width * 20 for mlp in mlps]
     seen = collect_inputs(model, tokenizer, mlps, TEXTS * 60, widths=widths)
@@ -155,8 +153,8 @@ def test_reading_goes_on_past_the_limits_until_a_fit_is_determined(
 
 
 def test_a_token_beyond_the_embeddings_is_said_to_be_one() -> None:
-    model, tokenizer = pico_model("bert"), pico_tokenizer()
-    tokenizer.add_tokens(["lighthouse"])
+    model, tokenizer = pico_model("bert"), model_tokenizer()
+    tokenizer.wrapper.add_tokens(["lighthouse"])
     with pytest.raises(ModelError, match="and the model has embeddings for"):
         collect_inputs(model, tokenizer, find_mlps(model), ["the lighthouse"])
 
@@ -175,12 +173,12 @@ def test_an_expert_with_few_tokens_is_fused_by_its_weights() -> None:
     plans = plan_layers(mlps, width=16)
     few = Recipe(find_method("mlp-fusion"), refits=True, tunes=False, seed=0)
     texts = Texts(TEXTS, TEXTS[:4])
-    seen = collect_inputs(model, pico_tokenizer(), mlps, texts.seen)
+    seen = collect_inputs(model, model_tokenizer(), mlps, texts.seen)
     starved = [mlp for mlp, x in zip(mlps, seen, strict=True) if 0 < len(x) < 32]
     assert starved, "no expert of this model gets few tokens"
     bare = pico_model("mixtral")
     fuse_model(bare, plans, Recipe(find_method("published"), refits=False, tunes=False, seed=0))
-    fuse_model(model, plans, few, tokenizer=pico_tokenizer(), texts=texts)
+    fuse_model(model, plans, few, tokenizer=model_tokenizer(), texts=texts)
     ours, theirs = ({m.name: m for m in find_mlps(one)} for one in (model, bare))
     for mlp in starved:
         one, other = (found[mlp.name].layer_view().neurons for found in (ours, theirs))

@@ -16,7 +16,7 @@ from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, install_low_rank
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.neurons import FusedNeurons, Layer
-from tests.pico_models import TEXTS, pico_model, pico_tokenizer
+from tests.pico_models import TEXTS, model_tokenizer, pico_model
 
 DISTILLATION = import_module("edgefuse.compression.distillation")
 MANY = TEXTS * 30
@@ -36,7 +36,7 @@ def top_of(model: PreTrainedModel) -> Tensor:
     """The last hidden states (tokens, p) of all texts."""
     states = []
     with torch.no_grad():
-        for batch in batches_of(model, pico_tokenizer(), TEXTS):
+        for batch in batches_of(model, model_tokenizer(), TEXTS):
             mask = batch.get("decoder_attention_mask", batch["attention_mask"]).bool()
             states.append(model.base_model(**batch).last_hidden_state[mask])
     return torch.cat(states)
@@ -64,7 +64,7 @@ def test_the_model_says_more_of_what_it_said(kind: str) -> None:
     steps = []
     after = distill(
         model,
-        pico_tokenizer(),
+        model_tokenizer(),
         mlps,
         before,
         MANY,
@@ -85,7 +85,7 @@ def test_low_rank_mlps_are_taught_too() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [factorise(mlp.layer_view().neurons, 4) for mlp in mlps]
-    after = distill(model, pico_tokenizer(), mlps, before, MANY, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, seed=0)
     assert [one.rank for one in after] == [4] * len(mlps)
     assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
 
@@ -94,7 +94,7 @@ def test_some_layers_alone_can_be_taught() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)[1:]
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    after = distill(model, pico_tokenizer(), mlps, before, MANY, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, seed=0)
     assert not torch.equal(after[0].neurons.up, before[0].neurons.up)
 
 
@@ -103,7 +103,7 @@ def test_the_same_seed_teaches_the_same() -> None:
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
     one, other, another = (
-        distill(model, pico_tokenizer(), mlps, before, TEXTS * 10, seed=seed) for seed in (0, 0, 1)
+        distill(model, model_tokenizer(), mlps, before, TEXTS * 10, seed=seed) for seed in (0, 0, 1)
     )
     assert torch.equal(one[0].neurons.up, other[0].neurons.up)
     assert not torch.equal(one[0].neurons.up, another[0].neurons.up)
@@ -121,8 +121,8 @@ def test_a_shared_mlp_is_taught_on_all_that_it_sees(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Layer, "output", counted)
     narrow = [published(mlp.layer_view(), 8, 0)]
-    distill(model, pico_tokenizer("albert"), [mlp], narrow, TEXTS[:1], seed=0)
-    (batch,) = batches_of(model, pico_tokenizer("albert"), TEXTS[:1])
+    distill(model, model_tokenizer("albert"), [mlp], narrow, TEXTS[:1], seed=0)
+    (batch,) = batches_of(model, model_tokenizer("albert"), TEXTS[:1])
     assert set(rows) == {model.config.num_hidden_layers * int(batch["attention_mask"].sum())}
 
 
@@ -134,4 +134,4 @@ def test_what_teaching_makes_worse_is_returned_as_it_was(
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    assert distill(model, pico_tokenizer(), mlps, before, TEXTS, seed=0) == before
+    assert distill(model, model_tokenizer(), mlps, before, TEXTS, seed=0) == before

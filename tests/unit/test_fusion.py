@@ -27,6 +27,7 @@ from tests.pico_models import (
     TEXTS,
     WIDTH,
     duplicate_neurons,
+    model_tokenizer,
     parameters,
     pico_config,
     pico_tokenizer,
@@ -247,7 +248,7 @@ def test_a_dead_neuron_unfolds_to_zero_and_not_to_nan() -> None:
 
 def test_the_output_error_is_that_of_the_block_on_unpadded_held_out_tokens() -> None:
     model = pico_encoder("bert")
-    tokenizer = pico_tokenizer("bert")
+    tokenizer = model_tokenizer("bert")
     unfused = copy.deepcopy(model)
     records = fuse(model, 8, tokenizer=tokenizer, texts=Texts(TEXTS[:6], TEXTS[6:]))
     seen = {mlp.layer: [] for mlp in find_mlps(unfused)}

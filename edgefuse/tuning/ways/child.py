@@ -12,8 +12,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
+from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.tuning.fisher import Row, diagonal_fisher
 from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.way import Prepared, Way, train_only
@@ -67,9 +68,7 @@ class ChildD(Way):
     data: Path | None = None
     rows: Sequence[Row] = field(default=(), metadata={"option": False})
 
-    def reading(
-        self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], *, length: int
-    ) -> Self:
+    def reading(self, tokenizer: ModelTokenizer, labels: Sequence[str], *, length: int) -> Self:
         """The same with the rows of its file.
 
         Args:
@@ -86,11 +85,9 @@ class ChildD(Way):
                 "Name labelled rows with --child-data train.jsonl",
             )
         examples = read_examples(self.data, labels)
-        encoded = tokenizer(
-            [example.text for example in examples], truncation=True, max_length=length
-        )
-        rows = zip(encoded["input_ids"], (example.label for example in examples), strict=True)
-        return replace(self, rows=[Row(*row) for row in rows])
+        encoded = tokenizer.encode([example.text for example in examples], length=length)
+        rows = zip(encoded, examples, strict=True)
+        return replace(self, rows=[Row(ids.tolist(), example.label) for ids, example in rows])
 
     def prepare(self, model: PreTrainedModel) -> Prepared:
         """Let everything train, and choose what of the layers' weights moves.

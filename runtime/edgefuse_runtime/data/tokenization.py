@@ -39,11 +39,23 @@ class TokenizedExamples:
 
 
 def open_tokenizer(bundle: Bundle) -> Tokenizer:
-    """Open the bundle's tokenizer: it cuts texts at the bundle's length and does not pad."""
+    """Open the bundle's tokenizer, which cuts texts at the bundle's length and does not pad."""
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    tokenizer.enable_truncation(bundle.manifest.sequence_length)
-    tokenizer.no_padding()
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    limit_length(tokenizer, bundle.manifest.sequence_length, side)
     return tokenizer
+
+
+def limit_length(tokenizer: Tokenizer, length: int, side: str) -> None:
+    """Let a tokenizer cut texts and not pad them, in place.
+
+    Args:
+        tokenizer: The tokenizer to change.
+        length: Most tokens of a text, special ones included.
+        side: The end of a text that is cut off: `right` or `left`.
+    """
+    tokenizer.enable_truncation(length, direction=side)
+    tokenizer.no_padding()
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
