@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import ModelError
+from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD
 
-RECORD = "edgefuse.json"
+RECORD = COMPRESSION_RECORD
 SCHEMA_VERSION = 3
 """Raised with every change of what the record says. 3: matrices."""
 

@@ -28,9 +28,9 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.chains.modules import expect_batches
-from edgefuse.mlps.low_rank import LowRankLinear
+from edgefuse.layers.low_rank import LowRankLinear
+from edgefuse.layers.separate_experts import Experts
 from edgefuse.mlps.mlp import find_mlps
-from edgefuse.mlps.unstack import Experts
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse.tuning.ways.child import ChildD

@@ -16,11 +16,10 @@ from huggingface_hub.errors import (
 )
 from transformers.utils.hub import cached_file
 
-from edgefuse.artifact.record import RECORD
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.files.folder_kinds import kind_of
+from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD, kind_of
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
@@ -93,7 +92,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         )
     plain = ModelSource(model, model, _commit(model, revision))
     with silence_transformers(), translate_errors(model):
-        if not find_file(plain, RECORD):
+        if not find_file(plain, COMPRESSION_RECORD):
             return plain
         snapshot = snapshot_download(model, revision=plain.revision)
     return ModelSource(snapshot, model, plain.revision)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.layers.plain import conv1d_of, linear_of
+from edgefuse.layers.low_rank import LowRankLinear
 from edgefuse.mlps.layout import Layout
 from edgefuse.mlps.mlp import MLP
 from edgefuse.mlps.neurons import Activation, FusedNeurons, Neurons
@@ -128,34 +128,6 @@ def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
     return F.linear(F.linear(inputs, factors.right), factors.left, bias)
 
 
-class LowRankLinear(nn.Module):
-    """A linear layer of rank r, both factors trainable.
-
-    Attributes:
-        right: n → r, without bias.
-        left: r → m, with the layer's bias.
-        transposed: It is in the place of a `Conv1D`, whose matrix lies (n, m).
-    """
-
-    def __init__(self, factors: Factors, bias: Tensor | None, *, transposed: bool = False) -> None:
-        """Make it from its tensors: factors of a weight (m, n), and a bias (m,) or None."""
-        super().__init__()
-        self.transposed = transposed
-        self.right = linear_of(factors.right, None)
-        self.left = linear_of(factors.left, bias)
-        self.in_features, self.out_features = self.right.in_features, self.left.out_features
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
-        """Map (…, n) to (…, m)."""
-        output: Tensor = self.left(self.right(input))
-        return output
-
-    def fold(self) -> nn.Module:
-        """The plain layer (m, n) that computes the same, as large as before the compression."""
-        weight = self.left.weight.detach() @ self.right.weight.detach()
-        return (conv1d_of if self.transposed else linear_of)(weight, self.left.bias)
-
-
 def inseparable(layout: Layout) -> str | None:
     """Why an MLP's matrices cannot be replaced by products; None where they can."""
     for slot in layout.slots().values():
@@ -180,7 +152,8 @@ def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
             if slot is not None and factors is not None:
                 name = slot.name.removesuffix(".weight")
                 transposed = isinstance(model.get_submodule(name), Conv1D)
-                model.set_submodule(name, LowRankLinear(factors, its_bias, transposed=transposed))
+                layer = LowRankLinear(factors.left, factors.right, its_bias, transposed=transposed)
+                model.set_submodule(name, layer)
 
 
 @torch.no_grad()

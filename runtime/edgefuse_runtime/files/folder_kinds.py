@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+COMPRESSION_RECORD = "edgefuse.json"
+
 _KINDS = {
     "run.json": "a run",
     "manifest.json": "a bundle",
     "conversion.json": "a conversion",
     "squeeze.json": "a squeeze",
     "walkthrough.sh": "a demo",
-    "edgefuse.json": "a compressed model",
+    COMPRESSION_RECORD: "a compressed model",
     "adapter_config.json": "a peft adapter",
     "config.json": "a model",
 }
