@@ -27,6 +27,7 @@ from typing import Any
 
 from edgefuse_devices import __version__
 from edgefuse_devices.probe import probe
+from edgefuse_runtime.files.replace import write_bytes
 
 Figures = dict[str, Any]
 """What a case came to, as JSON: numbers, texts, lists."""
@@ -337,9 +338,7 @@ def _digest(paths: Iterable[Path]) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text)
-    beside.replace(path)
+    write_bytes(path, text.encode())
 
 
 def _say(line: str) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD
+from edgefuse_runtime.files.replace import write_json
 
 RECORD = COMPRESSION_RECORD
 SCHEMA_VERSION = 3
@@ -135,9 +136,8 @@ class _Version(Struct):
 
 
 def write_record(directory: Path, record: CompressionRecord) -> None:
-    """Write edgefuse.json."""
-    raw = msgspec.json.format(msgspec.json.encode(record), indent=2)
-    (directory / RECORD).write_bytes(raw + b"\n")
+    """Write edgefuse.json, whole or not at all."""
+    write_json(directory / RECORD, record)
 
 
 def read_record(directory: Path) -> CompressionRecord | None:

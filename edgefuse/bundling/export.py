@@ -1,7 +1,7 @@
 """`edgefuse export` as a plain function: load, choose what trains, write the bundle."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, PEFT_CONFIG, Bundle
 from edgefuse_runtime.bundle.manifest import AdamW, EngineName, ModelInfo
 from edgefuse_runtime.files.output import check_replaceable, new_directory
+from edgefuse_runtime.progress import OnProgress, silent
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -73,7 +74,7 @@ def export(
     seed: int = 0,
     revision: str | None = None,
     overwrite: bool = False,
-    on_stage: Callable[[str], None] = lambda _: None,
+    on_progress: OnProgress = silent,
 ) -> Bundle:
     """Export a text classifier as a bundle, whole or not at all.
 
@@ -92,7 +93,7 @@ def export(
         seed: Of a classification head that the model lacks.
         revision: Branch, tag or commit on the hub.
         overwrite: Replace a bundle that is there.
-        on_stage: Called with a few words before each of the writer's `STAGES`.
+        on_progress: Observer, called before each stage.
 
     Raises:
         InputError: The model, the way of tuning, the sizes or the output do not hold.
@@ -172,7 +173,7 @@ def export(
             tokenizer.save(folder / "model")
             if prepared.peft:
                 _save_peft_config(prepared.peft, source, folder / PEFT_CONFIG)
-        bundle = write_bundle(request, folder, on_stage=on_stage)
+        bundle = write_bundle(request, folder, on_progress=on_progress)
     return Bundle(output, bundle.manifest, bundle.id)
 
 

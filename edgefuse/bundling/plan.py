@@ -1,6 +1,6 @@
 """What each way of tuning would cost a model, before anything is done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from msgspec import Struct
@@ -28,7 +28,9 @@ from edgefuse_export.memory import available_bytes
 from edgefuse_export.module import Loss
 from edgefuse_export.quiet import quiet
 from edgefuse_export.trace import trace
+from edgefuse_runtime.progress import OnProgress, silent
 
+_STAGE = "Tracing the model by every way"
 _BYTES = 4
 _MOMENTS = 2
 
@@ -95,7 +97,7 @@ def plan(
     batch_size: int = 16,
     sequence_length: int | None = None,
     revision: str | None = None,
-    on_way: Callable[[], None] = lambda: None,
+    on_progress: OnProgress = silent,
 ) -> Plan:
     """Say what every way of tuning would cost a model.
 
@@ -106,7 +108,7 @@ def plan(
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; None for 128 or what the model takes.
         revision: Branch, tag or commit on the hub.
-        on_way: Called after each way.
+        on_progress: Observer, called after each way.
 
     Raises:
         InputError: The model or the sizes do not hold.
@@ -126,7 +128,9 @@ def plan(
         parameters=classifier.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
-        ways=plan_ways(classifier, batch_size=batch_size, sequence_length=length, on_way=on_way),
+        ways=plan_ways(
+            classifier, batch_size=batch_size, sequence_length=length, on_progress=on_progress
+        ),
     )
 
 
@@ -135,7 +139,7 @@ def plan_ways(
     *,
     batch_size: int,
     sequence_length: int,
-    on_way: Callable[[], None] = lambda: None,
+    on_progress: OnProgress = silent,
 ) -> list[WayPlan]:
     """Count, for every way with its own options, with shapes alone: nothing is computed.
 
@@ -143,12 +147,13 @@ def plan_ways(
         model: A classifier in the form that graphs are made of. It is not changed.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
-        on_way: Called after each.
+        on_progress: Observer, called after each way.
     """
     shape, steps, rows = (batch_size, sequence_length), _Steps(), []
     for kind in WAYS:
+        on_progress(_STAGE, len(rows), len(WAYS))
         rows.append(_plan(model, kind(), shape, steps))
-        on_way()
+    on_progress(_STAGE, len(rows), len(WAYS))
     return rows
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.report.table import Table
 from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def compress_mpo(
         shares_central=share_central,
         revision=revision,
     )
-    with progress_bar("Decomposing matrices", len(plan.matrices)) as advance:
+    with progress_bars() as on_progress:
         if dry_run:
             check_replaceable(output, RECORD, overwrite=overwrite)
-            record = decompose_model(plan, on_matrix=advance).record
+            record = decompose_model(plan, on_progress=on_progress).record
         else:
-            record = compress(plan, output, overwrite=overwrite, on_matrix=advance)
+            record = compress(plan, output, overwrite=overwrite, on_progress=on_progress)
     _show(record, output, dry_run=dry_run, as_json=as_json)
 
 
@@ -74,19 +75,21 @@ def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: 
         )
         return
     print_table(
-        ("matrix", "bonds", "of", "parameters", "→", "error", "bound"),
-        [
-            (
-                matrix.name,
-                "·".join(map(str, matrix.bonds)),
-                "·".join(map(str, matrix.full_bonds)),
-                f"{matrix.parameters_before:,}",
-                f"{matrix.parameters_after:,}",
-                *(_figure(error) for error in (matrix.error, matrix.error_bound)),
-            )
-            for matrix in record.matrices
-        ],
-        title=f"{record.source} by {record.method}" + (", a dry run" if dry_run else ""),
+        Table.of(
+            ("matrix", "bonds", "of", "parameters", "→", "error", "bound"),
+            [
+                (
+                    matrix.name,
+                    "·".join(map(str, matrix.bonds)),
+                    "·".join(map(str, matrix.full_bonds)),
+                    f"{matrix.parameters_before:,}",
+                    f"{matrix.parameters_after:,}",
+                    *(_figure(error) for error in (matrix.error, matrix.error_bound)),
+                )
+                for matrix in record.matrices
+            ],
+            title=f"{record.source} by {record.method}" + (", a dry run" if dry_run else ""),
+        )
     )
     before, after = record.parameters_before, record.parameters_after
     chains = sum(matrix.parameters_after for matrix in record.matrices)

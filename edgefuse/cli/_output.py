@@ -1,12 +1,15 @@
 """Where commands write: tables and JSON on stdout, progress on stderr."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import msgspec
+
+from edgefuse.report.table import Table
+from edgefuse_runtime.progress import OnProgress
 
 
 def print_json(obj: Any) -> None:
@@ -21,40 +24,30 @@ def print_text(*lines: str) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
-) -> None:
-    """Print a table on stdout; a column whose cells are all numbers is right-aligned.
-
-    Args:
-        columns: Headings.
-        rows: A cell per column; `str` is applied to each.
-        title: A line above the table.
-    """
+def print_table(table: Table) -> None:
+    """Print a table on stdout; a column of numbers is right-aligned."""
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for index, name in enumerate(columns):
-        numeric = bool(cells) and all(row[index][:1] in "0123456789-+±" for row in cells)
-        table.add_column(Text(name), justify="right" if numeric else "left")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+    shown = RichTable(title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for index, name in enumerate(table.columns):
+        shown.add_column(Text(name), justify="right" if table.is_numeric(index) else "left")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    console.print(table)
+    console.print(shown)
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar a stage on stderr while the block runs; silent when stderr is no terminal.
+def progress_bars() -> Iterator[OnProgress]:
+    """Show a bar for each stage on stderr while the block runs; silent if stderr is no terminal.
 
     Yields:
-        A function to call with a stage's name, the steps that are done and their count.
+        The observer to give to what is done.
     """
     from rich.console import Console
     from rich.progress import (
@@ -103,24 +96,14 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def stage_bar(total: int) -> Iterator[Callable[[str], None]]:
-    """Show on stderr which of a few stages is under way; silent when stderr is no terminal.
-
-    Args:
-        total: Count of stages.
+def stage_line() -> Iterator[OnProgress]:
+    """Show on stderr which of a few stages is under way; silent if stderr is no terminal.
 
     Yields:
-        A function to call with a stage's name when it begins.
+        The observer to give to what is done.
     """
     from rich.console import Console
 
     console = Console(stderr=True)
-    begun = 0
     with console.status("") as status:
-
-        def begin(name: str) -> None:
-            nonlocal begun
-            begun += 1
-            status.update(f"[{begun}/{total}] {name} …")
-
-        yield begin
+        yield lambda stage, done, total: status.update(f"[{done + 1}/{total}] {stage} …")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefuse.cli._options import BatchSize, Bundle, Json, Threads
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse_runtime.measuring.report import BenchReport
@@ -52,8 +53,8 @@ def bench(
         warmup=warmup,
         steps=steps,
     )
-    with progress_bar("Measuring", workload.warmup + workload.steps) as advance:
-        report = core(opened, workload, on_step=advance)
+    with progress_bars() as on_progress:
+        report = core(opened, workload, on_progress=on_progress)
     if output:
         write_file(output, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     if as_json:
@@ -69,7 +70,7 @@ def bench(
 
 def _show(report: "BenchReport", bundle: Path) -> None:
     from edgefuse.report.markdown import markdown_table
-    from edgefuse.report.tables import BENCH_COLUMNS, MIB, Table, bench_row, model_name
+    from edgefuse.report.tables import BENCH_COLUMNS, MIB, bench_row, model_name
 
     def mib(size: int) -> str:
         return f"{size / MIB:,.0f}"
@@ -96,6 +97,6 @@ def _show(report: "BenchReport", bundle: Path) -> None:
         "threads": work.threads,
         "engine": f"{report.engine} {report.engine_version}",
     }
-    print_table(["", str(bundle)], figures.items())
+    print_table(Table.of(["", str(bundle)], figures.items()))
     print_text(report.measured_on, "")
-    print_text(*markdown_table(Table("", BENCH_COLUMNS, [bench_row(report)])), "")
+    print_text(*markdown_table(Table(BENCH_COLUMNS, [bench_row(report)])), "")

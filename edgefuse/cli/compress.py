@@ -10,6 +10,7 @@ import typer
 from edgefuse.cli._compress_mpo import compress_mpo, refuse_options
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse.artifact.record import CompressionRecord, LayerRecord
@@ -219,18 +220,20 @@ def _show_plan(plan: "CompressionPlan", allocation: str, *, as_json: bool) -> No
         )
         return
     print_table(
-        ("layer", "width", "→", "parameters", "→"),
-        [
-            (
-                _place(layer),
-                layer.width_before,
-                layer.width_after,
-                f"{layer.parameters_before:,}",
-                f"{layer.parameters_after:,}",
-            )
-            for layer in plan.outcome
-        ],
-        title=f"{plan.source.label}, a dry run",
+        Table.of(
+            ("layer", "width", "→", "parameters", "→"),
+            [
+                (
+                    _place(layer),
+                    layer.width_before,
+                    layer.width_after,
+                    f"{layer.parameters_before:,}",
+                    f"{layer.parameters_after:,}",
+                )
+                for layer in plan.outcome
+            ],
+            title=f"{plan.source.label}, a dry run",
+        )
     )
     if allocation == "sensitivity":
         print_text("The widths are the budget: how it is shared out is known only with the text.")
@@ -255,19 +258,25 @@ def _show_record(
         return
     errors = ("output error", "sign-NTK error") if record.held_out_texts else ()
     print_table(
-        ("layer", "width", "→", "parameters", "→", *errors),
-        [
-            (
-                _place(layer),
-                layer.width_before,
-                layer.width_after,
-                f"{layer.parameters_before:,}",
-                f"{layer.parameters_after:,}",
-                *((_figure(layer.output_error), _figure(layer.sign_ntk_error)) if errors else ()),
-            )
-            for layer in record.layers
-        ],
-        title=f"{record.source}, fused by {record.method}",
+        Table.of(
+            ("layer", "width", "→", "parameters", "→", *errors),
+            [
+                (
+                    _place(layer),
+                    layer.width_before,
+                    layer.width_after,
+                    f"{layer.parameters_before:,}",
+                    f"{layer.parameters_after:,}",
+                    *(
+                        (_figure(layer.output_error), _figure(layer.sign_ntk_error))
+                        if errors
+                        else ()
+                    ),
+                )
+                for layer in record.layers
+            ],
+            title=f"{record.source}, fused by {record.method}",
+        )
     )
     _show_left_out(left_out)
     print_text(_totals(record.parameters_before, record.parameters_after))

@@ -8,6 +8,7 @@ import typer
 
 from edgefuse.cli._options import Json, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +69,11 @@ def _show(outcome: "Outcome", output: Path) -> None:
     }
     print_text("")
     print_table(
-        ("", "before fusing", "after fusing"),
-        [(name, of(outcome.before), of(outcome.after)) for name, of in figures.items()],
-        title="all-MiniLM-L6-v2 on smart-home commands",
+        Table.of(
+            ("", "before fusing", "after fusing"),
+            [(name, of(outcome.before), of(outcome.after)) for name, of in figures.items()],
+            title="all-MiniLM-L6-v2 on smart-home commands",
+        )
     )
     print_text(
         f"{outcome.measured_on} {outcome.threads} threads.",

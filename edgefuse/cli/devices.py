@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefuse.cli._options import Json
+from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse_devices.profile import Cluster, DeviceProfile
@@ -26,7 +28,6 @@ def devices(context: typer.Context, json: Json = False) -> None:
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List the boards that `--device` can name."""
-    from edgefuse.cli._output import print_json, print_table, print_text
     from edgefuse_devices.catalog import list_devices
 
     profiles = list_devices()
@@ -34,7 +35,7 @@ def list_(json: Json = False) -> None:
         print_json({"devices": profiles})
         return
     columns = ["name", "board", "cores", "memory", "bandwidth", "threads"]
-    print_table(columns, [_summary(profile) for profile in profiles])
+    print_table(Table.of(columns, [_summary(profile) for profile in profiles]))
     print_text("`host` names the machine at hand; a path to a .toml file works as well.")
 
 
@@ -46,7 +47,6 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a board's figures, and where each comes from."""
-    from edgefuse.cli._output import print_json
     from edgefuse_devices.catalog import load_device
 
     profile = load_device(name)
@@ -59,7 +59,6 @@ def show(
 @app.command()
 def probe(json: Json = False) -> None:
     """Show what this machine says about itself, and which board it is."""
-    from edgefuse.cli._output import print_json, print_text
     from edgefuse_devices.catalog import list_devices
     from edgefuse_devices.probe import matches
     from edgefuse_devices.probe import probe as probe_machine
@@ -89,8 +88,6 @@ def _summary(profile: "DeviceProfile") -> list[str]:
 
 
 def _print_figures(profile: "DeviceProfile") -> None:
-    from edgefuse.cli._output import print_table
-
     values = {
         "soc": profile.soc,
         "clusters": "\n".join(_cores(cluster) for cluster in profile.clusters),
@@ -102,7 +99,9 @@ def _print_figures(profile: "DeviceProfile") -> None:
         "pinning": " ".join(map(str, profile.pinning)) or "left to Linux",
     }
     rows = [(figure, value, profile.sources.get(figure, "")) for figure, value in values.items()]
-    print_table(["figure", "value", "source"], rows, title=f"{profile.title} ({profile.name})")
+    print_table(
+        Table.of(["figure", "value", "source"], rows, title=f"{profile.title} ({profile.name})")
+    )
 
 
 def _cores(cluster: "Cluster") -> str:

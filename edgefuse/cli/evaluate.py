@@ -7,6 +7,7 @@ import typer
 
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
 from edgefuse.cli._output import print_json, print_table, progress_bar
+from edgefuse.report.table import Table
 
 
 def evaluate(
@@ -50,4 +51,4 @@ def evaluate(
         "rows": evaluation.rows,
         "samples/s": f"{evaluation.samples_per_second:,.1f}",
     }
-    print_table(["what", "value"], figures.items())
+    print_table(Table.of(["what", "value"], figures.items()))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgefuse.cli._options import Json, Overwrite, Revision
-from edgefuse.cli._output import print_json, print_table, print_text, stage_bar
+from edgefuse.cli._output import print_json, print_table, print_text, stage_line
+from edgefuse.report.table import Table
 from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
@@ -150,7 +151,6 @@ def export(
     from edgefuse.bundling.export import check_task
     from edgefuse.bundling.export import export as core
     from edgefuse.tuning.ways import find_way
-    from edgefuse_export.writer import STAGES
     from edgefuse_runtime.bundle.manifest import AdamW
 
     check_task(task)
@@ -169,7 +169,7 @@ def export(
             "mpo_central_keep": mpo_central_keep,
         },
     )
-    with stage_bar(len(STAGES)) as on_stage:
+    with stage_line() as on_progress:
         bundle = core(
             model,
             output,
@@ -183,7 +183,7 @@ def export(
             seed=seed,
             revision=revision,
             overwrite=overwrite,
-            on_stage=on_stage,
+            on_progress=on_progress,
         )
     if as_json:
         print_json({"output": str(output), "id": bundle.id, "manifest": bundle.manifest})
@@ -227,21 +227,23 @@ def _show(bundle: "Bundle") -> None:
     manifest = bundle.manifest
     memory = manifest.predicted_memory
     print_table(
-        ("what", "bundle"),
-        [
-            ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
-            ("parameters", f"{manifest.model.parameters:,}"),
-            ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
-            ("classes", f"{len(manifest.labels)}"),
-            ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
-            ("board", manifest.device.title),
-            ("predicted memory", f"{memory.total / _MIB:,.0f} MiB"),
-            ("  parameters", f"{(memory.parameters + memory.frozen) / _MIB:,.0f} MiB"),
-            ("  gradients", f"{memory.gradients / _MIB:,.0f} MiB"),
-            ("  optimizer", f"{memory.optimizer / _MIB:,.0f} MiB"),
-            ("  activations", f"{memory.activations / _MIB:,.0f} MiB"),
-        ],
-        title=f"Exported {bundle.path}",
+        Table.of(
+            ("what", "bundle"),
+            [
+                ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
+                ("parameters", f"{manifest.model.parameters:,}"),
+                ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
+                ("classes", f"{len(manifest.labels)}"),
+                ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
+                ("board", manifest.device.title),
+                ("predicted memory", f"{memory.total / _MIB:,.0f} MiB"),
+                ("  parameters", f"{(memory.parameters + memory.frozen) / _MIB:,.0f} MiB"),
+                ("  gradients", f"{memory.gradients / _MIB:,.0f} MiB"),
+                ("  optimizer", f"{memory.optimizer / _MIB:,.0f} MiB"),
+                ("  activations", f"{memory.activations / _MIB:,.0f} MiB"),
+            ],
+            title=f"Exported {bundle.path}",
+        )
     )
     certificate = manifest.certificate
     if certificate is None:

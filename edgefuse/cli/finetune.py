@@ -8,6 +8,7 @@ import typer
 
 from edgefuse.cli._options import BatchSize, Bundle, Json, Overwrite, Threads
 from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse_runtime.training.records import Report
@@ -121,7 +122,7 @@ def _show(report: "Report", run: Path) -> None:
         "machine": f"{report.machine.soc}, {report.threads} threads",
         "engine": f"{report.engine} {report.engine_version}",
     }
-    print_table(["what", "run"], figures.items())
+    print_table(Table.of(["what", "run"], figures.items()))
     path = shlex.quote(str(run))
     print_text(
         f"Try it:      edgefuse predict {path} TEXT",

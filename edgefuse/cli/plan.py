@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefuse.cli._options import Json, Revision
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bar
+from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse.bundling.plan import Plan
@@ -45,9 +46,8 @@ def plan(
     board = load_device(device)
 
     from edgefuse.bundling.plan import plan as core
-    from edgefuse.tuning.ways import WAYS
 
-    with progress_bar("Tracing the model by every way", len(WAYS)) as advance:
+    with progress_bars() as on_progress:
         found = core(
             model,
             device=board,
@@ -55,7 +55,7 @@ def plan(
             batch_size=batch_size,
             sequence_length=sequence_length,
             revision=revision,
-            on_way=advance,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(found)
@@ -66,29 +66,31 @@ def plan(
 def _show(found: "Plan", board: str) -> None:
     possible = [way for way in found.ways if way.possible]
     print_table(
-        (
-            "--tune",
-            "trained",
-            "of model",
-            "gradients MiB",
-            "optimizer MiB",
-            "memory",
-            "GFLOP a step",
-        ),
-        [
+        Table.of(
             (
-                way.way,
-                f"{way.trained_parameters:,}",
-                f"{way.trained_parameters / found.parameters:.1%}",
-                f"{way.gradient_bytes / _MIB:,.1f}",
-                f"{way.optimizer_bytes / _MIB:,.1f}",
-                f"{way.held_bytes / found.available_bytes:.1%}",
-                f"{way.flops / 1e9:,.1f}",
-            )
-            for way in possible
-        ],
-        title=f"{found.model} ({found.parameters:,} parameters) on {board}: "
-        f"{found.batch_size} rows of {found.sequence_length} tokens",
+                "--tune",
+                "trained",
+                "of model",
+                "gradients MiB",
+                "optimizer MiB",
+                "memory",
+                "GFLOP a step",
+            ),
+            [
+                (
+                    way.way,
+                    f"{way.trained_parameters:,}",
+                    f"{way.trained_parameters / found.parameters:.1%}",
+                    f"{way.gradient_bytes / _MIB:,.1f}",
+                    f"{way.optimizer_bytes / _MIB:,.1f}",
+                    f"{way.held_bytes / found.available_bytes:.1%}",
+                    f"{way.flops / 1e9:,.1f}",
+                )
+                for way in possible
+            ],
+            title=f"{found.model} ({found.parameters:,} parameters) on {board}: "
+            f"{found.batch_size} rows of {found.sequence_length} tokens",
+        )
     )
     print_text(
         f"memory: weights, gradients and optimizer, of the {found.available_bytes / _MIB:,.0f} MiB "

@@ -8,6 +8,7 @@ import typer
 
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from edgefuse.squeezing.record import SqueezeRecord
@@ -114,19 +115,21 @@ def squeeze(
 def _show(record: "SqueezeRecord", output: Path) -> None:
     before = record.parameters_before
     print_table(
-        ("round", "parameters", "of the plain model's", "trained", "accuracy", ""),
-        [
-            (
-                index,
-                f"{one.parameters:,}",
-                f"{one.parameters / before:.0%}",
-                f"{one.steps} steps",
-                f"{one.accuracy:.2%}",
-                "" if one.kept else "too low, taken back",
-            )
-            for index, one in enumerate(record.rounds)
-        ],
-        title=f"{record.source}, squeezed",
+        Table.of(
+            ("round", "parameters", "of the plain model's", "trained", "accuracy", ""),
+            [
+                (
+                    index,
+                    f"{one.parameters:,}",
+                    f"{one.parameters / before:.0%}",
+                    f"{one.steps} steps",
+                    f"{one.accuracy:.2%}",
+                    "" if one.kept else "too low, taken back",
+                )
+                for index, one in enumerate(record.rounds)
+            ],
+            title=f"{record.source}, squeezed",
+        )
     )
     kept = record.rounds[record.kept]
     print_text(

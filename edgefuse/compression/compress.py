@@ -15,7 +15,6 @@ from edgefuse.compression.calibration import Texts, split_texts
 from edgefuse.compression.fusion import fuse_model
 from edgefuse.compression.methods import METHODS, Method
 from edgefuse.compression.plan import LayerPlan, plan_layers
-from edgefuse.compression.progress import Progress, silent
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.streaming import fuse_stored, open_stored
 from edgefuse.hub.device import computing_on, fastest, move
@@ -28,6 +27,7 @@ from edgefuse_devices.errors import DataError, InputError, ModelError
 from edgefuse_devices.probe import probe
 from edgefuse_runtime.data.dataset import read_texts
 from edgefuse_runtime.files.output import new_directory
+from edgefuse_runtime.progress import OnProgress, silent
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -152,7 +152,7 @@ def compress(
     tune_text: Path | None = None,
     allocation: str = "even",
     overwrite: bool = False,
-    on_progress: Progress = silent,
+    on_progress: OnProgress = silent,
 ) -> CompressionRecord:
     """Fuse a model and write it as a compressed model directory, whole or not at all.
 

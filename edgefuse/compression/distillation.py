@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
-from edgefuse.compression.progress import TEACHING, Progress, silent
+from edgefuse.compression.progress import TEACHING
 from edgefuse.compression.tuning import adam
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.tokenizer import ModelTokenizer
@@ -18,6 +18,7 @@ from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.low_rank import Replacement, neurons_of
 from edgefuse.mlps.mlp import MLP, find_mlps, mlps_in
 from edgefuse.mlps.neurons import Layer
+from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +37,7 @@ def distill(
     texts: Sequence[str],
     *,
     seed: int,
-    on_progress: Progress = silent,
+    on_progress: OnProgress = silent,
 ) -> list[Replacement]:
     """Train what takes the MLPs' places so that the model's hidden states stay what they were.
 

@@ -17,13 +17,14 @@ from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.plan import LayerPlan
-from edgefuse.compression.progress import FUSING, Progress, silent
+from edgefuse.compression.progress import FUSING
 from edgefuse.compression.recipe import Recipe
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, Replacement, install_low_rank
 from edgefuse.mlps.mlp import MLP, find_mlps
 from edgefuse.mlps.neurons import FusedNeurons
+from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ def fuse_model(
     tokenizer: ModelTokenizer | None = None,
     texts: Texts | None = None,
     tune_texts: Sequence[str] = (),
-    on_progress: Progress = silent,
+    on_progress: OnProgress = silent,
 ) -> tuple[LayerRecord, ...]:
     """Fuse MLPs in place, P standalone.
 

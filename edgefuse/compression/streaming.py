@@ -14,7 +14,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from edgefuse.artifact.record import LayerRecord
 from edgefuse.compression.fusion import layer_record
 from edgefuse.compression.plan import LayerPlan
-from edgefuse.compression.progress import FUSING, Progress, silent
+from edgefuse.compression.progress import FUSING
 from edgefuse.compression.recipe import Recipe
 from edgefuse.hub.device import computing_on, fastest
 from edgefuse.hub.finite import check_finite
@@ -27,6 +27,7 @@ from edgefuse.mlps.install import resize
 from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.low_rank import neurons_of
 from edgefuse.mlps.mlp import by_stack, find_mlps
+from edgefuse_runtime.progress import OnProgress, silent
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def fuse_stored(
     recipe: Recipe,
     output: Path,
     *,
-    on_progress: Progress = silent,
+    on_progress: OnProgress = silent,
 ) -> tuple[LayerRecord, ...]:
     """Fuse MLPs and write the model's tensors, P folded: as `fuse_model` and saving would.
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Sequence
 
 from edgefuse.report.read import NamedReport
-from edgefuse.report.tables import Table, tables
+from edgefuse.report.table import Table
+from edgefuse.report.tables import tables
 from edgefuse_runtime.measuring.report import BenchReport
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"} | dict.fromkeys("\r\n", " "))
 
 
 def markdown(reports: Sequence[NamedReport]) -> str:
-    """A page: a table of each kind of report, and where each bench was measured."""
+    """Render a page: a table of each kind of report, and where each bench was measured."""
     lines = ["# EdgeFuse report", ""]
     for table in tables(reports):
         lines += [f"## {table.title}", "", *markdown_table(table), ""]
@@ -20,7 +21,7 @@ def markdown(reports: Sequence[NamedReport]) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """Lines to paste."""
+    """Render a table as lines to paste."""
     rows = (map(_escape, row) for row in table.rows)
     return [_row(table.columns), _row("---" for _ in table.columns), *map(_row, rows)]
 

@@ -1,9 +1,9 @@
 """What the pages show, as rows of text."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from edgefuse.report.read import NamedReport
+from edgefuse.report.table import Table
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.training.records import Report as RunReport
@@ -37,19 +37,11 @@ RUN_COLUMNS = (
 )
 
 
-class Table(NamedTuple):
-    """Headings, and rows of as many cells."""
-
-    title: str
-    columns: Sequence[str]
-    rows: list[Sequence[str]]
-
-
 def tables(reports: Sequence[NamedReport]) -> list[Table]:
-    """A table of benches and one of runs, where there are any."""
+    """Make a table of benches and one of runs, where there are any."""
     benches = [bench_row(report) for _, report in reports if isinstance(report, BenchReport)]
     runs = [_run_row(name, report) for name, report in reports if isinstance(report, RunReport)]
-    both = [Table("Training speed", BENCH_COLUMNS, benches), Table("Runs", RUN_COLUMNS, runs)]
+    both = [Table(BENCH_COLUMNS, benches, "Training speed"), Table(RUN_COLUMNS, runs, "Runs")]
     return [table for table in both if table.rows]
 
 

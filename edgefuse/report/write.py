@@ -1,13 +1,14 @@
-"""One file, whole or not at all."""
+"""The file that a command writes: checked early, written late."""
 
 import os
 from pathlib import Path
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.files.replace import write_bytes
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse early what could not be written late; a file that is there is replaced.
+    """Refuse early a file that could not be written later.
 
     Raises:
         OutputError: It is a directory, or its directory is not there or cannot be written.
@@ -21,15 +22,12 @@ def check_output_file(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write beside and rename.
+    """Write a file, whole or not at all.
 
     Raises:
-        OutputError: The disk is full, or similar.
+        OutputError: It cannot be written, because the disk is full for example.
     """
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_bytes(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error

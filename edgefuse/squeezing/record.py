@@ -7,7 +7,8 @@ from msgspec import Struct
 
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
-from edgefuse_runtime.training.run import read_json, write_json
+from edgefuse_runtime.files.replace import write_json
+from edgefuse_runtime.training.run import read_json
 
 RECORD = "squeeze.json"
 

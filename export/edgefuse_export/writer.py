@@ -1,6 +1,6 @@
 """Model in, bundle out: trace → differentiate → simplify → write → check."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from edgefuse_runtime.bundle.manifest import (
 from edgefuse_runtime.engines.gradient_mask import MASKS
 from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.inference.model import inference_tensors
+from edgefuse_runtime.progress import OnProgress, silent
 from edgefuse_runtime.session import onnxruntime
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
@@ -93,15 +94,13 @@ class Request:
     engine: EngineName
 
 
-def write_bundle(
-    request: Request, directory: Path, *, on_stage: Callable[[str], None] = lambda _: None
-) -> Bundle:
+def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress = silent) -> Bundle:
     """Write a bundle into an empty directory; tokenizer and configuration may be there already.
 
     Args:
         request: What to export.
         directory: Exists.
-        on_stage: Called with a few words before each stage; there are `len(STAGES)`.
+        on_progress: Observer, called before each of `STAGES`.
 
     Raises:
         InputError: Not even one row fits into the board's memory.
@@ -109,10 +108,10 @@ def write_bundle(
     """
     model = request.model
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
-    on_stage(STAGES[0])
+    on_progress(STAGES[0], 0, len(STAGES))
     forward = _trace(request, model)
 
-    on_stage(STAGES[1])
+    on_progress(STAGES[1], 1, len(STAGES))
     training = gradient_graph(forward)
     trainable = _trainable(model, training)
     as_inputs(training, tensors.keys())
@@ -138,7 +137,7 @@ def write_bundle(
         for name in trainable
     ]
 
-    on_stage(STAGES[2])
+    on_progress(STAGES[2], 2, len(STAGES))
     memory, batch_size = _plan_memory(request, training, parameters, tensors)
     manifest = Manifest(
         edgefuse_version=__version__,
@@ -179,7 +178,7 @@ def write_bundle(
     _write_inference(bundle, inference)
     _write_training(bundle, request, training)
 
-    on_stage(STAGES[3])
+    on_progress(STAGES[3], 3, len(STAGES))
     if request.engine == "onnxruntime":
         certificate = certify(model, bundle, vocabulary=request.vocabulary)
         manifest = msgspec.structs.replace(manifest, certificate=certificate)

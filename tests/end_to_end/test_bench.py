@@ -131,8 +131,9 @@ def test_warm_up_does_not_count(monkeypatch, bundle):
 
 def test_every_step_is_told_of(bundle, workload):
     steps = []
-    bench(bundle, workload, on_step=lambda: steps.append(1))
-    assert len(steps) == workload.warmup + workload.steps
+    bench(bundle, workload, on_progress=lambda *now: steps.append(now))
+    total = workload.warmup + workload.steps
+    assert steps == [("Measuring", done, total) for done in range(1, total + 1)]
 
 
 def test_only_embeddings_that_occur_are_counted(bundle, monkeypatch):

@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgefuse_devices.errors import OutputError, RunError
-from edgefuse_runtime.files import tensor_file
 from edgefuse_runtime.files.tensor_file import map_tensors, read_metadata
 from edgefuse_runtime.training.checkpoint import Best, Progress, load_checkpoint, save_checkpoint
 
@@ -80,7 +79,7 @@ def test_a_checkpoint_that_is_not_there_says_how_to_get_one(tmp_path):
         load_checkpoint(tmp_path / "best.safetensors", bundle_id="abc")
 
 
-@pytest.mark.parametrize("stage", ["save_file", "sync"])
+@pytest.mark.parametrize("stage", ["tensor_file.save_file", "replace.sync"])
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, stage):
     path = tmp_path / "last.safetensors"
     save(path)
@@ -88,7 +87,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, stage):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tensor_file, stage, full)
+    monkeypatch.setattr(f"edgefuse_runtime.files.{stage}", full)
     with pytest.raises(OutputError, match=r"No space left.*Make room"):
         save(path, progress=Progress(step=8))
     assert load_checkpoint(path, bundle_id="abc")[1].step == 7

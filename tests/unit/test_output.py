@@ -19,7 +19,8 @@ from edgefuse_devices.errors import ModelError, OutputError
 from edgefuse_runtime.bundle import bundle
 from edgefuse_runtime.converting import convert
 from edgefuse_runtime.files.output import check_replaceable, new_directory
-from edgefuse_runtime.files.tensor_file import replace_tensors, sync, write_tensors
+from edgefuse_runtime.files.replace import sync, write_bytes
+from edgefuse_runtime.files.tensor_file import replace_tensors, write_tensors
 from edgefuse_runtime.training import run
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import EvaluationRecord
@@ -147,6 +148,20 @@ def test_checkpoints_are_as_readable_too(tmp_path):
     replace_tensors(tmp_path / "last", {"weight": np.zeros(3, np.float32)}, {})
     (tmp_path / "other").touch()
     assert (tmp_path / "last").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    write_bytes(tmp_path / "report", b"before")
+
+    def full(_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edgefuse_runtime.files.replace.sync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(tmp_path / "report", b"after")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+        ("report", b"before")
+    ]
 
 
 def test_a_file_system_without_modes_is_written_all_the_same(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """`edgefuse compress --method mpo` as plain functions: plan, then do."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,14 @@ from edgefuse.mlps.unstack import unstack
 from edgefuse.mlps.verify import verify
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.files.output import new_directory
+from edgefuse_runtime.progress import OnProgress, silent
 
 METHOD = "mpo"
 PAPER = (
     "Liu et al., Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based "
     "on Matrix Product Operators, ACL 2021, arXiv 2106.02205"
 )
+_STAGE = "Decomposing matrices"
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 _GROWTH = 1.15  # of parameters, at full bonds
 
@@ -137,12 +139,12 @@ def plan_mpo(
 
 
 @torch.no_grad()
-def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: None) -> Decomposed:
+def decompose_model(plan: MPOPlan, *, on_progress: OnProgress = silent) -> Decomposed:
     """Load a model and put chains in its matrices' places.
 
     Args:
         plan: From `plan_mpo`.
-        on_matrix: Called after each matrix.
+        on_progress: Observer, called after each matrix.
 
     Raises:
         InputError: The model's weights or the budget do not hold.
@@ -151,8 +153,9 @@ def decompose_model(plan: MPOPlan, *, on_matrix: Callable[[], None] = lambda: No
     before = model.num_parameters()
     mpos = []
     for matrix in plan.matrices:
+        on_progress(_STAGE, len(mpos), len(plan.matrices))
         mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
-        on_matrix()
+    on_progress(_STAGE, len(mpos), len(plan.matrices))
     records: list[MatrixRecord] = []
 
     def cut_one_by_one() -> Iterator[tuple[str, list[Tensor]]]:
@@ -191,7 +194,7 @@ def compress(
     output: Path,
     *,
     overwrite: bool = False,
-    on_matrix: Callable[[], None] = lambda: None,
+    on_progress: OnProgress = silent,
 ) -> CompressionRecord:
     """Decompose a model and write it as a compressed model directory, whole or not at all.
 
@@ -199,7 +202,7 @@ def compress(
         plan: From `plan_mpo`.
         output: The directory to make.
         overwrite: Replace a compressed model that is there.
-        on_matrix: Called after each matrix.
+        on_progress: Observer, called after each matrix.
 
     Returns:
         What edgefuse.json holds.
@@ -210,7 +213,7 @@ def compress(
     needed = int(plan.parameters * 4 * _GROWTH) + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
-        decomposed = decompose_model(plan, on_matrix=on_matrix)
+        decomposed = decompose_model(plan, on_progress=on_progress)
         save_chains(folder, decomposed.model, tokenizer, decomposed.record, decomposed.spectra)
     return decomposed.record
 

@@ -14,10 +14,10 @@ from edgefuse_runtime.data.batching import collate
 from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.files.output import new_directory
+from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
 from edgefuse_runtime.session import onnxruntime
-from edgefuse_runtime.training.run import write_json
 
 Format = Literal["onnx", "transformers", "peft"]
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.modes import share
-from edgefuse_runtime.files.tensor_file import sync
+from edgefuse_runtime.files.replace import sync
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")

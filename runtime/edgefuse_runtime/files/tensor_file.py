@@ -1,17 +1,14 @@
 """Safetensors files: mapped instead of read, and replaced whole or not at all."""
 
-import errno
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from edgefuse_runtime.files.modes import share
+from edgefuse_runtime.files.replace import replaced
 
 _TYPES = {
     "F64": "<f8",
@@ -92,32 +89,10 @@ def write_tensors(
 def replace_tensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file beside `path`, bring it to the disk, and put it in place.
-
-    A crash at any moment leaves either the old file or the new one, and both whole.
+    """Write a safetensors file whole or not at all.
 
     Raises:
-        OSError: The disk is full, say; the old file is still there.
+        OSError: The disk is full, for example; the old file is still there.
     """
-    beside = path.with_name(f".{path.name}.new")
-    try:
+    with replaced(path) as beside:
         write_tensors(beside, tensors, metadata)
-        share(beside)
-        sync(beside)
-        beside.replace(path)
-        sync(path.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            beside.unlink()
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the entries of a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # of a file system that cannot, for directories
-            raise
-    finally:
-        os.close(descriptor)

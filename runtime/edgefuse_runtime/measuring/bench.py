@@ -4,7 +4,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from edgefuse_runtime.machine.threads import default_threads
 from edgefuse_runtime.measuring import process as bench_process
 from edgefuse_runtime.measuring.process import Failed, Finished, Message, Ready, Stepped, Workload
 from edgefuse_runtime.measuring.report import BenchReport, Latency, measured_on
+from edgefuse_runtime.progress import OnProgress, silent
 
 _PERCENTILES = (50, 90, 99)
 
@@ -60,15 +61,13 @@ def plan_workload(
     return workload
 
 
-def bench(
-    bundle: Bundle, workload: Workload, *, on_step: Callable[[], None] = lambda: None
-) -> BenchReport:
+def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silent) -> BenchReport:
     """Measure training in a process of its own.
 
     Args:
         bundle: An opened bundle.
         workload: From `plan_workload`.
-        on_step: Called after every step, warm-up included.
+        on_progress: Observer, called after every step, warm-up included.
 
     Raises:
         EdgeFuseError: The engine is not installed, or the process ended early.
@@ -77,7 +76,7 @@ def bench(
     # An emulated Python cannot start another where the kernel does not know about the emulator.
     measure = bench_process.measure if emulation else _in_process_of_its_own
     with closing(measure(bundle.path, workload)) as messages:
-        ready, seconds, peak = _collect(messages, on_step)
+        ready, seconds, peak = _collect(messages, workload, on_progress)
     counted = seconds[workload.warmup :]
     p50, p90, p99 = (1000 * np.percentile(counted, _PERCENTILES)).tolist()
     rows = workload.batch_size * workload.steps
@@ -116,7 +115,7 @@ def bench(
 
 
 def _collect(
-    messages: Iterable[Message], on_step: Callable[[], None]
+    messages: Iterable[Message], workload: Workload, on_progress: OnProgress
 ) -> tuple[Ready, list[float], int]:
     """Ready, the seconds of every step, and peak memory."""
     ready, finished = None, None
@@ -127,7 +126,7 @@ def _collect(
                 ready = message
             case Stepped():
                 seconds.append(message.seconds)
-                on_step()
+                on_progress("Measuring", len(seconds), workload.warmup + workload.steps)
             case Finished():
                 finished = message
             case Failed():

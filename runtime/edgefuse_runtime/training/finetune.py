@@ -12,6 +12,7 @@ from edgefuse_runtime.data.dataset import read_examples
 from edgefuse_runtime.data.tokenization import TokenizedExamples, open_tokenizer, tokenize_examples
 from edgefuse_runtime.engines.engine import open_engine
 from edgefuse_runtime.files.output import check_space
+from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import default_threads
@@ -35,7 +36,6 @@ from edgefuse_runtime.training.run import (
     read_json,
     read_record,
     relative_to_run,
-    write_json,
 )
 
 _MIB = 2**20

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,7 @@ from msgspec import Struct
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle, digest, open_bundle
 from edgefuse_runtime.files.folder_kinds import kind_of
-from edgefuse_runtime.files.tensor_file import sync
+from edgefuse_runtime.files.replace import write_json
 
 RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -247,15 +247,6 @@ def open_run_bundle(run: Path, record: RunRecord, given: Path | None = None) -> 
 def relative_to_run(bundle: Path, run: Path) -> str:
     """The bundle's path from the run's directory."""
     return os.path.relpath(bundle.absolute(), run.absolute())
-
-
-def write_json(path: Path, obj: Any) -> None:
-    """Write a struct as JSON, whole or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(obj), indent=2) + b"\n")
-    sync(beside)
-    beside.replace(path)
-    sync(path.parent)
 
 
 def read_json(path: Path, kind: type[_T]) -> _T:
