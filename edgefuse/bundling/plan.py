@@ -149,7 +149,8 @@ def plan_ways(
         sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
         on_progress: Observer, called after each way.
     """
-    shape, steps, rows = (batch_size, sequence_length), _Steps(), []
+    shape, steps = (batch_size, sequence_length), _Steps()
+    rows: list[WayPlan] = []
     for kind in WAYS:
         on_progress(_STAGE, len(rows), len(WAYS))
         rows.append(_plan(model, kind(), shape, steps))

@@ -62,6 +62,10 @@ def test_every_board_profile_is_inside(files: list[str]) -> None:
     assert sorted(name.split("/")[-1] for name in files if name.endswith(".toml")) == profiles
 
 
+def test_the_template_of_report_pages_is_inside(files: list[str]) -> None:
+    assert "edgefuse/report/page.html.jinja" in files
+
+
 def test_the_licence_is_inside(files: list[str]) -> None:
     assert f"edgefuse-{__version__}.dist-info/licenses/LICENSE" in files
 

@@ -151,7 +151,7 @@ def decompose_model(plan: MPOPlan, *, on_progress: OnProgress = silent) -> Decom
     """
     model = _load(plan)
     before = model.num_parameters()
-    mpos = []
+    mpos: list[MPO] = []
     for matrix in plan.matrices:
         on_progress(_STAGE, len(mpos), len(plan.matrices))
         mpos.append(decompose(read_matrix(model, matrix), _dimensions(matrix)))
