@@ -1,5 +1,6 @@
 """docs/cli.md, generated from the program: `python -m tests.cli_page` writes it anew."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def _first_line(command: typer.core.TyperCommand) -> str:
 def _section(name: str, command: typer.core.TyperCommand) -> str:
     prefix = name.removesuffix(f" {command.name}")
     context = typer.Context(command, info_name=name)
-    return get_docs_for_click(obj=command, ctx=context, indent=1, call_prefix=prefix)
+    text = get_docs_for_click(obj=command, ctx=context, indent=1, call_prefix=prefix)
+    return re.sub("^- ", "  - ", text, flags=re.MULTILINE)  # a list in an option's help
 
 
 if __name__ == "__main__":

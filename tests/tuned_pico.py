@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.layers.experts import every_expert_by_name
@@ -23,6 +24,8 @@ from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
 OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
+CONTEXT = context_of_shapes()
+"""What a way may look at where no rows are read."""
 VOCABULARY = 50
 _FOLDER = TemporaryDirectory(prefix="edgefuse-tuned-")
 

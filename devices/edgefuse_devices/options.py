@@ -20,7 +20,7 @@ class Option(NamedTuple):
     default: str
 
 
-def option(default: Any, *, help: str, shown: str | None = None) -> Any:  # noqa: A002 - as typer calls it
+def option(default: Any, *, help: str, shown: str | None = None) -> Any:  # noqa: A002 - typer's name
     """Declare a dataclass's field as an option.
 
     Args:

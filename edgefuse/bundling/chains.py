@@ -9,9 +9,9 @@ from edgefuse.hub.copies import share
 from edgefuse.layers.chains.decomposition import CENTRAL
 from edgefuse.layers.chains.modules import MPOLinear, chains_of
 from edgefuse.mlps.matrices import merge_chains
+from edgefuse.tuning.bottleneck import Adapted
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared
-from edgefuse.tuning.ways.adapter import Adapted
 from edgefuse_runtime.bundle.manifest import MatrixProduct
 
 

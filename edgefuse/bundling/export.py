@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from optimum.exporters.tasks import TasksManager
-from peft import PeftConfig, PeftType
+from peft import PeftConfig
 from transformers import PreTrainedModel
 
 from edgefuse.artifact.record import CompressionRecord, read_record
@@ -21,8 +20,9 @@ from edgefuse.bundling.classifier import (
     load_classifier,
     longest_sequence,
 )
+from edgefuse.bundling.context import context_of_task
 from edgefuse.bundling.fused import fused_mlps
-from edgefuse.hub.adapter import Adapter, find_adapter
+from edgefuse.hub.adapter import find_adapter
 from edgefuse.hub.model import embedding_rows, empty_model, load_config
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
@@ -31,11 +31,9 @@ from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.layers.low_rank import LowRankLinear
 from edgefuse.layers.separate_experts import Experts
 from edgefuse.mlps.mlp import find_mlps
+from edgefuse.tuning.prepare import prepare
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
-from edgefuse.tuning.ways.child import ChildD
-from edgefuse.tuning.ways.lora import Lora, merge_adapter
-from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
@@ -124,13 +122,9 @@ def export(
     widths = _widths(plain)
     parameters = classifier.num_parameters()
     longest = longest_sequence(classifier)
-    if isinstance(way, ChildD):
-        way = way.reading(tokenizer, labels, length=choose_length(sequence_length, longest))
-    if adapter:
-        classifier, way = _begin_from(adapter, classifier, way)
-    prepared = merge_chains_too(classifier, way.prepare(classifier))
-    if adapter and not getattr(way, "adapter", None):  # merged: peft's base is another model now
-        prepared = replace(prepared, peft=None)
+    context = context_of_task(tokenizer, labels, length=choose_length(sequence_length, longest))
+    classifier, prepared = prepare(way, classifier, context, adapter)
+    prepared = merge_chains_too(classifier, prepared)
     _check_rates(prepared, engine)
     _check_mask(prepared, engine)
     length = choose_length(sequence_length, longest, prefix=prepared.positions)
@@ -186,35 +180,6 @@ def _check_request(output: Path, optimizer: AdamW, seed: int, *, overwrite: bool
             raise InputError(f"--{name.replace('_', '-')} is {value}", "0 turns it off")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
-
-
-def _begin_from(adapter: Adapter, model: PreTrainedModel, way: Way) -> tuple[PreTrainedModel, Way]:
-    """Go on with the adapter where the way is of its kind; else it is merged into the model."""
-    kinds: dict[PeftType, type[Lora | Prefix]] = {
-        PeftType.LORA: Lora,
-        PeftType.PREFIX_TUNING: Prefix,
-    }
-    kind = kinds.get(adapter.kind)
-    if kind is None:
-        raise ModelError(
-            f"{adapter.path} is an adapter of kind {adapter.kind.value}, and export begins from "
-            "LORA or PREFIX_TUNING",
-            "Merge it into its model with peft's `merge_and_unload`, if its kind can be, and "
-            "export that",
-        )
-    if way == kind():
-        return model, kind(adapter=adapter.path)
-    if isinstance(way, kind):
-        raise InputError(
-            f"{adapter.path} says its own --{kind.family}-… options",
-            "Leave them out, or begin from the model without the adapter",
-        )
-    if kind is Prefix:
-        raise ModelError(
-            f"{adapter.path} holds prefixes, which no weights can take up",
-            "Go on with --tune prefix, or begin from the model without the adapter",
-        )
-    return merge_adapter(model, adapter.path), way
 
 
 def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None:

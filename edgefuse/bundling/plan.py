@@ -16,6 +16,7 @@ from edgefuse.bundling.classifier import (
     load_classifier,
     longest_sequence,
 )
+from edgefuse.bundling.context import context_of_shapes
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config
 from edgefuse.hub.source import find_source
@@ -161,7 +162,7 @@ def plan_ways(
 def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
     model = with_tensors(original, torch.empty_like)  # which touches no memory
     try:
-        prepared = way.prepare(model)
+        prepared = way.prepare(model, context_of_shapes())
         rows, longest = shape[0], longest_sequence(original) - prepared.positions
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)

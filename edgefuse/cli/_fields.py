@@ -58,6 +58,17 @@ def with_fields(kinds: Iterable[tuple[str, type]], *, after: str) -> Callable[[C
     return decorate
 
 
+def listed(help: str, choices: Iterable[tuple[str, str]]) -> str:  # noqa: A002 - typer's name
+    """Make the help of an option that lists what it may be.
+
+    Args:
+        help: A few words for people.
+        choices: Names, each with its meaning.
+    """
+    lines = (f"- {name}: {meaning}" for name, meaning in choices)
+    return "\n".join([help, "", *lines])
+
+
 def _flag(name: str, option: Option) -> inspect.Parameter:
     default = f"  [default: {option.default}]" if option.default else ""
     settings: dict[str, Any] = {"help": f"{option.help}{default}", "show_default": False}

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edgefuse.cli._fields import listed, with_fields
 from edgefuse.cli._options import Json, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, stage_line
 from edgefuse.report.table import Table
+from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
     from edgefuse_runtime.bundle.bundle import Bundle
 
 _MIB = 2**20
+_TUNE = listed("What trains  [default: full]", ((way.title, way.summary) for way in WAYS))
 
 
+@with_fields([(way.family, way) for way in WAYS], after="tune")
 def export(
     model: Annotated[
         str,
@@ -38,76 +42,7 @@ def export(
         int | None, typer.Option(help="Count of classes called 0, 1, 2 …, instead of --labels.")
     ] = None,
     task: Annotated[str, typer.Option(help="The task, or its synonym.")] = "text-classification",
-    tune: Annotated[
-        str,
-        typer.Option(
-            help="What trains: full, full-without-embeddings, last-N (last-2, say), head, lora, "
-            "mpo, adapter, prefix, child-f, child-d or bitfit."
-        ),
-    ] = "full",
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Of lora's updates.  [default: 8]", show_default=False)
-    ] = None,
-    lora_alpha: Annotated[
-        float | None,
-        typer.Option(
-            help="Updates are multiplied by alpha / rank.  [default: 2 × rank]", show_default=False
-        ),
-    ] = None,
-    lora_targets: Annotated[
-        str | None,
-        typer.Option(
-            help="Ends of the names of layers to update, with commas between.  "
-            "[default: all-linear]",
-            show_default=False,
-        ),
-    ] = None,
-    adapter_size: Annotated[
-        int | None,
-        typer.Option(help="Width of adapter's bottlenecks.  [default: 64]", show_default=False),
-    ] = None,
-    prefix_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Positions of prefix before the text.  [default: 10]", show_default=False
-        ),
-    ] = None,
-    prefix_projection: Annotated[
-        int | None,
-        typer.Option(
-            help="Width of a perceptron that makes prefixes while they train, 0 for none.  "
-            "[default: 0]",
-            show_default=False,
-        ),
-    ] = None,
-    child_keep: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the layers' weights that child-f and child-d train.  [default: 0.3]",
-            show_default=False,
-        ),
-    ] = None,
-    child_data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled rows by which child-d chooses what trains.", show_default=False
-        ),
-    ] = None,
-    mpo_central_keep: Annotated[
-        float | None,
-        typer.Option(
-            help="Part of mpo's central tensors' gradients that counts in a step, drawn anew; 0 "
-            "freezes them.  [default: 0]",
-            show_default=False,
-        ),
-    ] = None,
-    mpo_auxiliary_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Learning rate of mpo's auxiliary tensors, times the others'.  [default: 1]",
-            show_default=False,
-        ),
-    ] = None,
+    tune: Annotated[str, typer.Option(help=_TUNE, show_default=False)] = "full",
     batch_size: Annotated[
         str, typer.Option(help="Rows in a batch, or auto: what the board's memory takes, up to 16.")
     ] = "auto",
@@ -133,6 +68,7 @@ def export(
     revision: Revision = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    **options: object,
 ) -> None:
     """Export a training graph for a board.
 
@@ -150,25 +86,10 @@ def export(
 
     from edgefuse.bundling.export import check_task
     from edgefuse.bundling.export import export as core
-    from edgefuse.tuning.ways import find_way
     from edgefuse_runtime.bundle.manifest import AdamW
 
     check_task(task)
-    way = find_way(
-        tune,
-        {
-            "lora_rank": lora_rank,
-            "lora_alpha": lora_alpha,
-            "lora_targets": _names(lora_targets),
-            "adapter_size": adapter_size,
-            "prefix_length": prefix_length,
-            "prefix_projection": prefix_projection,
-            "child_keep": child_keep,
-            "child_data": child_data,
-            "mpo_auxiliary_rate": mpo_auxiliary_rate,
-            "mpo_central_keep": mpo_central_keep,
-        },
-    )
+    way = find_way(tune, options)
     with stage_line() as on_progress:
         bundle = core(
             model,
@@ -200,10 +121,6 @@ def _batch_size(text: str) -> int | None:
             "Give 16, say, or leave it out for what the board's memory takes",
         )
     return int(text)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _labels(file: Path | None, count: int | None) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from edgefuse.bundling.context import context_of_shapes
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_runtime.data.dataset import Example
@@ -61,7 +62,7 @@ def train(
         seed: Of the rows' order.
         on_step: Called with the count of steps done.
     """
-    rates = way.prepare(model).rates
+    rates = way.prepare(model, context_of_shapes()).rates
     groups = [
         {
             "params": [parameter],

@@ -1,52 +1,57 @@
 """Fisher information: how much the likelihood of the labels depends on a weight."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from edgefuse.tuning.way import Batch
+
 _ROWS = 1024
-"""What is read of the data at most, evenly spread over it."""
-
-
-class Row(NamedTuple):
-    """A labelled text.
-
-    Attributes:
-        input_ids: Its tokens.
-        label: Index of its class.
-    """
-
-    input_ids: Sequence[int]
-    label: int
+"""Count of rows that are read at most, evenly spread over the data."""
 
 
 def diagonal_fisher(
-    model: PreTrainedModel, names: Sequence[str], rows: Sequence[Row]
+    model: PreTrainedModel,
+    names: Sequence[str],
+    rows: Sequence[Batch],
+    loss: Callable[[PreTrainedModel, Batch], Tensor],
 ) -> dict[str, Tensor]:
-    """The empirical Fisher information's diagonal: 1/|D| Σ (∂ log p(y|x) / ∂w)².
+    """Measure the empirical Fisher information's diagonal: 1/|D| Σ (∂ log p(y|x) / ∂w)².
 
     Xu et al., arXiv 2109.05687, equation 9; a row at a time, for squares of sums would be others.
 
     Args:
-        model: A classifier in evaluation mode. Its gradients are overwritten.
-        names: Of the parameters to measure.
-        rows: D; of very many, some.
+        model: A model of the task in evaluation mode.
+        names: Names of the parameters to measure.
+        rows: D, a batch of one row each; evenly spread ones of very many.
+        loss: −log p(y|x) of a batch.
 
     Returns:
-        By name, of the parameters' shapes.
+        Tensors of the parameters' shapes, by name.
     """
     parameters = [model.get_parameter(name) for name in names]
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     read = rows[:: -(-len(rows) // _ROWS)]
     for row in read:
-        logits = model(input_ids=torch.tensor([row.input_ids])).logits
-        loss = F.cross_entropy(logits, torch.tensor([row.label]))
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss(model, row), parameters, allow_unused=True)
         for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
                 total.add_(gradient.square())
     return {name: total / len(read) for name, total in zip(names, sums, strict=True)}
+
+
+def largest(values: Mapping[str, Tensor], share: float) -> dict[str, np.ndarray]:
+    """Find the entries that are among a share of all, the largest ones, by name."""
+    entries = torch.cat([tensor.flatten() for tensor in values.values()])
+    count = max(1, round(share * len(entries)))
+    kept = torch.zeros(len(entries), dtype=torch.bool)
+    kept[entries.topk(count).indices] = True
+    ends = np.cumsum([tensor.numel() for tensor in values.values()])
+    parts = np.split(kept.numpy(), ends[:-1])
+    return {
+        name: part.reshape(tensor.shape)
+        for (name, tensor), part in zip(values.items(), parts, strict=True)
+    }

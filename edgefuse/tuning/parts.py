@@ -1,4 +1,4 @@
-"""Which part of a model a parameter belongs to."""
+"""The parts of a model: its embeddings, layers and head, and whose a parameter is."""
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -38,13 +38,13 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 
 
 def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers with weights of their own, bottom first.
+    """Find the layers with weights of their own, bottom first.
 
-    They are the first list of modules there is that are no embeddings, for lists of experts and the
-    like lie deeper; or what lies in the lists of that list, as in Funnel's blocks.
+    They are the first list of modules that are no embeddings, for lists of experts and the like lie
+    deeper; or what lies in the lists of that list, as in Funnel's blocks.
 
     Raises:
-        ModelError: Its layers are no modules, as XLM's are lists of their parts.
+        ModelError: The layers are no modules, as XLM's, whose parts lie in lists of their own.
     """
     lists = (
         module
@@ -64,3 +64,20 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
             "Train it by another way, --tune lora for one",
         )
     return layers
+
+
+def layer_names(model: PreTrainedModel) -> list[str]:
+    """Parameters of the layers."""
+    inside = {id(p) for layer in transformer_layers(model) for p in layer.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in inside]
+
+
+def norm_names(model: PreTrainedModel) -> list[str]:
+    """Parameters of the layers' norms."""
+    inside = {id(module) for layer in transformer_layers(model) for module in layer.modules()}
+    return [
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if id(module) in inside and type(module).__name__.endswith("Norm")
+        for parameter, _ in module.named_parameters(recurse=False)
+    ]

@@ -1,4 +1,4 @@
-"""peft's models: put around ours with what a directory holds, and taken off again."""
+"""peft's wrappers: put around a model, filled from a directory, and taken off again."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -25,11 +25,23 @@ ADAPTER = "default"
 """What peft calls an adapter that nobody named."""
 
 
-def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
-    """Put an adapter that peft saved around a classifier, and all of it.
+def wrap(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    """Put what a configuration of peft says around a model, in place."""
+    with silence_transformers(), without_warnings():
+        wrapped: PeftModel = get_peft_model(model, config)
+    return wrapped
 
-    It may have been trained for another task, such as the next token: the classifier's head, where
-    the adapter has none, is then one of the modules that train and are saved with it.
+
+def load_adapter(model: PreTrainedModel, directory: Path, task_type: TaskType) -> PeftModel:
+    """Put all of an adapter that peft saved around a model, in place.
+
+    It may have been trained for another task, such as the next token: the model's head, where the
+    adapter has none, is then one of the modules that train and are saved with it.
+
+    Args:
+        model: The adapter's base.
+        directory: Directory that peft saved.
+        task_type: peft's name of the task.
 
     Raises:
         ModelError: The adapter is broken, or has tensors that this model has no place for.
@@ -37,23 +49,24 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
     with translate_errors(str(directory)):
         config = PeftConfig.from_pretrained(str(directory))
         stored = load_peft_weights(str(directory), device="cpu")
-    config.task_type = TaskType.SEQ_CLS
+    config.task_type = task_type
     saved = set(getattr(config, "modules_to_save", None) or ())
     heads = set(head_modules(model))
     config.modules_to_save = sorted(saved | heads)
     config.inference_mode = True  # of prefixes, the file has what their perceptron made
-    with silence_transformers(), without_warnings(), translate_errors(f"The adapter {directory}"):
-        wrapped: PeftModel = get_peft_model(model, config)
+    with translate_errors(f"The adapter {directory}"):
+        wrapped = wrap(model, config)
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         _check_same(own, stored, heads - saved, directory)
-        set_peft_model_state_dict(wrapped, {**own, **stored})
+        with silence_transformers(), without_warnings():
+            set_peft_model_state_dict(wrapped, {**own, **stored})
     return wrapped
 
 
 def _check_same(
     own: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: Collection[str], directory: Path
 ) -> None:
-    """A file has what an adapter of this model would have; a head it may lack."""
+    """Refuse a file that has other tensors than an adapter of this model; a head may be absent."""
     needed = {name for name in own if not any(f".{head}." in name for head in heads)}
     for name in sorted((stored.keys() - own.keys()) | (needed - stored.keys())):
         what = "has" if name in stored else "lacks"
@@ -71,7 +84,7 @@ def _check_same(
 
 
 def unwrap_saved_modules(model: PreTrainedModel) -> list[str]:
-    """Put the copies that peft trains in the place of its wrappers, in place, and name them."""
+    """Put the copies that peft trains in the place of its wrappers, in place; give their names."""
     names = [name for name, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)]
     for name in names:
         wrapper = model.get_submodule(name)

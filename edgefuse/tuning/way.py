@@ -1,60 +1,98 @@
-"""What a way of tuning is: options, and what it makes of a model."""
+"""What a way of tuning is: its options, what it may look at, and what it makes of a model.
+
+`edgefuse export --help` reads it: torch and the like are imported for types alone.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import numpy as np
-from peft import PeftConfig
-from torch import nn
-from transformers import PreTrainedModel
+if TYPE_CHECKING:
+    import numpy as np
+    from peft import PeftConfig, TaskType
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
-from edgefuse_runtime.bundle.manifest import FixedMask, Merge, RandomMask
+    from edgefuse_runtime.bundle.manifest import FixedMask, Merge, RandomMask
 
 INSTEAD = "Choose another way: `edgefuse plan` lists those that the model can take"
 """What to do where a model cannot be tuned one way: no other one is sure to do."""
 
+Batch: TypeAlias = "Mapping[str, Tensor]"
+"""Labelled rows of a task as tensors, by the names of the training graph's inputs."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a way may look at beside the model.
+
+    Attributes:
+        loss: Loss of the task on a batch, a scalar.
+        task_type: peft's name of the task.
+        read: Reader of a file of labelled rows: a batch for each row. None where nothing but
+            shapes is looked at, as for a plan.
+        peft_adapter: Directory of a peft adapter to go on from; None to begin anew.
+    """
+
+    loss: "Callable[[PreTrainedModel, Batch], Tensor]"
+    task_type: "TaskType"
+    read: Callable[[Path], Sequence[Batch]] | None = None
+    peft_adapter: Path | None = None
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a way made of a model beside choosing what trains.
+    """What a way made of a model, beside choosing what trains.
 
     Attributes:
-        inference: The model as it will infer, where that is not the one that trains: with the
-            weights that `merges` make, and without the tensors that they are made of. It shares
-            all other tensors.
+        inference: The model as it infers, where that is not the one that trains: with the weights
+            that `merges` make, and without the tensors that they are made of. It shares all other
+            tensors.
         merges: How those weights are made.
-        rates: What parameters' learning rate is multiplied by, where that is not 1.
-        mask: What part of the gradients counts.
-        kept: Which entries those are, where that is chosen: truth values by parameter.
-        positions: How many positions the text loses to what stands before it.
-        peft: The configuration under which peft loads what trains, where it can.
+        rates: Factors of the learning rate, by the names of the parameters where that is not 1.
+        mask: The part of the gradients that counts; None for all of them.
+        kept: Entries that a fixed mask keeps, as truth values by the parameters' names.
+        positions: Count of positions that stand before the text, and that it loses.
+        peft: The configuration under which peft loads what trains; None where it cannot.
     """
 
-    inference: PreTrainedModel | None = None
-    merges: Sequence[Merge] = ()
+    inference: "PreTrainedModel | None" = None
+    merges: "Sequence[Merge]" = ()
     rates: Mapping[str, float] = field(default_factory=dict)
-    mask: RandomMask | FixedMask | None = None
-    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mask: "RandomMask | FixedMask | None" = None
+    kept: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     positions: int = 0
-    peft: PeftConfig | None = None
+    peft: "PeftConfig | None" = None
 
 
 class Way(ABC):
-    """A choice of `--tune` with its options, which are the fields of a frozen dataclass.
+    """A choice of `--tune`. Its options are the fields of a frozen dataclass.
 
     Attributes:
-        family: What its options begin with on the command line: `rank` of `lora` is `--lora-rank`.
-        title: What `--tune` calls it, for the help; N stands for a number.
+        family: What the flags of its options begin with: `rank` of `lora` is `--lora-rank`.
+        title: What `--tune` calls it in the help; N stands for a number.
         summary: What trains, for the help.
-        learning_rate: The peak that training has unless it is told another.
+        learning_rate: Peak of the learning rate, unless the user names one.
+        goes_on_from: peft's name of the kind of adapter that the way can go on training; None for
+            no kind.
     """
 
     family: ClassVar[str]
     title: ClassVar[str]
     summary: ClassVar[str]
     learning_rate: ClassVar[float]
+    goes_on_from: ClassVar[str | None] = None
+
+    @classmethod
+    def options_in(cls, name: str) -> Mapping[str, object] | None:
+        """Find the options that a name holds, as last-2 does; None where it names another way.
+
+        Raises:
+            InputError: The name lacks an option.
+        """
+        return {} if name == cls.title else None
 
     @property
     def name(self) -> str:
@@ -62,19 +100,23 @@ class Way(ABC):
         return self.title
 
     @abstractmethod
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:
         """Add what the way adds, and set every parameter's `requires_grad`, in place.
 
         Parameters that the plain model has keep their names.
 
+        Args:
+            model: A model of the task, in evaluation mode.
+            context: What there is beside it.
+
         Raises:
             ModelError: The model cannot be tuned this way.
-            InputError: An option does not fit the model.
+            InputError: An option does not fit the model, or needs what the context lacks.
         """
 
 
-def train_only(model: nn.Module, names: Sequence[str]) -> None:
-    """Set `requires_grad` of every parameter: of these true, of all others false."""
+def train_only(model: "nn.Module", names: Sequence[str]) -> None:
+    """Set `requires_grad` of every parameter: true for the ones named, false for all others."""
     trained = set(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)

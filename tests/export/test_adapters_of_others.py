@@ -20,6 +20,7 @@ from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (
+    CONTEXT,
     OPTIONS,
     classifier,
     exported,
@@ -162,7 +163,7 @@ def test_numbers_that_train_nothing_are_refused(
     way: str, options: dict[str, object], match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
-        find_way(way, options).prepare(classifier(pico("bert")))
+        find_way(way, options).prepare(classifier(pico("bert")), CONTEXT)
 
 
 def test_prefixes_that_leave_no_position_for_text_are_refused(tmp_path: Path) -> None:

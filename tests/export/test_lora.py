@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (
+    CONTEXT,
     LABELS,
     classifier,
     exported,
@@ -120,7 +122,7 @@ def test_an_adapter_without_its_model_is_refused(tmp_path: Path) -> None:
 def test_adapters_that_are_no_plain_update_are_refused(config: LoraConfig, tmp_path: Path) -> None:
     get_peft_model(classifier(pico("bert")), config).save_pretrained(str(tmp_path))
     with pytest.raises(ModelError, match=r"two low-rank factors.*merge_and_unload"):
-        Lora(adapter=tmp_path).prepare(classifier(pico("bert")))
+        Lora().prepare(classifier(pico("bert")), replace(CONTEXT, peft_adapter=tmp_path))
 
 
 def test_an_adapter_that_reads_neurons_of_no_multiplicity_is_refused(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_an_adapter_that_reads_neurons_of_no_multiplicity_is_refused(tmp_path: P
     model = from_pretrained(pico("fused-bert"), AutoModelForSequenceClassification, num_labels=3)
     next(iter(multiplicities(model).values()))[0] = 0
     with pytest.raises(ModelError, match="leaves out"):
-        Lora(adapter=tmp_path).prepare(model)
+        Lora().prepare(model, replace(CONTEXT, peft_adapter=tmp_path))
 
 
 def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matrices_are() -> None:
@@ -162,7 +164,7 @@ def test_updates_of_fused_matrices_are_weighed_in_the_gradient_norm_as_the_matri
 )
 def test_options_that_do_not_fit_say_what_would(options: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
-        find_way("lora", options).prepare(classifier(pico("bert")))
+        find_way("lora", options).prepare(classifier(pico("bert")), CONTEXT)
 
 
 def test_the_command_writes_an_adapter_and_says_how_to_load_it(
@@ -180,7 +182,7 @@ def test_the_command_writes_an_adapter_and_says_how_to_load_it(
 
 def test_pefts_word_for_all_linear_layers_is_known() -> None:
     merges = [
-        Lora(rank=2, targets=targets).prepare(classifier(pico("bert"))).merges
+        Lora(rank=2, targets=targets).prepare(classifier(pico("bert")), CONTEXT).merges
         for targets in ((), ("all-linear",), ("query", "all-linear"))
     ]
     assert merges[0] == merges[1] == merges[2]
@@ -188,7 +190,9 @@ def test_pefts_word_for_all_linear_layers_is_known() -> None:
 
 def test_targets_choose_what_is_updated() -> None:
     model = classifier(pico("bert"))
-    prepared = Lora(rank=2, alpha=3, targets=("query", "attention.output.dense")).prepare(model)
+    prepared = Lora(rank=2, alpha=3, targets=("query", "attention.output.dense")).prepare(
+        model, CONTEXT
+    )
     assert {merge.weight.removeprefix("bert.encoder.layer.") for merge in prepared.merges} == {
         f"{layer}.attention.{name}.weight"
         for layer in range(3)
@@ -219,7 +223,7 @@ def test_a_linear_layer_with_a_forward_of_its_own_is_updated_where_it_computes_n
 
 
 def test_layers_of_falcons_own_class_are_updated_too() -> None:
-    merges = Lora(rank=2).prepare(classifier(pico("fused-falcon"))).merges
+    merges = Lora(rank=2).prepare(classifier(pico("fused-falcon")), CONTEXT).merges
     assert {merge.weight.removeprefix("transformer.h.") for merge in merges} == {
         f"{layer}.{name}.weight"
         for layer in range(3)
@@ -246,7 +250,7 @@ def test_targets_that_peft_takes_for_experts_are_refused() -> None:
     )
     model = transformers.HunYuanMoEV1ForSequenceClassification(config)
     with pytest.raises(ModelError, match=r"takes some of the targets for .*--lora-targets"):
-        Lora(rank=2).prepare(model)
+        Lora(rank=2).prepare(model, CONTEXT)
 
 
 def test_what_trains_no_adapter_is_not_converted_to_peft(tmp_path: Path) -> None:
@@ -260,4 +264,4 @@ def test_a_model_without_linear_layers_has_nothing_to_update() -> None:
     model = classifier(pico("bert"))
     model.bert.encoder.layer = torch.nn.ModuleList()
     with pytest.raises(ModelError, match="no linear layers"):
-        Lora().prepare(model)
+        Lora().prepare(model, CONTEXT)

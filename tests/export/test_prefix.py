@@ -1,6 +1,7 @@
 """Prefixes go from peft to the board and back, and what cannot take them is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (
+    CONTEXT,
     OPTIONS,
     classifier,
     exported,
@@ -59,7 +61,7 @@ def test_export_goes_on_with_prefixes_that_a_perceptron_made(tmp_path: Path) -> 
     np.testing.assert_allclose(
         logits_on_the_board(further, start), logits_on_the_board(bundle, values), atol=1e-5
     )
-    with pytest.raises(ModelError, match="prefixes, which no weights can take up"):
+    with pytest.raises(ModelError, match=r"PREFIX_TUNING, which no weights.*--tune prefix"):
         export(str(tmp_path / "adapter"), tmp_path / "merged", tune="full", **OPTIONS)
     with pytest.raises(InputError, match=r"says its own --prefix-… options"):
         export(str(tmp_path / "adapter"), tmp_path / "more", tune=Prefix(length=5), **OPTIONS)
@@ -82,7 +84,7 @@ def test_prefixes_take_positions_from_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["albert", "distilbert", "modernbert"])
 def test_attention_that_takes_nothing_from_outside_is_refused(architecture: str) -> None:
     with pytest.raises(ModelError, match=r"takes no keys and values.*Choose another way"):
-        Prefix().prepare(classifier(pico(architecture)))
+        Prefix().prepare(classifier(pico(architecture)), CONTEXT)
 
 
 def test_keys_and_values_of_different_sizes_are_refused() -> None:
@@ -97,7 +99,7 @@ def test_keys_and_values_of_different_sizes_are_refused() -> None:
         vocab_size=50,
     )
     with pytest.raises(ModelError, match=r"are 1 × 16 and 1 × 64 numbers .*Choose another way"):
-        Prefix().prepare(transformers.DeepseekV3ForSequenceClassification(latent))
+        Prefix().prepare(transformers.DeepseekV3ForSequenceClassification(latent), CONTEXT)
 
 
 def test_attention_with_a_cache_of_its_own_is_refused() -> None:
@@ -105,7 +107,7 @@ def test_attention_with_a_cache_of_its_own_is_refused() -> None:
     with pytest.raises(
         ModelError, match=r"MiniMaxModel does not run with keys.*Choose another way"
     ):
-        Prefix().prepare(model)
+        Prefix().prepare(model, CONTEXT)
 
 
 def test_an_adapter_for_other_attention_is_refused(tmp_path: Path) -> None:
@@ -115,12 +117,14 @@ def test_an_adapter_for_other_attention_is_refused(tmp_path: Path) -> None:
     settings = {**json.loads(config.read_text()), "num_attention_heads": 4}
     config.write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=r"prefixes are 3 × 4 × 4 .* attention keeps 3 × 2 × 8"):
-        Prefix(adapter=tmp_path / "adapter").prepare(classifier(pico("bert")))
+        Prefix().prepare(
+            classifier(pico("bert")), replace(CONTEXT, peft_adapter=tmp_path / "adapter")
+        )
 
 
 def test_a_prefix_of_no_length_is_refused() -> None:
     with pytest.raises(InputError, match="--prefix-length 0 leaves nothing to train"):
-        Prefix(length=0).prepare(classifier(pico("bert")))
+        Prefix(length=0).prepare(classifier(pico("bert")), CONTEXT)
 
 
 @pytest.mark.parametrize("projection", [0, 6])

@@ -15,9 +15,10 @@ import transformers
 from safetensors.numpy import load_file
 
 from edgefuse.bundling.export import export
+from edgefuse.tuning.bottleneck import Bottleneck
 from edgefuse.tuning.parts import transformer_layers
 from edgefuse.tuning.ways import WAYS, find_way
-from edgefuse.tuning.ways.adapter import Adapter, Bottleneck
+from edgefuse.tuning.ways.adapter import Adapter
 from edgefuse.tuning.ways.lora import Lora
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
@@ -28,6 +29,7 @@ from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.training.run import read_record
 from tests.pico_models import TEXTS
 from tests.tuned_pico import (
+    CONTEXT,
     LABELS,
     assert_frozen_stay,
     classifier,
@@ -295,7 +297,7 @@ def test_a_model_that_cannot_train_so_is_refused(
     tune: str, kind: str, error: type[InputError], match: str
 ) -> None:
     with pytest.raises(error, match=match):
-        find_way(tune).prepare(classifier(pico(kind)))
+        find_way(tune).prepare(classifier(pico(kind)), CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,7 @@ def test_a_model_whose_attentions_lie_in_a_list_of_their_own_has_no_layers_to_ch
     model = transformers.XLMForSequenceClassification(config)
     for tune in ("last-1", "child-f"):
         with pytest.raises(ModelError, match=r"attentions in one list.*--tune lora"):
-            find_way(tune).prepare(model)
+            find_way(tune).prepare(model, CONTEXT)
 
 
 def test_layers_are_told_from_lists_of_embeddings_and_from_blocks_of_layers() -> None:
@@ -362,7 +364,7 @@ def test_adapters_stand_behind_every_attention_and_mlp(
     config.pad_token_id = 0
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    Adapter(size=3).prepare(model)
+    Adapter(size=3).prepare(model, CONTEXT)
     adapters = [module for module in model.modules() if isinstance(module, Bottleneck)]
     assert len(adapters) == 4
     token_ids = torch.arange(5, 13).reshape(2, 4)
@@ -375,10 +377,10 @@ def test_adapters_stand_behind_every_attention_and_mlp(
 
 def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--adapter-size 0 leaves nothing"):
-        Adapter(size=0).prepare(classifier(pico("bert")))
+        Adapter(size=0).prepare(classifier(pico("bert")), CONTEXT)
     for tune in ("child-f", "child-d"):
         with pytest.raises(InputError, match="--child-keep 0 is no share"):
-            find_way(tune, {"child_keep": 0}).prepare(classifier(pico("bert")))
+            find_way(tune, {"child_keep": 0}).prepare(classifier(pico("bert")), CONTEXT)
     with pytest.raises(InputError, match=r"has no rows of it.*--child-data"):
         export(
             str(pico("bert")),

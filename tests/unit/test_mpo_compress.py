@@ -14,6 +14,7 @@ from torch import Tensor
 
 import edgefuse
 from edgefuse.artifact.record import CompressionRecord, read_record
+from edgefuse.bundling.context import context_of_shapes
 from edgefuse.compression.chains.bonds import cut_to_error, cut_to_parameters
 from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
 from edgefuse.compression.chains.limit import Limit
@@ -223,7 +224,7 @@ def test_merged_chains_are_the_plain_model(architecture: str) -> None:
 def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
     model = pico_model("bert", num_labels=2)
     _with_chains(model)
-    FullWithoutEmbeddings().prepare(model)
+    FullWithoutEmbeddings().prepare(model, context_of_shapes())
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     table = "bert.embeddings.word_embeddings"
     chain = {f"{table}.central", *(f"{table}.auxiliary.{index}" for index in range(4))}

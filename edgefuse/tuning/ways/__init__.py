@@ -1,9 +1,10 @@
-"""All ways of tuning, and the choice of one by its name and options."""
+"""All ways of tuning, a file each, and the choice of one by its name and options.
 
-import re
+`edgefuse export --help` reads the options of all: a way's file imports torch and the like inside
+`prepare`.
+"""
+
 from collections.abc import Mapping
-from dataclasses import Field, fields
-from typing import Any
 
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways.adapter import Adapter
@@ -17,6 +18,7 @@ from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
+from edgefuse_devices.options import options_of
 
 WAYS: tuple[type[Way], ...] = (
     Full,
@@ -34,31 +36,26 @@ WAYS: tuple[type[Way], ...] = (
 
 
 def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
-    """The way of tuning of that name.
+    """Make the way of tuning of a name and its options.
 
     Args:
-        name: What `--tune` was given.
+        name: A name as `--tune` takes it.
         options: Values by `family_field`, such as `lora_rank`; None stands for the default.
 
     Raises:
-        InputError: There is no such way, its number is missing, or an option is another one's.
+        InputError: There is no such way, its name lacks a number, or an option is another way's.
     """
-    if last := re.fullmatch(r"last-(\d+)", name):
-        name, options = Last.title, {**(options or {}), "last_layers": int(last[1])}
-    elif name == Last.title:
-        raise InputError(f"--tune {name} says no number of layers", "Give one: last-2, say")
-    kind = next((way for way in WAYS if way.title == name), None)
-    if kind is None:
+    for kind in WAYS:
+        named = kind.options_in(name)
+        if named is not None:
+            break
+    else:
         raise InputError(*unknown("way of tuning", name, [way.title for way in WAYS]))
+    own = {f"{kind.family}_{option.name}": option.name for option in options_of(kind)}
     given = {option: value for option, value in (options or {}).items() if value is not None}
-    own = {f"{kind.family}_{field.name}": field.name for field in _options(kind)}
     for option in given.keys() - own.keys():
         raise InputError(
             f"--{option.replace('_', '-')} is no option of --tune {name}",
             "Leave it out, or choose the way that it belongs to",
         )
-    return kind(**{own[option]: value for option, value in given.items()})
-
-
-def _options(kind: Any) -> list[Field[Any]]:
-    return [field for field in fields(kind) if field.metadata.get("option", True)]
+    return kind(**named, **{own[option]: value for option, value in given.items()})

@@ -5,122 +5,100 @@ Fine-tuning", EMNLP 2021, arXiv 2109.05687. As in the authors' code, gradients a
 clipping, and embeddings and head train whole.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-from transformers import PreTrainedModel
-
-from edgefuse.hub.tokenizer import ModelTokenizer
-from edgefuse.tuning.fisher import Row, diagonal_fisher
-from edgefuse.tuning.parts import transformer_layers
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import Context, Prepared, Way
 from edgefuse_devices.errors import InputError
-from edgefuse_runtime.bundle.manifest import FixedMask, RandomMask
-from edgefuse_runtime.data.dataset import read_examples
+from edgefuse_devices.options import option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
-class ChildF(Way):
-    """Everything trains, but of the layers' gradients a random part at every step.
+class _Child(Way):
+    """What both variants have.
 
     Attributes:
-        keep: Probability q that an entry is kept; what is kept is divided by it.
+        keep: Share of the layers' weights that trains, above 0 and at most 1.
     """
 
     family: ClassVar[str] = "child"
-    title: ClassVar[str] = "child-f"
-    summary: ClassVar[str] = "all, but a random part of the layers' weights at every step"
     learning_rate: ClassVar[float] = 5e-5
 
-    keep: float = 0.3
+    keep: float = option(0.3, help="Share of the layers' weights that child-f and child-d train.")
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
-        """Let everything train.
+    def _choose(self, model: "PreTrainedModel") -> list[str]:
+        """Let everything train, and give the names of the layers' parameters.
+
+        Raises:
+            InputError: The share is none.
+        """
+        from edgefuse.tuning.parts import layer_names
+
+        if not 0 < self.keep <= 1:
+            raise InputError(
+                f"--child-keep {self.keep} is no share of the weights", "Give 0.3, say"
+            )
+        model.requires_grad_()
+        return layer_names(model)
+
+
+@dataclass(frozen=True)
+class ChildF(_Child):
+    """Everything trains, but a random part of the layers' gradients counts at every step.
+
+    An entry is kept with probability `keep`, and what is kept is divided by it.
+    """
+
+    title: ClassVar[str] = "child-f"
+    summary: ClassVar[str] = "all, but a random part of the layers' weights at every step"
+
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
+        """Let everything train under a mask that is drawn anew at every step.
 
         Raises:
             InputError: The probability is none.
         """
-        _check_keep(self.keep)
-        train_only(model, [name for name, _ in model.named_parameters()])
-        return Prepared(mask=RandomMask(parameters=_layer_names(model), keep=self.keep))
+        from edgefuse_runtime.bundle.manifest import RandomMask
+
+        return Prepared(mask=RandomMask(parameters=self._choose(model), keep=self.keep))
 
 
 @dataclass(frozen=True)
-class ChildD(Way):
+class ChildD(_Child):
     """Embeddings, head and the weights of the layers that matter most to the task train.
 
     Attributes:
-        keep: The share of the layers' weights that trains.
-        data: Labelled rows of the task.
-        rows: The same, tokenized: what `reading` gives.
+        data: File of labelled rows of the task.
     """
 
-    family: ClassVar[str] = "child"
     title: ClassVar[str] = "child-d"
     summary: ClassVar[str] = "embeddings, head, and what of the layers the task depends on most"
-    learning_rate: ClassVar[float] = 5e-5
 
-    keep: float = 0.3
-    data: Path | None = None
-    rows: Sequence[Row] = field(default=(), metadata={"option": False})
+    data: Path | None = option(
+        None, help="Labelled rows by which child-d chooses what trains.", shown=""
+    )
 
-    def reading(self, tokenizer: ModelTokenizer, labels: Sequence[str], *, length: int) -> Self:
-        """The same with the rows of its file.
-
-        Args:
-            tokenizer: The model's.
-            labels: Of the classes, in the order of the logits.
-            length: Longest row in tokens.
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:
+        """Let everything train, and choose the layers' weights that move.
 
         Raises:
-            InputError: There is no file, or it cannot be used.
+            InputError: The share is none, or there are no rows to choose by.
         """
+        from edgefuse.tuning.fisher import diagonal_fisher, largest
+        from edgefuse_runtime.bundle.manifest import FixedMask
+
+        names = self._choose(model)
+        mask = FixedMask(parameters=names)
+        if context.read is None:
+            return Prepared(mask=mask)
         if self.data is None:
             raise InputError(
                 "--tune child-d measures on the task which weights matter, and has no rows of it",
                 "Name labelled rows with --child-data train.jsonl",
             )
-        examples = read_examples(self.data, labels)
-        encoded = tokenizer.encode([example.text for example in examples], length=length)
-        rows = zip(encoded, examples, strict=True)
-        return replace(self, rows=[Row(ids.tolist(), example.label) for ids, example in rows])
-
-    def prepare(self, model: PreTrainedModel) -> Prepared:
-        """Let everything train, and choose what of the layers' weights moves.
-
-        Raises:
-            InputError: The share is none.
-        """
-        _check_keep(self.keep)
-        names = _layer_names(model)
-        train_only(model, [name for name, _ in model.named_parameters()])
-        kept = _largest(diagonal_fisher(model, names, self.rows), self.keep) if self.rows else {}
-        return Prepared(mask=FixedMask(parameters=names), kept=kept)
-
-
-def _check_keep(keep: float) -> None:
-    if not 0 < keep <= 1:
-        raise InputError(f"--child-keep {keep} is no share of the weights", "Give 0.3, say")
-
-
-def _layer_names(model: PreTrainedModel) -> list[str]:
-    inside = {id(p) for layer in transformer_layers(model) for p in layer.parameters()}
-    return [name for name, parameter in model.named_parameters() if id(parameter) in inside]
-
-
-def _largest(fisher: Mapping[str, torch.Tensor], share: float) -> dict[str, np.ndarray]:
-    """Which entries are among that share of all, by name."""
-    values = torch.cat([tensor.flatten() for tensor in fisher.values()])
-    count = max(1, round(share * len(values)))
-    kept = torch.zeros(len(values), dtype=torch.bool)
-    kept[values.topk(count).indices] = True
-    ends = np.cumsum([tensor.numel() for tensor in fisher.values()])
-    parts = np.split(kept.numpy(), ends[:-1])
-    return {
-        name: part.reshape(tensor.shape)
-        for (name, tensor), part in zip(fisher.items(), parts, strict=True)
-    }
+        fisher = diagonal_fisher(model, names, context.read(self.data), context.loss)
+        return Prepared(mask=mask, kept=largest(fisher, self.keep))

@@ -1,12 +1,12 @@
 """Everything trains, or everything but the embedding tables."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedModel
+from edgefuse.tuning.way import Context, Prepared, Way, train_only
 
-from edgefuse.tuning.parts import is_embedding
-from edgefuse.tuning.way import Prepared, Way, train_only
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Full(Way):
     summary: ClassVar[str] = "every parameter"
     learning_rate: ClassVar[float] = 5e-5
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
         """Let everything train."""
-        train_only(model, [name for name, _ in model.named_parameters()])
+        model.requires_grad_()
         return Prepared()
 
 
@@ -33,8 +33,10 @@ class FullWithoutEmbeddings(Way):
     summary: ClassVar[str] = "every parameter but the embedding tables"
     learning_rate: ClassVar[float] = 5e-5
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
         """Let everything but the embedding tables train."""
+        from edgefuse.tuning.parts import is_embedding
+
         names = [name for name, _ in model.named_parameters() if not is_embedding(model, name)]
         train_only(model, names)
         return Prepared()

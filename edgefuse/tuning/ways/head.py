@@ -1,12 +1,12 @@
 """The head trains alone."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedModel
+from edgefuse.tuning.way import Context, Prepared, Way, train_only
 
-from edgefuse.tuning.parts import head_names
-from edgefuse.tuning.way import Prepared, Way, train_only
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class Head(Way):
     summary: ClassVar[str] = "the classifier and the pooler under it"
     learning_rate: ClassVar[float] = 1e-3
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
         """Let the head train."""
+        from edgefuse.tuning.parts import head_names
+
         train_only(model, head_names(model))
         return Prepared()

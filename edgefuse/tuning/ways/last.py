@@ -1,13 +1,15 @@
 """The layers nearest the head train."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedModel
-
-from edgefuse.tuning.parts import head_names, transformer_layers
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import Context, Prepared, Way, train_only
 from edgefuse_devices.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,31 @@ class Last(Way):
 
     layers: int = 1
 
+    @classmethod
+    def options_in(cls, name: str) -> Mapping[str, object] | None:
+        """Find N in a name such as last-2; None where it names another way.
+
+        Raises:
+            InputError: The name is last-N itself.
+        """
+        if name == cls.title:
+            raise InputError(f"--tune {name} says no number of layers", "Give one: last-2, say")
+        number = re.fullmatch(r"last-(\d+)", name)
+        return number and {"layers": int(number[1])}
+
     @property
     def name(self) -> str:
         """What the manifest calls it."""
         return f"last-{self.layers}"
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
         """Let the top layers and the head train.
 
         Raises:
             InputError: The model has fewer layers.
         """
+        from edgefuse.tuning.parts import head_names, transformer_layers
+
         layers = transformer_layers(model)
         if not 1 <= self.layers <= len(layers):
             raise InputError(

@@ -9,14 +9,14 @@ arXiv 2203.01104).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from transformers import PreTrainedModel
-
-from edgefuse.layers.chains.modules import chains_of
-from edgefuse.tuning.way import Prepared, Way, train_only
+from edgefuse.tuning.way import Context, Prepared, Way, train_only
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_runtime.bundle.manifest import RandomMask
+from edgefuse_devices.options import option
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Mpo(Way):
     """Auxiliary tensors train, and what was not decomposed.
 
     Attributes:
-        auxiliary_rate: What the learning rate of auxiliary tensors is multiplied by.
         central_keep: Probability that an entry of a central tensor's gradient counts in a step;
             what counts is divided by it. 0 freezes them.
+        auxiliary_rate: Factor of the learning rate of auxiliary tensors.
     """
 
     family: ClassVar[str] = "mpo"
@@ -34,16 +34,26 @@ class Mpo(Way):
     summary: ClassVar[str] = "all but the central tensors of `compress --method mpo`"
     learning_rate: ClassVar[float] = 5e-5
 
-    auxiliary_rate: float = 1.0
-    central_keep: float = 0.0
+    central_keep: float = option(
+        0.0,
+        help="Part of the gradients of mpo's central tensors that counts in a step, drawn anew; 0 "
+        "freezes them.",
+        shown="0",
+    )
+    auxiliary_rate: float = option(
+        1.0, help="Learning rate of mpo's auxiliary tensors, times the others'.", shown="1"
+    )
 
-    def prepare(self, model: PreTrainedModel) -> Prepared:
+    def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
         """Freeze the central tensors, or mask their gradients.
 
         Raises:
             InputError: The rate is not above 0, or the probability is none.
             ModelError: The model has no chains.
         """
+        from edgefuse.layers.chains.modules import chains_of
+        from edgefuse_runtime.bundle.manifest import RandomMask
+
         if not 0 < self.auxiliary_rate < math.inf:
             raise InputError(
                 f"--mpo-auxiliary-rate {self.auxiliary_rate:g} is no rate to multiply by",
@@ -65,7 +75,7 @@ class Mpo(Way):
         central = [name for name in parameters if name.removesuffix(".central") in chains]
         mask = None
         if self.central_keep:
-            train_only(model, parameters)
+            model.requires_grad_()
             mask = RandomMask(parameters=central, keep=self.central_keep)
         else:
             train_only(model, [name for name in parameters if name not in central])
