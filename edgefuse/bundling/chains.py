@@ -1,4 +1,4 @@
-"""What export makes of chains: plain matrices to infer with, and how the board makes them."""
+"""Chains are plain matrices in inference: the model that has these, and how they are made."""
 
 from dataclasses import replace
 
@@ -16,9 +16,9 @@ from edgefuse_runtime.bundle.manifest import MatrixProduct
 
 
 def plain_form(model: PreTrainedModel) -> PreTrainedModel:
-    """A model whose chains are plain matrices, P standalone; it shares all other tensors.
+    """Make a model whose chains are plain matrices, P standalone; it shares all other tensors.
 
-    What an adapter is behind, it stays behind.
+    An adapter behind a chain stays behind the matrix.
     """
     plain = share(model)
     chains = chains_of(plain).items()
@@ -30,7 +30,7 @@ def plain_form(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
-    """What a way prepared, with the model's chains merged for inference too."""
+    """Add the merges of a model's chains to those of a way of tuning."""
     products = matrix_products(model)
     if not products:
         return prepared
@@ -42,7 +42,7 @@ def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
 
 
 def matrix_products(model: nn.Module) -> list[MatrixProduct]:
-    """The recipe of every chain's matrix, by the names of its tensors in the state dict."""
+    """Describe how every chain's matrix is made, by the names of its tensors in the state dict."""
     own = {id(parameter): name for name, parameter in model.named_parameters()}  # a shared one's
     products = []
     for name, chain in chains_of(model).items():

@@ -1,4 +1,4 @@
-"""What export has to know of fused blocks."""
+"""The fused blocks of a model, by the names of their tensors."""
 
 from torch import nn
 
@@ -9,10 +9,10 @@ from edgefuse_export.module import FusedMLP
 
 
 def fused_mlps(model: nn.Module) -> list[FusedMLP]:
-    """Names of every fused block's tensors, bottom first; a stack of experts is one block.
+    """Find every fused block, bottom first; a stack of experts is one block.
 
     Args:
-        model: Fused or not; P of a stack is beside its W2.
+        model: A model, fused or not, in which P of a stack is beside its W2.
     """
     fused = multiplicities(model)
     blocks: dict[str, FusedMLP] = {}

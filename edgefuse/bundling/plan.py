@@ -1,4 +1,4 @@
-"""What each way of tuning would cost a model, before anything is done."""
+"""`edgefuse plan` as a plain function: what each way of tuning would cost a model."""
 
 from collections.abc import Sequence
 
@@ -37,19 +37,19 @@ _MOMENTS = 2
 
 
 class WayPlan(Struct, frozen=True, kw_only=True):
-    """A row of the plan.
+    """What one way of tuning would cost a model.
 
     Attributes:
-        way: What `--tune` calls it.
+        way: Name of the way, as `--tune` takes it.
         summary: What trains.
-        possible: Whether the model can be tuned so.
+        possible: Whether the model can be tuned this way.
         trained_parameters: Count of elements that get a gradient.
-        weight_bytes: Of all parameters, those that the way adds among them.
-        gradient_bytes: Of the gradients of what trains.
-        optimizer_bytes: Of AdamW's two moments.
+        weight_bytes: Bytes of all parameters, those that the way adds among them.
+        gradient_bytes: Bytes of the gradients of what trains.
+        optimizer_bytes: Bytes of AdamW's two moments.
         flops: Multiplications and additions of the matrix products of a step's graph, forward and
             backward.
-        reason: Why the model cannot be tuned so, and what to do instead.
+        reason: Why the model cannot be tuned this way, and what to do instead.
     """
 
     way: str
@@ -64,21 +64,21 @@ class WayPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def held_bytes(self) -> int:
-        """What training holds whatever the batch is."""
+        """Bytes that training holds whatever the batch is."""
         return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """Every way for a model.
+    """What every way of tuning would cost a model.
 
     Attributes:
-        model: What was given.
-        device: The board.
-        available_bytes: What training may take of its memory.
-        parameters: Count of the model's own.
-        batch_size: Rows in a step.
-        sequence_length: Tokens in a row.
-        ways: A row for each.
+        model: Name of the model, as records keep it.
+        device: Name of the board.
+        available_bytes: Bytes of the board's memory that training may take.
+        parameters: Count of the model's own parameters.
+        batch_size: Count of rows in a step.
+        sequence_length: Count of tokens in a row.
+        ways: Costs of each way.
     """
 
     model: str
@@ -100,14 +100,14 @@ def plan(
     revision: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Plan:
-    """Say what every way of tuning would cost a model.
+    """Count what every way of tuning would cost a model.
 
     Args:
         model: A compressed model's directory, a plain model's, or a hub name.
         device: The board.
-        classes: How many the head tells apart, where the model brings none.
-        batch_size: Rows in a step.
-        sequence_length: Tokens in a row; None for 128 or what the model takes.
+        classes: Count of classes of a new head, where the model brings none.
+        batch_size: Count of rows in a step.
+        sequence_length: Count of tokens in a row; None for 128 or what the model takes.
         revision: Branch, tag or commit on the hub.
         on_progress: Observer, called after each way.
 
@@ -142,12 +142,12 @@ def plan_ways(
     sequence_length: int,
     on_progress: OnProgress = silent,
 ) -> list[WayPlan]:
-    """Count, for every way with its own options, with shapes alone: nothing is computed.
+    """Count what every way with its default options would cost; nothing is computed.
 
     Args:
-        model: A classifier in the form that graphs are made of. It is not changed.
-        batch_size: Rows in a step.
-        sequence_length: Tokens in a row; fewer where a way's prefixes leave fewer positions.
+        model: A model in the form that graphs are made of. It is not changed.
+        batch_size: Count of rows in a step.
+        sequence_length: Count of tokens in a row; fewer where a way's prefixes leave fewer.
         on_progress: Observer, called after each way.
     """
     shape, steps = (batch_size, sequence_length), _Steps()
@@ -189,14 +189,14 @@ class _Steps:
 
     @quiet()
     def flops(self, model: PreTrainedModel, shape: tuple[int, int]) -> int:
-        """Multiplications and additions of the matrix products in the graph that is exported.
+        """Count multiplications and additions of the matrix products in the exported graph.
 
         Args:
-            model: What of it requires a gradient gets one.
-            shape: (batch, sequence).
+            model: The model; its parameters that require a gradient get one.
+            shape: Shape of a batch, (rows, tokens).
 
         Raises:
-            ModelError: It cannot be traced or counted: what it computes depends on numbers.
+            ModelError: The model cannot be traced or counted: what it computes depends on numbers.
         """
         loss = Loss(model)
         modules = tuple((name, type(module)) for name, module in loss.named_modules())

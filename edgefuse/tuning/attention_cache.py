@@ -1,4 +1,4 @@
-"""What a model's attention keeps of a token for those behind it: keys and values, of what shape."""
+"""The shape of the keys and values that a model's attention keeps of a token for later ones."""
 
 import inspect
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from edgefuse_export.quiet import quiet as without_warnings
 
 @dataclass(frozen=True)
 class CacheShape:
-    """Of the keys of one token, and of its values likewise.
+    """Shape of the keys of one token; its values have the same.
 
     Attributes:
-        layers: That keep any.
-        heads: Of keys and values, which are fewer than the queries' in grouped attention.
-        size: Of a head.
+        layers: Count of layers that keep any.
+        heads: Count of heads of keys, which are fewer than the queries' in grouped attention.
+        size: Size of a head.
     """
 
     layers: int
@@ -30,15 +30,19 @@ class CacheShape:
     size: int
 
     def __str__(self) -> str:
-        """As messages show it."""
+        """The shape as messages show it."""
         return f"{self.layers} × {self.heads} × {self.size}"
 
 
 def shape_of_cache(model: PreTrainedModel) -> CacheShape:
     """Run the backbone on one token and an empty cache, by shapes alone, and look what it keeps.
 
+    Args:
+        model: A model with a head, whose weights do not matter.
+
     Raises:
-        ModelError: It takes no cache, or one of its own, or does not keep the same in every layer.
+        ModelError: The backbone takes no cache, or one of its own, or does not keep the same in
+            every layer.
     """
     backbone, kind = model.base_model, type(model.base_model).__name__
     if (

@@ -1,4 +1,4 @@
-"""Layers that do something more, under the names that they have."""
+"""Extension of a module in its place, so that its tensors keep their names."""
 
 from torch import nn
 
@@ -7,8 +7,8 @@ def extend(module: nn.Module, extension: type, **parts: nn.Module) -> None:
     """Give a module further parts and another `forward`, in place; its tensors keep their names.
 
     Args:
-        module: Of any class, a subclass of `nn.Linear` or `Conv1D` say.
-        extension: Has a `forward` that may call `super().forward`.
+        module: A module of any class.
+        extension: A class whose `forward` may call `super().forward`.
         **parts: New submodules, by the names that `extension` reads.
     """
     for name, part in parts.items():

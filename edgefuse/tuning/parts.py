@@ -24,7 +24,7 @@ def is_head(model: PreTrainedModel, name: str) -> bool:
 
 
 def head_names(model: PreTrainedModel) -> list[str]:
-    """Parameters of the head."""
+    """Names of the head's parameters."""
     return [name for name, _ in model.named_parameters() if is_head(model, name)]
 
 
@@ -67,13 +67,13 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def layer_names(model: PreTrainedModel) -> list[str]:
-    """Parameters of the layers."""
+    """Names of the layers' parameters."""
     inside = {id(p) for layer in transformer_layers(model) for p in layer.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) in inside]
 
 
 def norm_names(model: PreTrainedModel) -> list[str]:
-    """Parameters of the layers' norms."""
+    """Names of the parameters of the layers' norms."""
     inside = {id(module) for layer in transformer_layers(model) for module in layer.modules()}
     return [
         f"{name}.{parameter}"

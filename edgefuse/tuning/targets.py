@@ -1,4 +1,4 @@
-"""Which matrices an update goes to: by their names, with near ones for those that match none."""
+"""The layers that low-rank updates go to, chosen by endings of their names."""
 
 from collections.abc import Sequence
 from shlex import quote
@@ -19,7 +19,7 @@ _LINEAR = [kind.forward for kind in (nn.Linear, Conv1D, FusedLinear, FusedConv1D
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The linear layers under the head, by name; no router that computes more than a product."""
+    """Find the linear layers under the head, by name; a router that computes more is none."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -28,7 +28,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """Whether a layer computes a product and no more; one with a forward of its own is tried."""
+    """Whether a layer computes a product and no more; one with its own `forward` is tried out."""
     if type(module).forward in _LINEAR:
         return True
     if not isinstance(module, nn.Linear):
@@ -41,16 +41,16 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def choose_targets(model: PreTrainedModel, endings: Sequence[str]) -> list[str]:
-    """Names of the linear layers that end in one of these, as peft matches them.
+    """Find the linear layers whose names end in one of several endings, as peft matches them.
 
     Args:
-        model: A classifier.
-        endings: Such as `query` or `attention.output.dense`; none, or peft's `all-linear`, for all
-            layers but those of one output, such as the gate of a shared expert: there is no lower
-            rank than theirs.
+        model: A model with a head.
+        endings: Endings such as `query` or `attention.output.dense`; none, or peft's `all-linear`,
+            for all layers but those of one output, such as the gate of a shared expert: there is no
+            lower rank than theirs.
 
     Raises:
-        InputError: One of them matches nothing, or the head.
+        InputError: An ending matches nothing, or the head.
         ModelError: The model has no linear layers.
     """
     layers = list(linear_layers(model))
