@@ -1,4 +1,7 @@
-"""The command line: a file a command, each thin over a plain function."""
+"""The command line: a file for each command, which parses, calls a plain function and shows.
+
+May import everything else in `edgefuse`; nothing imports it.
+"""
 
 from edgefuse.cli._app import main
 

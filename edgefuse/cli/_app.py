@@ -1,4 +1,4 @@
-"""The root command: it names the others and turns errors into one sentence and an exit code."""
+"""The root command: it lists the others and turns errors into one sentence and an exit code."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ from edgefuse_devices.errors import EdgeFuseError, InputError, Interrupted
 
 
 class _Group(TyperGroup):
-    """Carries Ctrl-C past typer, which would exit without a word."""
+    """A group that carries Ctrl-C past typer, which would exit without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -79,14 +79,14 @@ def root(
         os.environ["EDGEFUSE_DEBUG"] = "1"
         logging.basicConfig(level=logging.DEBUG)
     else:
-        os.environ.pop("EDGEFUSE_DEBUG", None)  # it may say 0
+        os.environ.pop("EDGEFUSE_DEBUG", None)  # its value may be 0
 
 
 def main() -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 a mistake of ours, 2 a mistake of the user's, 130 interrupted, 143 ended
-    by SIGTERM.
+    Exit codes: 0 for success, 1 for a mistake of EdgeFuse's, 2 for a mistake of the user's, 130 for
+    an interruption, 143 for SIGTERM.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _leave)
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature
-    """Leave as an exception does, so that half-written folders go."""
+    """Exit by an exception, so that half-written folders are removed."""
     sys.exit(128 + number)
 
 

@@ -5,24 +5,29 @@ from typing import Annotated
 
 import typer
 
-Bundle = Annotated[Path, typer.Argument(help="What `edgefuse export` made.")]
+Bundle = Annotated[Path, typer.Argument(help="The bundle that `edgefuse export` made.")]
 RunOrBundle = Annotated[
-    Path, typer.Argument(metavar="BUNDLE|RUN", help="A run's best epoch, or a bundle.")
+    Path,
+    typer.Argument(
+        metavar="BUNDLE|RUN", help="A run, of which the best epoch is used, or a bundle."
+    ),
 ]
 OutputDirectory = Annotated[Path, typer.Argument(help="The directory to make.")]
 
 BundleOfRun = Annotated[
     Path | None,
-    typer.Option("--bundle", help="The run's bundle, when it is not where it was."),
+    typer.Option("--bundle", help="The run's bundle, if it was moved."),
 ]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Rows in a batch.  [default: the bundle's]")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the board's]")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with.  [default: the board's]")
+]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier call made there.")
+    bool, typer.Option("--overwrite", help="Replace what an earlier call wrote there.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks, instead of an exception anywhere."""
+"""Ctrl-C and SIGTERM as a value that a loop polls, instead of an exception at any place."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,10 +10,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Note the first Ctrl-C or SIGTERM while the block runs; a second one acts as ever.
+    """Note the first Ctrl-C or SIGTERM while the block runs; a second one acts as usual.
 
     Yields:
-        A function that says whether one has come.
+        A function that returns whether one has come.
     """
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     come = False

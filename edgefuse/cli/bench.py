@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 def bench(
     bundle: Bundle,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A report.json to write.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write the report to, such as report.json."),
     ] = None,
     batch_size: BatchSize = None,
     sequence_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens in a row.  [default: the bundle's]")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure.")] = 50,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before the measured ones.")] = 5,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what training a bundle costs on this machine: time, memory, load.
+    """Measure the time and memory that training a bundle takes on this machine.
 
-    Trains on random batches of full length, in a process that does nothing else. Nothing of what
-    is trained is kept.
+    Trains on random batches of full length, in a process that does nothing else. The trained
+    weights are not kept.
 
         edgefuse bench bundle -o report.json
     """

@@ -12,7 +12,7 @@ def convert(
     model: RunOrBundle,
     output: OutputDirectory,
     to: Annotated[
-        Literal["onnx", "transformers", "peft"], typer.Option(help="What will run it.")
+        Literal["onnx", "transformers", "peft"], typer.Option(help="Format of the converted model.")
     ] = "onnx",
     bundle: BundleOfRun = None,
     overwrite: Overwrite = False,
@@ -21,8 +21,8 @@ def convert(
     """Turn a run into an inference model that needs no EdgeFuse.
 
     `onnx` runs in a bare onnxruntime.InferenceSession, `transformers` loads with from_pretrained,
-    `peft` is what --tune lora or prefix trained alone, for PeftModel.from_pretrained. In the first
-    two, updates are merged and a fused model's cluster sizes folded into the weights.
+    and `peft` is the adapter that --tune lora or prefix trained, for PeftModel.from_pretrained. The
+    first two have updates merged and a fused model's multiplicities folded into the weights.
 
         edgefuse convert run model --to onnx
     """

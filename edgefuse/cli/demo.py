@@ -20,19 +20,21 @@ _MIB = 2**20
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to make, data and models in it.")
+        Path, typer.Option("--output", "-o", help="The folder to make, with data and models in it.")
     ] = Path("demo-run"),
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Fewer rows, one epoch: shows the way, learns little."),
+        typer.Option(
+            "--quick", help="Train on fewer rows, for one epoch: quicker, and less accurate."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Walk through the whole job on a real model, offline, in about three minutes.
 
-    Teaches all-MiniLM-L6-v2 smart-home commands, unfused and fused, and compares the two. Every
-    step is a command that you can type yourself.
+    Fine-tunes all-MiniLM-L6-v2 on smart-home commands, unfused and fused, and compares the two.
+    Every step is a command that you can type yourself.
     """
     from edgefuse.demo.board import BARRED
     from edgefuse.demo.outcome import read_outcome
@@ -42,7 +44,7 @@ def demo(
     if not as_json:
         print_text(
             "Wrote a model, data and the commands that follow. "
-            f"Look on with: cd {quote(str(output))}"
+            f"Look at them with: cd {quote(str(output))}"
         )
     for number, step in enumerate(steps, start=1):
         if not as_json:

@@ -1,4 +1,4 @@
-"""`edgefuse devices`: the boards that `--device` can name, and the machine at hand."""
+"""`edgefuse devices`: the boards that `--device` can name, and this machine."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +36,7 @@ def list_(json: Json = False) -> None:
         return
     columns = ["name", "board", "cores", "memory", "bandwidth", "threads"]
     print_table(Table.of(columns, [_summary(profile) for profile in profiles]))
-    print_text("`host` names the machine at hand; a path to a .toml file works as well.")
+    print_text("`host` names this machine; a path to a .toml file works as well.")
 
 
 @app.command()
@@ -58,7 +58,7 @@ def show(
 
 @app.command()
 def probe(json: Json = False) -> None:
-    """Show what this machine says about itself, and which board it is."""
+    """Show this machine's figures as Linux reports them, and which board it is."""
     from edgefuse_devices.catalog import list_devices
     from edgefuse_devices.probe import matches
     from edgefuse_devices.probe import probe as probe_machine

@@ -16,44 +16,52 @@ if TYPE_CHECKING:
 
 def finetune(
     bundle: Bundle,
-    run: Annotated[Path, typer.Argument(help="The directory to fill.")],
+    run: Annotated[Path, typer.Argument(help="The run: the directory to make.")],
     train: Annotated[
         Path | None,
         typer.Option(help='Training data: JSONL with "text" and "label".'),
     ] = None,
     valid: Annotated[
-        Path | None, typer.Option(help="Validation data, evaluated after every epoch.")
+        Path | None, typer.Option(help="Validation data to evaluate on after every epoch.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data.  [default: 3]")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Its peak.  [default: by what trains]")
+        float | None, typer.Option(help="Peak of the learning rate.  [default: by what trains]")
     ] = None,
     warmup_ratio: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the steps that warm up.  [default: 0.1]"),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the steps in which the learning rate rises.  [default: 0.1]",
+        ),
     ] = None,
     batch_size: BatchSize = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the order.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the shuffling.  [default: 0]")
+    ] = None,
     save_every: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Steps between checkpoints, besides each epoch's.  [default: 200]"
+            min=1, help="Steps between checkpoints; every epoch ends with one too.  [default: 200]"
         ),
     ] = None,
     threads: Threads = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run, with the data and settings it has."),
+        typer.Option(
+            "--resume", help="Go on with an interrupted run, with its own data and settings."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train a bundle on this machine.
 
-    Ctrl-C saves and says how to go on; a run that was killed goes on with --resume too, and ends
-    with the same weights as one that never stopped.
+    Ctrl-C saves the run and shows how to go on. A run that was killed goes on with --resume as
+    well. It ends with the same weights as a run that never stopped.
 
         edgefuse finetune bundle run --train train.jsonl --valid valid.jsonl
     """

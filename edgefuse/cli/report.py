@@ -10,16 +10,16 @@ from edgefuse.cli._output import print_text
 
 def report(
     reports: Annotated[
-        list[Path], typer.Argument(metavar="REPORT...", help="Of `bench -o`, or runs.")
+        list[Path], typer.Argument(metavar="REPORT...", help="Files of `bench -o`, or runs.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A page to write: .html or .md.")
+        Path | None, typer.Option("--output", "-o", help="Page to write, .html or .md.")
     ] = None,
 ) -> None:
-    """Put reports side by side: a page to open, or Markdown to paste.
+    """Put reports side by side, as a page to open or as Markdown to paste.
 
-    The HTML page is one file and loads nothing. Without --output, prints Markdown. A run's
-    directory stands for the report in it.
+    The HTML page is one file and loads nothing. Markdown is printed without --output. A run's
+    directory is read as the report in it.
 
         edgefuse report unfused.json fused.json -o report.html
     """

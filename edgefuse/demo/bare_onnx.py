@@ -1,4 +1,4 @@
-"""What `convert --to onnx` writes, run without EdgeFuse: a session, a tokenizer, a JSON file."""
+"""Running the output of `convert --to onnx` without EdgeFuse: a session, a tokenizer, JSON."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from edgefuse_runtime.session import onnxruntime
 
 
 def accuracy(model: Path, data: Path) -> float:
-    """Share of labelled texts that the converted model classifies right, from 0 to 1.
+    """Compute the share of labelled texts that a converted model classifies right, from 0 to 1.
 
     Args:
         model: The directory that `convert --to onnx` made.

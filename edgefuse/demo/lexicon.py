@@ -1,4 +1,4 @@
-"""The words of the smart-home grammar: things, what can be wished of them, frames to wish it in."""
+"""The words of the smart-home grammar: things, wishes about them, and frames around a wish."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ class Intent:
     """One class of the data set.
 
     Attributes:
-        thing: The key of `THINGS` that its phrases speak of.
+        thing: Key in `THINGS` of the thing that the phrases are about.
         phrases: Imperatives, which fit into any frame.
         remarks: Sentences that mean the intent without such an imperative.
-        test_remarks: The same, kept for the test split.
+        test_remarks: Remarks that only the test split has.
     """
 
     thing: str

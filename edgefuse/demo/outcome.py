@@ -1,4 +1,4 @@
-"""What the walk-through came to: every figure read from what its commands measured."""
+"""The result of the walk-through, read from the files that its commands wrote."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from edgefuse_runtime.training.records import Report
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """Of one model.
+    """Figures of one model.
 
     Attributes:
-        parameters: Of the model.
-        trained_parameters: How many were trained.
-        accuracy: On the test split, from 0 to 1.
-        training_seconds: Time in the steps of fine-tuning.
-        step_ms: Median time of a step, from bench.
+        parameters: Count of the model's parameters.
+        trained_parameters: Count of the parameters that were trained.
+        accuracy: Accuracy on the test split, from 0 to 1.
+        training_seconds: Seconds in the steps of fine-tuning.
+        step_ms: Median time of a step in milliseconds, from bench.
         peak_rss_bytes: Peak resident memory of a process that does nothing but train, from bench.
     """
 
@@ -33,15 +33,15 @@ class Figures(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """Of both models, and where.
+    """Figures of both models, and where they were measured.
 
     Attributes:
-        before: The model as it came.
-        after: The same model, fused.
-        onnx_accuracy: Of the fused one, converted, in a bare ONNX Runtime session.
+        before: Figures of the original model.
+        after: Figures of the fused model.
+        onnx_accuracy: Accuracy of the fused model, converted, in a bare ONNX Runtime session.
         measured_on: A sentence that names the machine.
         batch: Rows and tokens of the batches that bench timed.
-        threads: Of the engine that bench timed.
+        threads: Threads of the engine that bench timed.
     """
 
     before: Figures
@@ -53,10 +53,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Gather the figures, and try the converted model.
+    """Read the figures of a demo, and run the converted model.
 
     Args:
-        folder: The demo's folder, all of whose commands were run.
+        folder: The demo's folder, after all of its commands.
     """
     bench = _bench(folder, AFTER)
     return Outcome(

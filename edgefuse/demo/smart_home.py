@@ -7,8 +7,9 @@ A command is a wish put into a frame, mostly next to a second wish that is *not*
     wish    "turn {lights} on"         the label: light_on
     text    "don't turn the hall lights off, turn them on"
 
-What is wanted now hangs on who governs whom (negation, correction, order, question or command) and
-not on which words occur, so a bag of words cannot tell. The rest are remarks that name no action:
+The label depends on the structure of the sentence (negation, correction, order, question or
+command) and not on which words occur, so a bag of words cannot find it. The other sentences are
+remarks that name no action:
 "it is too dark in the hall". The test split has frames and remarks of its own.
 """
 
@@ -31,7 +32,7 @@ LABELS = tuple(INTENTS)
 Row = dict[str, str]
 
 _REMARKS = 0.25  # share of sentences that name no action
-_SIBLINGS = 0.6  # share of decoys that speak of the same thing as the wish
+_SIBLINGS = 0.6  # share of decoys that are about the same thing as the wish
 
 
 def make_splits(
@@ -41,13 +42,13 @@ def make_splits(
 
     Args:
         seed: The same seed and sizes give the same sentences.
-        train: Rows of the training split; labels are spread evenly in each split.
-        valid: Rows of the validation split, worded as the training split is.
-        test: Rows of the test split, worded in frames and remarks that no other split has.
+        train: Count of rows of the training split; labels are spread evenly in each split.
+        valid: Count of rows of the validation split, worded like the training split.
+        test: Count of rows of the test split, with frames and remarks that no other split has.
 
     Returns:
         `train`, `valid` and `test`, each a shuffled list of `{"text": …, "label": …}`. No sentence
-        occurs twice, be it in one split or in two.
+        occurs twice, in one split or in two.
     """
     generator = random.Random(seed)  # noqa: S311 - sentences, not secrets
     seen: set[str] = set()

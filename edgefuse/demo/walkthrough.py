@@ -1,4 +1,4 @@
-"""The whole job on a real model, offline, as the very commands that one would type."""
+"""The whole job on a real model, offline, as the commands that one would type."""
 
 import shlex
 import subprocess
@@ -24,13 +24,13 @@ _NEEDED_BYTES = 600 * 2**20
 
 @dataclass(frozen=True)
 class Size:
-    """How much the walk-through does.
+    """Size of the walk-through.
 
     Attributes:
-        train: Rows to train on.
-        test: Rows to evaluate on.
-        epochs: Passes over the training rows.
-        bench_steps: Steps that bench times.
+        train: Count of rows to train on.
+        test: Count of rows to evaluate on.
+        epochs: Count of passes over the training rows.
+        bench_steps: Count of steps that bench times.
     """
 
     train: int
@@ -49,7 +49,7 @@ class Step:
 
     Attributes:
         title: What it does.
-        arguments: What follows `edgefuse` in the command.
+        arguments: Words after `edgefuse` in the command.
         board: Whether it runs without the workstation's libraries, as on a board.
         to_file: The file that its standard output goes to, instead of the terminal.
     """
@@ -61,7 +61,7 @@ class Step:
 
     @property
     def command(self) -> str:
-        """As one would type it in the demo's folder."""
+        """The command as one would type it in the demo's folder."""
         typed = shlex.join(("edgefuse", *self.arguments))
         return f"{typed} > {self.to_file}" if self.to_file else typed
 
@@ -71,8 +71,8 @@ def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step,
 
     Args:
         output: The demo's folder, made here.
-        size: How much to do.
-        overwrite: Replace the folder of an earlier demo.
+        size: Size of the walk-through.
+        overwrite: Whether to replace the folder of an earlier demo.
 
     Returns:
         The commands to run in that folder, in order.
@@ -98,7 +98,7 @@ def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step,
 
 
 def plan(size: Size) -> tuple[Step, ...]:
-    """The commands, in order."""
+    """List the commands, in order."""
     export = (
         *("--device", "rpi5", "--labels", "train.jsonl", "--tune", "full-without-embeddings"),
         *("--batch-size", "16", "--sequence-length", "48"),
@@ -156,12 +156,12 @@ def run_step(folder: Path, step: Step, *, silent: bool = False) -> None:
 
     Args:
         folder: The demo's folder.
-        step: From `prepare`.
-        silent: Keep its standard output off ours.
+        step: A step that `prepare` returned.
+        silent: Whether to keep the command's standard output off this one's.
 
     Raises:
         Interrupted: Ctrl-C, after the command has saved what it reached.
-        InternalError: The command failed; what it says of it is on standard error.
+        InternalError: The command failed; its message is on standard error.
     """
     module = "edgefuse.demo.board" if step.board else "edgefuse"
     command = [sys.executable, "-m", module, *step.arguments]

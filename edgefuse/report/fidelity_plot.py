@@ -1,4 +1,4 @@
-"""A picture of how faithful a compressed model is, MLP by MLP."""
+"""A picture of the errors of a compressed model, MLP by MLP."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ _ERRORS = (
 
 
 def plot_fidelity(record: CompressionRecord, path: Path) -> None:
-    """Draw the errors of a compression's record: a bar an MLP, of experts their mean.
+    """Draw the errors of a compression: a bar for each MLP, and one for the mean of experts.
 
     Args:
-        record: With errors, so made with text.
-        path: Where to; its ending says the format (.svg, .png, .pdf …).
+        record: Record of a compression with text, which has errors.
+        path: File to write; its suffix chooses the format (.svg, .png, .pdf …).
     """
     names, groups = _by_layer(record)
     figure = Figure(figsize=(max(6.0, 0.6 * len(names)), 4.0), layout="constrained")
@@ -43,7 +43,7 @@ def plot_fidelity(record: CompressionRecord, path: Path) -> None:
 def _by_layer(record: CompressionRecord) -> tuple[list[str], list[list[LayerRecord]]]:
     groups: dict[tuple[int, bool], list[LayerRecord]] = {}
     for layer in record.layers:
-        if layer.output_error is not None:  # of an expert that no token reached, nothing is known
+        if layer.output_error is not None:  # None for an expert that no token reached
             groups.setdefault((layer.layer, layer.expert is None), []).append(layer)
     names = [
         f"{group[0].layer}\n({sum(one.width_after for one in group)}"

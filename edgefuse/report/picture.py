@@ -1,4 +1,4 @@
-"""Pictures as files: what may be drawn to, and how it is written."""
+"""Pictures as files."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ _ENDINGS = _VECTOR | {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 
 
 def check_picture(path: Path) -> None:
-    """Refuse a picture's name that cannot be written, before the work is done.
+    """Refuse early a picture that could not be written later.
 
     Raises:
-        InputError: Its ending names no format of pictures.
-        OutputError: It is a directory, or its directory is not there or cannot be written.
+        InputError: The suffix names no format of pictures.
+        OutputError: The path is a directory, or its directory is not there or cannot be written.
     """
     if path.suffix.lower() not in _ENDINGS:
         raise InputError(
@@ -27,7 +27,7 @@ def check_picture(path: Path) -> None:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure; its ending says the format, and the same SVG has the same bytes."""
+    """Write a figure in the format of its suffix; the same picture has the same bytes as SVG."""
     with mpl.rc_context({"svg.hashsalt": "edgefuse"}):
         metadata = {"Date": None} if path.suffix.lower() in {".svg", ".svgz"} else None
         figure.savefig(path, metadata=metadata)

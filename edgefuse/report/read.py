@@ -1,4 +1,4 @@
-"""Report files of `bench` and `finetune` → structs."""
+"""Reading the reports of `bench` and `finetune`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from edgefuse_runtime.training.run import REPORT, is_run
 
 
 class NamedReport(NamedTuple):
-    """A report, and what to call it: its file's name, or its directory's for report.json."""
+    """A report and its name: that of its file, or of its directory if the file is report.json."""
 
     name: str
     report: BenchReport | RunReport
@@ -25,13 +25,13 @@ class _Kind(Struct):
 
 
 def read_report(path: Path) -> NamedReport:
-    """Read what `edgefuse bench -o` or `edgefuse finetune` wrote.
+    """Read a report that `edgefuse bench -o` or `edgefuse finetune` wrote.
 
     Args:
-        path: The file, or a run's directory.
+        path: A report's file, or a run's directory.
 
     Raises:
-        InputError: It is not there, or is no report.
+        InputError: The file is not there, or is no report.
     """
     file = path / REPORT if is_run(path) else path
     hint = "Make one with `edgefuse bench BUNDLE -o report.json` or `edgefuse finetune`"

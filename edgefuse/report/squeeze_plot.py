@@ -9,11 +9,11 @@ from edgefuse.squeezing.record import SqueezeRecord
 
 
 def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
-    """Draw the accuracy of every round against its parameters, and the gap.
+    """Draw the accuracy of every round against its parameters, and the accuracy that was allowed.
 
     Args:
-        record: Of the squeeze.
-        path: Where to; its ending says the format (.svg, .png, .pdf …).
+        record: Record of the squeeze.
+        path: File to write; its suffix chooses the format (.svg, .png, .pdf …).
     """
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.subplots()

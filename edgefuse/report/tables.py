@@ -1,4 +1,4 @@
-"""What the pages show, as rows of text."""
+"""The tables of report pages."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def tables(reports: Sequence[NamedReport]) -> list[Table]:
 
 
 def bench_row(report: BenchReport) -> Sequence[str]:
-    """A cell for each of `BENCH_COLUMNS`."""
+    """Make the row of a bench: a cell for each of `BENCH_COLUMNS`."""
     work, step = report.workload, report.step_ms
     return (
         model_name(report),
@@ -64,7 +64,7 @@ def bench_row(report: BenchReport) -> Sequence[str]:
 
 
 def model_name(report: BenchReport) -> str:
-    """The model's name, and how wide its MLPs are where they were fused."""
+    """Name the model, with the width of its MLPs if they were fused."""
     model = report.model
     if model.compression is None:
         return model.source
@@ -74,7 +74,7 @@ def model_name(report: BenchReport) -> str:
 
 
 def machine_name(report: BenchReport) -> str:
-    """The machine, and what it is not."""
+    """Name the machine, and the board that it is not."""
     if report.emulated:
         return f"CPU emulation, not {report.board.title}"
     if report.is_board:

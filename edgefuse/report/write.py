@@ -11,7 +11,7 @@ def check_output_file(path: Path) -> None:
     """Refuse early a file that could not be written later.
 
     Raises:
-        OutputError: It is a directory, or its directory is not there or cannot be written.
+        OutputError: The path is a directory, or its directory is not there or cannot be written.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a directory", "Name a file")
@@ -25,7 +25,7 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all.
 
     Raises:
-        OutputError: It cannot be written, because the disk is full for example.
+        OutputError: The file cannot be written, because the disk is full for example.
     """
     try:
         write_bytes(path, content)
