@@ -57,16 +57,15 @@ def fused_vs_unfused(case: harness.Case) -> harness.Figures:
 
 def edgefuse(*, bundle: str, steps: int) -> harness.Figures:
     """Train some steps by EdgeFuse; runs in a process of its own."""
-    from edgefuse_runtime.bundle.bundle import open_bundle  # noqa: PLC0415
-    from edgefuse_runtime.engines.engine import Batch, open_engine  # noqa: PLC0415
+    from edgefuse_runtime.bundle.bundle import open_bundle, open_engine  # noqa: PLC0415
 
     token_ids, labels = batches()
     engine = open_engine(open_bundle(Path(bundle)), threads=_THREADS, token_ids=token_ids)
     mask = np.ones((_ROWS, _TOKENS), np.int64)
 
     def step(index: int) -> None:
-        inputs = {"input_ids": token_ids[index], "attention_mask": mask}
-        engine.step(Batch(inputs, labels[index], mask.size), _LEARNING_RATE)
+        batch = {"input_ids": token_ids[index], "attention_mask": mask, "labels": labels[index]}
+        engine.step(batch, _LEARNING_RATE)
 
     return {**_time(step, steps), "distinct_tokens": len(np.unique(token_ids))}
 

@@ -4,6 +4,7 @@ The model is a bag of words: logits = (Σ embeddings of the tokens) ⊙ P · W�
 """
 
 import random
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -17,17 +18,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edgefuse_devices.probe import probe
 from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
-from edgefuse_runtime.bundle.manifest import (
-    AdamW,
-    Fold,
-    Manifest,
-    ModelInfo,
-    Parameter,
-    PredictedMemory,
-    Tuning,
-)
-from edgefuse_runtime.engines.engine import Batch, Step, Tensors
+from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.data.batching import Dataset, Feeds
+from edgefuse_runtime.engines.engine import Step, Tensors
+from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
 from edgefuse_runtime.files.tensor_file import read_header
+from edgefuse_runtime.graph.merges import Fold
+from edgefuse_runtime.graph.parameters import Parameter
+from edgefuse_runtime.inference.model import InferenceModel
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 LABELS = ["light_on", "light_off", "heat_up"]
 WORDS = {
@@ -71,10 +71,8 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
     (path / "model" / "config.json").write_text('{"model_type": "tiny"}\n')
     manifest = Manifest(
         edgefuse_version="0",
-        engine="onnxruntime",
-        engine_version="0",
-        task="text-classification",
-        labels=LABELS,
+        engine=OnnxRuntime(version="0"),
+        task=TextClassification(labels=LABELS),
         model=ModelInfo(
             source="tiny",
             architecture="tiny",
@@ -91,7 +89,7 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
             Parameter(name=name, shape=list(shape), gradient=f"{name}.grad", decay=True)
             for name, shape in TRAINED.items()
         ],
-        folds=[Fold(weight="classifier.weight", multiplicity="multiplicity", axis=1)],
+        merges=[Fold(weight="classifier.weight", multiplicity="multiplicity", axis=1)],
         device=probe(),
         predicted_memory=PredictedMemory(
             parameters=1, gradients=1, optimizer=1, activations=1, frozen=1
@@ -100,6 +98,21 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
         files=describe_files(path),
     )
     return write_manifest(path, manifest)
+
+
+def logits_of(
+    bundle: Bundle,
+    trained: Tensors,
+    texts: Sequence[str],
+    on_batch: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Logits of texts with given weights, in the order of the texts."""
+    dataset = Dataset(bundle.manifest.task.examples(texts, bundle.tokenizer()))
+    model = InferenceModel(bundle, trained, threads=1)
+    rows = {}
+    for indices, _, outputs in model.over(dataset, on_batch=on_batch):
+        rows.update(zip(indices.tolist(), outputs["logits"], strict=True))
+    return np.array([rows[index] for index in range(len(texts))])
 
 
 class FakeEngine:
@@ -123,17 +136,17 @@ class FakeEngine:
         }
         self._step = np.zeros(1, np.float32)
 
-    def step(self, batch: Batch, learning_rate: float) -> Step:
-        mask = batch.inputs["attention_mask"].astype(np.float32)
-        ids = batch.inputs["input_ids"]
+    def step(self, feeds: Feeds, learning_rate: float) -> Step:
+        mask = feeds["attention_mask"].astype(np.float32)
+        ids, labels = feeds["input_ids"], feeds["labels"]
         embeddings, weight = (self._parameters[name] for name in TRAINED)
         hidden = (embeddings[ids] * mask[..., None]).sum(1) * self._multiplicity
         logits = hidden @ weight.T + self._bias
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         rows = np.arange(len(ids))
-        loss = -np.log(p[rows, batch.labels]).mean()
-        p[rows, batch.labels] -= 1
+        loss = -np.log(p[rows, labels]).mean()
+        p[rows, labels] -= 1
         p /= len(ids)
         for_embeddings = np.zeros_like(embeddings)
         spread = ((p @ weight) * self._multiplicity)[:, None, :] * mask[..., None]
@@ -152,6 +165,10 @@ class FakeEngine:
 
     def parameters(self) -> Tensors:
         return self._parameters
+
+    def set_parameters(self, parameters: Tensors) -> None:
+        for name, value in self._parameters.items():
+            value[...] = parameters[name]
 
     def state(self) -> Tensors:
         return {**self._parameters, **self._moments, "step": self._step}

@@ -14,12 +14,14 @@ from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
-from edgefuse_export.trace import example
-from edgefuse_runtime.bundle.bundle import Bundle, digest
-from edgefuse_runtime.bundle.manifest import PADDING_ID
-from edgefuse_runtime.engines.engine import Batch, Tensors, open_engine
+from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_runtime.bundle.bundle import Bundle, digest, open_engine
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Tensors
+from edgefuse_runtime.graph.parameters import PADDING_ID
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
 from edgefuse_runtime.session import open_session
+from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
@@ -27,6 +29,7 @@ OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
 CONTEXT = context_of_shapes()
 """What a way may look at where no rows are read."""
 VOCABULARY = 50
+TASK = TextClassificationExport(TextClassification(labels=LABELS))
 _FOLDER = TemporaryDirectory(prefix="edgefuse-tuned-")
 
 
@@ -80,17 +83,14 @@ def assert_frozen_stay(bundle: Bundle, values: Tensors) -> None:
         assert digest(bundle.path / name) == entry.sha256, name
     frozen, held = bundle.frozen, inference_tensors(bundle, values)
     assert frozen.keys().isdisjoint(values)
-    made = {getattr(merge, "weight", None) for merge in bundle.manifest.merges}
-    made |= {fold.weight for fold in bundle.manifest.folds}
+    made = {merge.weight for merge in bundle.manifest.merges}
     for name in (frozen.keys() & held.keys()) - made:
         assert held[name].tobytes() == frozen[name].tobytes(), name
 
 
 def training_outputs(bundle: Bundle) -> dict[str, np.ndarray]:
     """Of train.onnx before the first step: loss, gradient norm and gradients by their names."""
-    ids, mask, labels = example((4, 9), vocabulary=VOCABULARY, labels=len(LABELS), seed=5)
-    feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "labels": labels.numpy()}
-    feeds |= {**bundle.frozen, **bundle.trainable()}
+    feeds = {**random_batch(5), **bundle.frozen, **bundle.trainable()}
     for parameter in bundle.manifest.parameters:
         if parameter.free_rows:
             feeds[parameter.zeros] = np.zeros(parameter.shape, np.float32)
@@ -101,22 +101,22 @@ def training_outputs(bundle: Bundle) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def random_batch(seed: int) -> Batch:
+def random_batch(seed: int) -> Feeds:
     """Four rows of random tokens, the last one with padding."""
-    ids, mask, labels = example((4, 9), vocabulary=VOCABULARY, labels=len(LABELS), seed=seed)
-    inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
-    return Batch(inputs=inputs, labels=labels.numpy(), tokens=int(mask.sum()))
+    example = TASK.example((4, 9), vocabulary=VOCABULARY, seed=seed)
+    names = (*TASK.inputs, *TASK.targets)
+    return {name: tensor.numpy() for name, tensor in zip(names, example, strict=True)}
 
 
 def logits_on_the_board(bundle: Bundle, values: Tensors) -> np.ndarray:
     """Of inference.onnx on `random_batch(0)`."""
-    return InferenceModel(bundle, values, threads=1).logits(random_batch(0))
+    return InferenceModel(bundle, values, threads=1).run(random_batch(0))["logits"]
 
 
 @torch.no_grad()
 def logits_in_torch(model: torch.nn.Module) -> np.ndarray:
     """Of a classifier on `random_batch(0)`."""
-    inputs = {name: torch.tensor(value) for name, value in random_batch(0).inputs.items()}
+    inputs = {name: torch.tensor(random_batch(0)[name]) for name in TASK.inputs}
     logits: np.ndarray = model.eval()(**inputs).logits.numpy()
     return logits
 

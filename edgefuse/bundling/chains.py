@@ -12,7 +12,7 @@ from edgefuse.mlps.matrices import merge_chains
 from edgefuse.tuning.bottleneck import Adapted
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared
-from edgefuse_runtime.bundle.manifest import MatrixProduct
+from edgefuse_runtime.graph.merges import MatrixProduct
 
 
 def plain_form(model: PreTrainedModel) -> PreTrainedModel:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from optimum.exporters.tasks import TasksManager
 from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -16,8 +15,8 @@ from edgefuse.hub.source import ModelSource
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.tasks.task import ExportTask
 
-TASK = "text-classification"
 USUAL_LENGTH = 128
 """Tokens of a sequence, unless the user or the model says otherwise."""
 
@@ -34,14 +33,14 @@ def brings_head(config: PretrainedConfig) -> bool:
     return any(kind.endswith("Classification") for kind in config.architectures or ())
 
 
-def load_classifier(
-    source: ModelSource, labels: Sequence[str], *, padding_id: int | None
+def load_with_head(
+    source: ModelSource, task: ExportTask, *, padding_id: int | None
 ) -> PreTrainedModel:
-    """Load a model with a classification head, which is new where the model brings none.
+    """Load a model with a task's head, which is new where the model brings none.
 
     Args:
         source: A plain model, or a compressed one, which gets its P standalone.
-        labels: Names of the classes, in the order of the logits.
+        task: What the model is trained for.
         padding_id: Token that pads: a decoder looks for the last one before it. None where nothing
             will be computed.
 
@@ -50,14 +49,12 @@ def load_classifier(
         and of experts in one stack every one computed.
 
     Raises:
-        ModelError: The model is broken, or cannot classify.
+        ModelError: The model is broken, or cannot have the head.
     """
     model = load(
         source,
-        TasksManager.get_model_class_for_task(TASK),
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
+        task.model_class(),
+        **task.model_options(),
         attn_implementation="eager",
         experts_implementation=every_expert_by_name(),
     )

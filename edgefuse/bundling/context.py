@@ -1,6 +1,6 @@
-"""What a way of tuning may look at beside a text classifier."""
+"""What a way of tuning may look at beside the model."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,39 +10,32 @@ from transformers import PreTrainedModel
 
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.tuning.way import Batch, Context
-from edgefuse_export.module import INPUTS, Loss
-from edgefuse_runtime.data.dataset import read_examples
+from edgefuse_export.tasks.task import ExportTask
 
 
-def context_of_shapes() -> Context:
+def context_of_shapes(task: ExportTask) -> Context:
     """The context of a model whose numbers do not count, as for a plan: no rows are read."""
-    return Context(loss=_loss, task_type=TaskType.SEQ_CLS)
+
+    def loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+        names = (*task.inputs, *task.targets)
+        value: Tensor = task.loss(model)(*(batch[name] for name in names))[0]
+        return value
+
+    return Context(loss=loss, task_type=TaskType(task.peft_type))
 
 
-def context_of_task(tokenizer: ModelTokenizer, labels: Sequence[str], *, length: int) -> Context:
+def context_of_task(task: ExportTask, tokenizer: ModelTokenizer, *, length: int) -> Context:
     """The context of a model that is to be trained.
 
     Args:
-        tokenizer: The model's.
-        labels: Names of the classes, in the order of the logits.
+        task: What the model is trained for.
+        tokenizer: The model's tokenizer.
         length: Count of tokens that texts are cut to.
     """
 
     def read(file: Path) -> list[Batch]:
-        examples = read_examples(file, labels)
-        rows = tokenizer.encode([example.text for example in examples], length=length)
-        return [
-            {
-                "input_ids": torch.tensor(row, dtype=torch.int64)[None],
-                "attention_mask": torch.ones((1, len(row)), dtype=torch.int64),
-                "labels": torch.tensor([example.label]),
-            }
-            for row, example in zip(rows, examples, strict=True)
-        ]
+        examples = task.task.read(file, tokenizer.limited(length))
+        feeds = (task.task.collate([example], padding_id=0) for example in examples)
+        return [{name: torch.from_numpy(value) for name, value in one.items()} for one in feeds]
 
-    return Context(loss=_loss, task_type=TaskType.SEQ_CLS, read=read)
-
-
-def _loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    loss: Tensor = Loss(model)(*(batch[name] for name in (*INPUTS, "labels")))[0]
-    return loss
+    return replace(context_of_shapes(task), read=read)

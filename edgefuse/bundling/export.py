@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.chains import merge_chains_too, plain_form
 from edgefuse.bundling.classifier import (
-    TASK,
     check_architecture,
     check_head,
     choose_length,
     labels_of_head,
-    load_classifier,
+    load_with_head,
     longest_sequence,
 )
 from edgefuse.bundling.context import context_of_task
@@ -36,11 +35,17 @@ from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.engines.registry import ENGINE_EXPORTS
+from edgefuse_export.tasks.registry import EXPORT_TASKS, export_task
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, PEFT_CONFIG, Bundle
-from edgefuse_runtime.bundle.manifest import AdamW, EngineName, ModelInfo
+from edgefuse_runtime.bundle.manifest import ModelInfo
+from edgefuse_runtime.engines.engine import EngineSpec
 from edgefuse_runtime.files.output import check_replaceable, new_directory
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -52,10 +57,11 @@ def check_task(task: str) -> None:
         task: A task's name or synonym, as optimum knows them.
 
     Raises:
-        InputError: It is another task than text classification.
+        InputError: It is none of `EXPORT_TASKS`.
     """
-    if TasksManager.map_from_synonym(task) != TASK:
-        raise InputError(f"--task {task} cannot be exported", f"The task is {TASK} so far")
+    if TasksManager.map_from_synonym(task) not in EXPORT_TASKS:
+        known = " or ".join(EXPORT_TASKS)
+        raise InputError(f"--task {task} cannot be exported", f"The task is {known} so far")
 
 
 def export(
@@ -67,8 +73,8 @@ def export(
     tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
-    optimizer: AdamW | None = None,
-    engine: EngineName = "onnxruntime",
+    optimizer: Optimizer | None = None,
+    engine: str = "onnxruntime",
     seed: int = 0,
     revision: str | None = None,
     overwrite: bool = False,
@@ -86,9 +92,9 @@ def export(
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Rows in a batch; None for what the board's memory takes.
         sequence_length: Longest sequence, in tokens; None for 128 or what the model takes.
-        optimizer: AdamW's settings.
-        engine: Whose graphs to write.
-        seed: Of a classification head that the model lacks.
+        optimizer: The optimizer; None for AdamW.
+        engine: Name of the engine whose graphs to write.
+        seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
         overwrite: Replace a bundle that is there.
         on_progress: Observer, called before each stage.
@@ -111,22 +117,23 @@ def export(
     check_architecture(config, model)
     check_head(config, labels, model)
     labels = labels_of_head(config, labels)
+    task = export_task(TextClassification(labels=labels))
     tokenizer = load_padding_tokenizer(source)
     padding_id = tokenizer.padding_id
     assert padding_id is not None
     torch.manual_seed(seed)
-    classifier = load_classifier(source, labels, padding_id=padding_id)
+    classifier = load_with_head(source, task, padding_id=padding_id)
     _check_token_ids(classifier, tokenizer, model)
     plain = plain_form(classifier)
     fused = fused_mlps(plain)
     widths = _widths(plain)
     parameters = classifier.num_parameters()
     longest = longest_sequence(classifier)
-    context = context_of_task(tokenizer, labels, length=choose_length(sequence_length, longest))
+    context = context_of_task(task, tokenizer, length=choose_length(sequence_length, longest))
     classifier, prepared = prepare(way, classifier, context, adapter)
     prepared = merge_chains_too(classifier, prepared)
-    _check_rates(prepared, engine)
-    _check_mask(prepared, engine)
+    engine_export = ENGINE_EXPORTS[engine]
+    _check_engine(engine_export.spec(), prepared, optimizer)
     length = choose_length(sequence_length, longest, prefix=prepared.positions)
     expect_batches(classifier, (batch_size or BATCH_SIZES[0]) * length)
     record = read_record(Path(source.name))
@@ -139,10 +146,10 @@ def export(
         not_plain=_not_plain(plain, record, widths),
     )
     request = Request(
+        task=task,
         model=classifier,
         info=info,
         fused=fused,
-        labels=labels,
         tuning=way.name,
         learning_rate=way.learning_rate,
         inference=prepared.inference,
@@ -156,7 +163,7 @@ def export(
         batch_size=batch_size,
         sequence_length=length,
         device=device,
-        engine=engine,
+        engine=engine_export,
     )
     needed = 2 * parameters * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
@@ -171,12 +178,12 @@ def export(
     return Bundle(output, bundle.manifest, bundle.id)
 
 
-def _check_request(output: Path, optimizer: AdamW, seed: int, *, overwrite: bool) -> None:
+def _check_request(output: Path, optimizer: Optimizer, seed: int, *, overwrite: bool) -> None:
     """What can be refused before all the work."""
     check_replaceable(output, MANIFEST, overwrite=overwrite)
     for name in ("weight_decay", "max_gradient_norm"):
-        value = getattr(optimizer, name)
-        if not 0 <= value < math.inf:  # which a manifest could not say
+        value = getattr(optimizer, name, 0.0)
+        if not 0 <= value < math.inf:  # which a manifest could not hold
             raise InputError(f"--{name.replace('_', '-')} is {value}", "0 turns it off")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
@@ -189,20 +196,10 @@ def _save_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None
     config.save_pretrained(str(file.parent))
 
 
-def _check_rates(prepared: Prepared, engine: EngineName) -> None:
-    if engine == "onnxruntime-training" and any(rate != 1 for rate in prepared.rates.values()):
-        raise InputError(
-            "onnxruntime-training has one learning rate for all parameters",
-            "Leave --mpo-auxiliary-rate out, or export with --engine onnxruntime",
-        )
-
-
-def _check_mask(prepared: Prepared, engine: EngineName) -> None:
-    if engine == "onnxruntime-training" and prepared.mask:
-        raise InputError(
-            "onnxruntime-training does not give its gradients out, and this way masks them",
-            "Export with --engine onnxruntime",
-        )
+def _check_engine(engine: EngineSpec, prepared: Prepared, optimizer: Optimizer) -> None:
+    refusal = engine.refusal(rates=prepared.rates.values(), mask=prepared.mask, optimizer=optimizer)
+    if refusal:
+        raise InputError(refusal, "Export with --engine onnxruntime, or train otherwise")
 
 
 def _widths(model: PreTrainedModel) -> list[int]:

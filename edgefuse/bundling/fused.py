@@ -5,7 +5,7 @@ from torch import nn
 from edgefuse.layers.fused import multiplicities, p_of_stack
 from edgefuse.mlps.layout import Layout
 from edgefuse.mlps.mlp import find_mlps
-from edgefuse_export.module import FusedMLP
+from edgefuse_export.fused_mlp import FusedMLP
 
 
 def fused_mlps(model: nn.Module) -> list[FusedMLP]:

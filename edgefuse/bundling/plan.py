@@ -13,7 +13,7 @@ from edgefuse.bundling.classifier import (
     brings_head,
     check_architecture,
     choose_length,
-    load_classifier,
+    load_with_head,
     longest_sequence,
 )
 from edgefuse.bundling.context import context_of_shapes
@@ -26,10 +26,12 @@ from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
-from edgefuse_export.module import Loss
 from edgefuse_export.quiet import quiet
+from edgefuse_export.tasks.registry import export_task
+from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import trace
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 _STAGE = "Tracing the model by every way"
 _BYTES = 4
@@ -119,7 +121,8 @@ def plan(
     check_architecture(config, model)
     count = int(config.num_labels or classes) if brings_head(config) else classes
     labels = [str(index) for index in range(count)]
-    classifier = load_classifier(source, labels, padding_id=None)
+    task = export_task(TextClassification(labels=labels))
+    classifier = load_with_head(source, task, padding_id=None)
     longest = longest_sequence(classifier)
     length = choose_length(sequence_length, longest)
     return Plan(
@@ -130,13 +133,18 @@ def plan(
         batch_size=batch_size,
         sequence_length=length,
         ways=plan_ways(
-            classifier, batch_size=batch_size, sequence_length=length, on_progress=on_progress
+            classifier,
+            task,
+            batch_size=batch_size,
+            sequence_length=length,
+            on_progress=on_progress,
         ),
     )
 
 
 def plan_ways(
     model: PreTrainedModel,
+    task: ExportTask,
     *,
     batch_size: int,
     sequence_length: int,
@@ -146,11 +154,12 @@ def plan_ways(
 
     Args:
         model: A model in the form that graphs are made of. It is not changed.
+        task: What the model is trained for.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; fewer where a way's prefixes leave fewer.
         on_progress: Observer, called after each way.
     """
-    shape, steps = (batch_size, sequence_length), _Steps()
+    shape, steps = (batch_size, sequence_length), _Steps(task)
     rows: list[WayPlan] = []
     for kind in WAYS:
         on_progress(_STAGE, len(rows), len(WAYS))
@@ -162,7 +171,7 @@ def plan_ways(
 def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
     model = with_tensors(original, torch.empty_like)  # which touches no memory
     try:
-        prepared = way.prepare(model, context_of_shapes())
+        prepared = way.prepare(model, context_of_shapes(steps.task))
         rows, longest = shape[0], longest_sequence(original) - prepared.positions
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)
@@ -184,7 +193,8 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
 class _Steps:
     """Counts operations of training steps; models of the same modules are traced once."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: ExportTask) -> None:
+        self.task = task
         self._traced: dict[object, nn.Module] = {}
 
     @quiet()
@@ -198,21 +208,20 @@ class _Steps:
         Raises:
             ModelError: The model cannot be traced or counted: what it computes depends on numbers.
         """
-        loss = Loss(model)
+        loss = self.task.loss(model)
         modules = tuple((name, type(module)) for name, module in loss.named_modules())
         shapes = tuple((name, tensor.shape) for name, tensor in loss.state_dict().items())
         if (modules, shapes) not in self._traced:
-            program = trace(loss, vocabulary=1, labels=int(model.config.num_labels or 2))
+            program = trace(self.task, model, vocabulary=1)
             self._traced[modules, shapes] = program.module()
         fakes = FakeTensorMode(allow_non_fake_inputs=True)  # of a trace's own constants
         step = with_tensors(self._traced[modules, shapes], fakes.from_tensor)
         for name, parameter in loss.named_parameters(remove_duplicate=False):
             step.get_parameter(name).requires_grad_(parameter.requires_grad)
         with fakes, FlopCounterMode(display=False) as counter:
-            input_ids = torch.ones(shape, dtype=torch.int64)
-            classes = torch.zeros(shape[0], dtype=torch.int64)
+            batch = self.task.example(shape, vocabulary=1)
             try:
-                step(input_ids, torch.ones_like(input_ids), classes)[0].backward()
+                step(*map(torch.zeros_like, batch))[0].backward()
             except RuntimeError as error:
                 raise ModelError(
                     f"A step of {type(model).__name__} cannot be counted without computing "

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from edgefuse_runtime.tasks.task import Figure
     from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 
 _SMOOTHING = 0.1
@@ -17,12 +18,13 @@ _SMOOTHING = 0.1
 class TrainingProgress:
     """An observer of a run: epoch, loss, speed, memory and the time that is left."""
 
-    def __init__(self, progress: Progress, epochs: int) -> None:
+    def __init__(self, progress: Progress, epochs: int, primary: "Figure") -> None:
         self._progress = progress
+        self._primary = primary
         self._task = progress.add_task("loading", total=None, figures="")
         self._epochs = epochs
         self._loss: float | None = None
-        self._accuracy = ""
+        self._reached = ""
 
     def on_start(self, step: int, steps: int) -> None:
         """Show how far the run has come."""
@@ -37,20 +39,26 @@ class TrainingProgress:
             completed=record.step,
             description=f"epoch {record.epoch}/{self._epochs}",
             figures=f"loss {self._loss:.3f}  {record.samples_per_second:.1f} samples/s  "
-            f"{record.rss_mib:.0f} MiB{self._accuracy}",
+            f"{record.rss_mib:.0f} MiB{self._reached}",
         )
 
     def on_evaluation(self, record: "EvaluationRecord") -> None:
-        """Show the accuracy from now on."""
-        self._accuracy = f"  accuracy {record.accuracy:.1%}"
+        """Show the primary figure from now on."""
+        primary = self._primary
+        self._reached = f"  {primary.title} {primary.text(record.figures[primary.name])}"
 
     def on_save(self, path: Path, step: int) -> None:
         """Nothing to show."""
 
 
 @contextmanager
-def training_progress(epochs: int) -> Iterator[TrainingProgress]:
-    """Show a bar while the block runs."""
+def training_progress(epochs: int, primary: "Figure") -> Iterator[TrainingProgress]:
+    """Show a bar while the block runs.
+
+    Args:
+        epochs: Count of epochs.
+        primary: The figure of merit to show after an evaluation.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -62,4 +70,4 @@ def training_progress(epochs: int) -> Iterator[TrainingProgress]:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        yield TrainingProgress(progress, epochs)
+        yield TrainingProgress(progress, epochs, primary)

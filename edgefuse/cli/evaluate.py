@@ -17,7 +17,7 @@ def evaluate(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy and macro-F1 on labelled texts.
+    """Measure the task's figures on labelled rows: accuracy, macro-F1 and loss.
 
     Of a run, its best epoch is measured. A bundle is measured as it was exported, before any
     training.
@@ -25,29 +25,24 @@ def evaluate(
         edgefuse evaluate run test.jsonl
     """
     from edgefuse_runtime.data.batching import batches_per_epoch
-    from edgefuse_runtime.data.dataset import read_examples
-    from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize_examples
-    from edgefuse_runtime.inference.evaluation import evaluate as core
+    from edgefuse_runtime.inference.evaluation import evaluate_model
     from edgefuse_runtime.inference.model import InferenceModel
     from edgefuse_runtime.machine.threads import default_threads
+    from edgefuse_runtime.tasks.registry import figures_as_text
     from edgefuse_runtime.training.trained import open_trained
 
     opened, trained = open_trained(model, bundle=bundle)
     manifest = opened.manifest
-    examples = tokenize_examples(open_tokenizer(opened), read_examples(data, manifest.labels))
-    classifier = InferenceModel(
-        opened, trained, threads=threads or default_threads(manifest.device)
-    )
-    batches = batches_per_epoch(len(examples.rows), manifest.batch_size)
+    dataset = opened.read(data)
+    inference = InferenceModel(opened, trained, threads=threads or default_threads(manifest.device))
+    batches = batches_per_epoch(len(dataset), manifest.batch_size)
     with progress_bar("Evaluating", batches) as advance:
-        evaluation = core(classifier, examples, on_batch=lambda _: advance())
+        evaluation = evaluate_model(opened, inference, dataset, on_batch=lambda _: advance())
     if as_json:
         print_json(evaluation)
         return
     figures = {
-        "accuracy": f"{evaluation.accuracy:.1%}",
-        "macro-F1": f"{evaluation.macro_f1:.3f}",
-        "loss": f"{evaluation.loss:.4f}",
+        **figures_as_text(evaluation.task, evaluation.figures),
         "rows": evaluation.rows,
         "samples/s": f"{evaluation.samples_per_second:,.1f}",
     }

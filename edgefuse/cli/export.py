@@ -86,7 +86,7 @@ def export(
 
     from edgefuse.bundling.export import check_task
     from edgefuse.bundling.export import export as core
-    from edgefuse_runtime.bundle.manifest import AdamW
+    from edgefuse_runtime.optimizers.adamw import AdamW
 
     check_task(task)
     way = find_way(tune, options)
@@ -150,7 +150,7 @@ def _show(bundle: "Bundle") -> None:
                 ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
                 ("parameters", f"{manifest.model.parameters:,}"),
                 ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
-                ("classes", f"{len(manifest.labels)}"),
+                ("task", manifest.task.summary),
                 ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
                 ("board", manifest.device.title),
                 ("predicted memory", f"{memory.total / _MIB:,.0f} MiB"),
@@ -173,7 +173,7 @@ def _show(bundle: "Bundle") -> None:
             f"  ✓ loss                differs by {certificate.loss_difference:.1e}",
             f"  ✓ all {certificate.gradients} gradients  differ by at most "
             f"{certificate.worst_gradient_error:.1e} ({certificate.worst_gradient})",
-            f"  ✓ logits              differ by {certificate.logits_difference:.1e}",
+            f"  ✓ outputs             differ by {certificate.output_difference:.1e}",
         )
     print_text(
         "Copy it to the board. Next, there:",

@@ -95,7 +95,8 @@ def finetune(
         "threads": threads,
     }
     settings = structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
-    with stop_on_signal() as stop, training_progress(settings.epochs) as progress:
+    primary = opened.manifest.task.figures[0]
+    with stop_on_signal() as stop, training_progress(settings.epochs, primary) as progress:
         report = core(
             opened,
             run,
@@ -114,11 +115,10 @@ def finetune(
 
 
 def _show(report: "Report", run: Path) -> None:
-    figures: dict[str, object] = {}
-    if report.accuracy is not None and report.macro_f1 is not None:
-        figures["accuracy"] = f"{report.accuracy:.1%}"
-        figures["macro-F1"] = f"{report.macro_f1:.3f}"
-    figures |= {
+    from edgefuse_runtime.tasks.registry import figures_as_text
+
+    figures: dict[str, object] = {
+        **figures_as_text(report.task, report.figures),
         "best epoch": report.best_epoch,
         "steps": report.steps,
         "training time": f"{report.training_seconds:,.1f} s",

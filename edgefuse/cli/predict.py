@@ -31,7 +31,7 @@ def predict(
     from edgefuse_runtime.data.batching import batches_per_epoch
     from edgefuse_runtime.data.dataset import read_lines, split_lines
     from edgefuse_runtime.inference.model import InferenceModel
-    from edgefuse_runtime.inference.predict import predict as core
+    from edgefuse_runtime.inference.predict import predict_texts
     from edgefuse_runtime.machine.threads import default_threads
     from edgefuse_runtime.training.trained import open_trained
 
@@ -49,8 +49,8 @@ def predict(
     )
     batches = batches_per_epoch(len(texts), manifest.batch_size)
     with progress_bar("Predicting", batches) as advance:
-        predictions = core(opened, classifier, texts, on_batch=lambda _: advance())
+        predictions = predict_texts(opened, classifier, texts, on_batch=lambda _: advance())
     if as_json:
         print_json({"predictions": predictions})
     else:
-        print_text(*(f"{p.label}\t{p.probability:.3f}\t{p.text}" for p in predictions))
+        print_text(*map(str, predictions))

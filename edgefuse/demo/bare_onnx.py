@@ -26,9 +26,8 @@ def accuracy(model: Path, data: Path) -> float:
     columns = {
         "input_ids": [encoding.ids for encoding in encodings],
         "attention_mask": [encoding.attention_mask for encoding in encodings],
-        "token_type_ids": [encoding.type_ids for encoding in encodings],
     }
     inputs = {name: np.array(columns[name], np.int64) for name in about["inputs"]}
     logits = session.run(["logits"], inputs)[0]
-    labels = [about["labels"][index] for index in logits.argmax(axis=1)]
+    labels = [about["task"]["labels"][index] for index in logits.argmax(axis=1)]
     return float(np.mean([label == row["label"] for label, row in zip(labels, rows, strict=True)]))

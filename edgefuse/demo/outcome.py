@@ -78,7 +78,7 @@ def _figures(folder: Path, name: str) -> Figures:
     return Figures(
         parameters=run.parameters,
         trained_parameters=run.trained_parameters,
-        accuracy=evaluation.accuracy,
+        accuracy=evaluation.figures["accuracy"],
         training_seconds=run.training_seconds,
         step_ms=bench.step_ms.p50,
         peak_rss_bytes=bench.peak_rss_bytes,

@@ -61,8 +61,13 @@ class ModelTokenizer:
             with silence_transformers():
                 encoded = self.wrapper(list(texts), truncation=True, max_length=length)
             return [np.array(ids, np.int32) for ids in encoded["input_ids"]]
+        return tokenize(self.limited(length), texts)
+
+    def limited(self, length: int) -> Tokenizer:
+        """The backend, which from now on cuts texts to `length` tokens and does not pad."""
+        assert self.backend is not None
         limit_length(self.backend, length, self.wrapper.truncation_side)
-        return tokenize(self.backend, texts)
+        return self.backend
 
     def save(self, directory: Path) -> None:
         """Write the files that transformers loads; texts are neither cut nor padded by them."""
@@ -75,9 +80,7 @@ class ModelTokenizer:
 
     def save_backend(self, directory: Path, *, length: int) -> None:
         """Write tokenizer.json alone, which cuts texts to `length` tokens and does not pad."""
-        assert self.backend is not None
-        limit_length(self.backend, length, self.wrapper.truncation_side)
-        self.backend.save(str(directory / _FILE))
+        self.limited(length).save(str(directory / _FILE))
 
 
 def load_tokenizer(source: ModelSource) -> ModelTokenizer:

@@ -6,6 +6,7 @@ from edgefuse.report.read import NamedReport
 from edgefuse.report.table import Table
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.measuring.report import BenchReport
+from edgefuse_runtime.tasks.registry import figures_as_text
 from edgefuse_runtime.training.records import Report as RunReport
 
 MIB = 2**20
@@ -23,9 +24,6 @@ BENCH_COLUMNS = (
     "engine",
 )
 RUN_COLUMNS = (
-    "run",
-    "accuracy",
-    "macro-F1",
     "parameters",
     "trained",
     "steps",
@@ -40,8 +38,8 @@ RUN_COLUMNS = (
 def tables(reports: Sequence[NamedReport]) -> list[Table]:
     """Make a table of benches and one of runs, where there are any."""
     benches = [bench_row(report) for _, report in reports if isinstance(report, BenchReport)]
-    runs = [_run_row(name, report) for name, report in reports if isinstance(report, RunReport)]
-    both = [Table(BENCH_COLUMNS, benches, "Training speed"), Table(RUN_COLUMNS, runs, "Runs")]
+    runs = [(name, report) for name, report in reports if isinstance(report, RunReport)]
+    both = [Table(BENCH_COLUMNS, benches, "Training speed"), _runs(runs)]
     return [table for table in both if table.rows]
 
 
@@ -82,11 +80,20 @@ def machine_name(report: BenchReport) -> str:
     return f"{_machine(report.machine)}, not {report.board.title}"
 
 
-def _run_row(name: str, report: RunReport) -> Sequence[str]:
+def _runs(runs: Sequence[tuple[str, RunReport]]) -> Table:
+    """A row a run, with a column for each figure that any of their tasks has."""
+    figures = [figures_as_text(report.task, report.figures) for _, report in runs]
+    titles = list(dict.fromkeys(title for own in figures for title in own))
+    rows = [
+        (name, *(own.get(title, "") for title in titles), *_run_row(report))
+        for (name, report), own in zip(runs, figures, strict=True)
+    ]
+    return Table(("run", *titles, *RUN_COLUMNS), rows, "Runs")
+
+
+def _run_row(report: RunReport) -> Sequence[str]:
+    """A cell for each of `RUN_COLUMNS`."""
     return (
-        name,
-        "" if report.accuracy is None else f"{report.accuracy:.1%}",
-        "" if report.macro_f1 is None else f"{report.macro_f1:.3f}",
         f"{report.parameters:,}",
         f"{report.trained_parameters:,}",
         f"{report.steps:,}",

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.tuning.ways.mpo import Mpo
+from edgefuse_export.tasks.registry import export_task
 from edgefuse_runtime.data.dataset import Example
+from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.training.schedule import learning_rate as rate_of
 
 _WARMUP = 0.1  # of the steps
@@ -62,7 +64,9 @@ def train(
         seed: Of the rows' order.
         on_step: Called with the count of steps done.
     """
-    rates = way.prepare(model, context_of_shapes()).rates
+    labels = [str(index) for index in range(model.config.num_labels)]
+    task = export_task(TextClassification(labels=labels))
+    rates = way.prepare(model, context_of_shapes(task)).rates
     groups = [
         {
             "params": [parameter],

@@ -21,7 +21,7 @@ from edgefuse.tuning.extend import extend
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.bundle.manifest import LowRankUpdate
+from edgefuse_runtime.graph.merges import LowRankUpdate
 
 _Fused = FusedLinear | FusedConv1D
 _MERGE_IT = "Merge it into its model with peft's `merge_and_unload`, and export that"

@@ -20,7 +20,7 @@ from edgefuse.tuning.parts import head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.bundle.manifest import Merge, Perceptron
+from edgefuse_runtime.graph.merges import Merge, Perceptron
 
 
 class Prefixes(nn.Module):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from edgefuse_runtime.bundle.manifest import FixedMask, Merge, RandomMask
+    from edgefuse_runtime.graph.masks import GradientMask
+    from edgefuse_runtime.graph.merges import Merge
 
 INSTEAD = "Choose another way: `edgefuse plan` lists those that the model can take"
 """What to do where a model cannot be tuned one way: no other one is sure to do."""
@@ -61,7 +62,7 @@ class Prepared:
     inference: "PreTrainedModel | None" = None
     merges: "Sequence[Merge]" = ()
     rates: Mapping[str, float] = field(default_factory=dict)
-    mask: "RandomMask | FixedMask | None" = None
+    mask: "GradientMask | None" = None
     kept: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     positions: int = 0
     peft: "PeftConfig | None" = None

@@ -1,4 +1,4 @@
-"""Proof that the graphs compute what torch computes: loss, every gradient, logits."""
+"""Proof that the graphs compute what torch computes: loss, every gradient, outputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,29 +9,30 @@ import torch
 from torch import nn
 
 from edgefuse_devices.errors import InternalError
-from edgefuse_export.module import INPUTS, Loss
-from edgefuse_export.trace import TRACED_SHAPE, example
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.trace import TRACED_SHAPE
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import PADDING_ID, Certificate, zeros_of
-from edgefuse_runtime.engines.engine import Batch
+from edgefuse_runtime.bundle.manifest import Certificate
+from edgefuse_runtime.graph.parameters import PADDING_ID, zeros_of
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.session import open_session
 
 CHECKED_SHAPE = (4, 23)
 LOSS_TOLERANCE = 1e-4
-LOGITS_TOLERANCE = 1e-3
+OUTPUT_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 1e-2
-"""Of the gradient's own largest entry: float32 sums in another order stay far below."""
+"""Part of the gradient's own largest entry: float32 sums in another order stay far below."""
 
 _REPORT = "Nothing was written; please report it with the model's configuration"
 
 
-def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate:
+def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate:
     """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
 
     Args:
-        model: A sequence classifier in evaluation mode; its gradients are overwritten.
-        bundle: Its graphs and tensors.
+        task: What the model is trained for.
+        model: A model with the task's head, in evaluation mode; its gradients are overwritten.
+        bundle: Graphs and tensors of the model.
         vocabulary: Token ids are below it.
 
     Raises:
@@ -42,21 +43,20 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
     for name, stored in bundle.trainable().items():
         if not np.array_equal(stored, _numpy(model.get_parameter(name))):
             raise InternalError(f"The bundle's {name} is not the model's", _REPORT)
-    inputs = example(CHECKED_SHAPE, vocabulary=vocabulary, labels=len(manifest.labels), seed=1)
+    batch = task.example(CHECKED_SHAPE, vocabulary=vocabulary, seed=1)
     with _without_zeros([model.get_parameter(name) for name in trainable]):
         model.zero_grad()
-        loss, expected_logits = Loss(model)(*inputs)
+        loss, *outputs = task.loss(model)(*batch)
         loss.backward()
         gradients = {name: model.get_parameter(name).grad for name in trainable}
         expected = {name: _numpy(grad) for name, grad in gradients.items() if grad is not None}
-        feeds = dict(zip((*INPUTS, "labels"), map(_numpy, inputs), strict=True))
+        feeds = dict(zip((*task.inputs, *task.targets), map(_numpy, batch), strict=True))
         values = {name: _numpy(model.get_parameter(name)) for name in trainable}
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
         padding = {PADDING_ID: np.array([manifest.padding_id])}
         given = {**bundle.frozen, **feeds, **values, **zeros, **padding}
         actual = _run(bundle.path / "train.onnx", given)
-        batch = Batch({n: feeds[n] for n in INPUTS}, feeds["labels"], tokens=0)
-        logits = InferenceModel(bundle, values, threads=1).logits(batch)
+        inferred = InferenceModel(bundle, values, threads=1).run(feeds)
 
     # A gradient that is zero but for rounding (a key's bias, say) is held against all the others.
     floor = 1e-4 * max(float(np.abs(expected[name]).max()) for name in trainable)
@@ -75,7 +75,10 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
         gradients=len(errors),
         worst_gradient=worst,
         worst_gradient_error=errors[worst],
-        logits_difference=float(np.abs(logits - _numpy(expected_logits)).max()),
+        output_difference=max(
+            float(np.abs(inferred[name] - _numpy(output)).max())
+            for name, output in zip(task.outputs, outputs, strict=True)
+        ),
     )
     _check(certificate)
     return certificate
@@ -84,7 +87,7 @@ def certify(model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate
 def _check(certificate: Certificate) -> None:
     for what, difference, tolerance in (
         ("loss", certificate.loss_difference, LOSS_TOLERANCE),
-        ("logits", certificate.logits_difference, LOGITS_TOLERANCE),
+        ("outputs", certificate.output_difference, OUTPUT_TOLERANCE),
         (
             f"gradient of {certificate.worst_gradient}",
             certificate.worst_gradient_error,

@@ -5,6 +5,8 @@ loss index is what `torch.export.experimental._export_forward_backward` calls, h
 choice of what to decompose.
 """
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
@@ -20,18 +22,20 @@ OPSET = 21
 IR_VERSION = 10
 """What ONNX Runtime 1.19 (the last with on-device training) and newer can read."""
 
-_OUTPUTS = ("loss", "logits")
 
+def gradient_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
+    """Differentiate a traced loss with respect to every parameter that requires a gradient.
 
-def gradient_graph(forward: ExportedProgram) -> ir.Model:
-    """Differentiate a traced `Loss` with respect to every parameter that requires a gradient.
+    Args:
+        forward: From `trace`.
+        outputs: Names of what the task's module gives besides the loss.
 
     Returns:
-        A model whose outputs are `loss`, `logits` and a `gradient.NAME` for every parameter.
+        A model whose outputs are `loss`, those, and a `gradient.NAME` for every parameter.
         Parameters and buffers are initializers under the names that they have in the model.
     """
     joint = _decompose(forward, joint_loss_index=0)
-    names = list(_OUTPUTS)
+    names = ["loss", *outputs]
     for spec in joint.graph_signature.output_specs:
         if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
             names.append(f"gradient.{_in_model(str(spec.target))}")
@@ -39,9 +43,9 @@ def gradient_graph(forward: ExportedProgram) -> ir.Model:
     return _to_onnx(joint, names)
 
 
-def forward_graph(forward: ExportedProgram) -> ir.Model:
-    """Translate a traced `Loss` as it is: a `gradient_graph` without gradients."""
-    return _to_onnx(_decompose(forward, joint_loss_index=None), list(_OUTPUTS))
+def forward_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
+    """Translate a traced loss as it is: a `gradient_graph` without gradients."""
+    return _to_onnx(_decompose(forward, joint_loss_index=None), ["loss", *outputs])
 
 
 def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
@@ -107,5 +111,5 @@ def _forget_origins(model: ir.Model) -> None:
 
 
 def _in_model(name: str) -> str:
-    """The name without the prefix of `Loss.model`."""
+    """The name without the prefix of the loss module's `model`."""
     return name.removeprefix("model.")

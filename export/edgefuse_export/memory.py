@@ -1,13 +1,12 @@
 """What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 import sympy
 
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_export.module import INPUTS
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.passes.simplify import simplify
 
@@ -22,7 +21,12 @@ def available_bytes(device: DeviceProfile) -> int:
 
 
 def activation_bytes(
-    model: ir.Model, *, batch_size: int, sequence_length: int, vocabulary: int
+    model: ir.Model,
+    batch: Collection[str],
+    *,
+    batch_size: int,
+    sequence_length: int,
+    vocabulary: int,
 ) -> int:
     """Peak of what a run of a training graph holds besides its inputs and gradients.
 
@@ -31,6 +35,7 @@ def activation_bytes(
 
     Args:
         model: A training graph; it is not changed.
+        batch: Names of its inputs that are the batch's, of shape (batch, sequence) or (batch,).
         batch_size: Rows.
         sequence_length: Tokens in a row.
         vocabulary: Rows of the embeddings that take any number of them.
@@ -41,7 +46,7 @@ def activation_bytes(
     concrete = model.clone()
     inputs = {value.name: value for value in concrete.graph.inputs}
     sizes: dict[str, int] = {VOCABULARY: vocabulary}
-    for name in (*INPUTS, "labels"):
+    for name in batch:
         shape = inputs[name].shape
         assert shape is not None
         sizes.update(zip(map(_symbol, shape), (batch_size, sequence_length), strict=False))

@@ -14,36 +14,27 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
-from edgefuse_export.engines.onnxruntime_training import write_training_artifacts
+from edgefuse_export.engines.engine import EngineExport, TrainingContents
+from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.memory import activation_bytes, available_bytes
-from edgefuse_export.module import INPUTS, FusedMLP, Loss
-from edgefuse_export.optimizers.adamw import adamw_graph
 from edgefuse_export.passes.external_data import as_external_initializers, as_inputs
 from edgefuse_export.passes.free_vocabulary import free_rows
 from edgefuse_export.passes.gradient_norm import finish_training_graph
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.passes.simplify import simplify
-from edgefuse_export.trace import TRACED_SHAPE, example, trace
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.trace import trace
 from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
-from edgefuse_runtime.bundle.manifest import (
-    AdamW,
-    EngineName,
-    FixedMask,
-    Fold,
-    Manifest,
-    Merge,
-    ModelInfo,
-    Parameter,
-    PredictedMemory,
-    RandomMask,
-    Tuning,
-)
+from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.engines.gradient_mask import MASKS
 from edgefuse_runtime.files.tensor_file import write_tensors
+from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.graph.merges import Fold, Merge
+from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.inference.model import inference_tensors
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.session import onnxruntime
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
 
@@ -53,45 +44,45 @@ class Request:
     """What to export, decided before anything is done.
 
     Attributes:
-        model: A sequence classifier in evaluation mode, float32, with eager attention; the
+        task: What the model is trained for.
+        model: A model with the task's head in evaluation mode, float32, with eager attention; the
             parameters that require a gradient are trained.
-        info: Where it came from.
-        fused: Its fused blocks.
-        labels: Names of its classes.
+        info: Where the model came from.
+        fused: The model's fused blocks.
         tuning: Name of the way of tuning.
-        learning_rate: The peak that suits it.
+        learning_rate: Peak that suits the way of tuning.
         inference: The model as it infers, where `merges` make that another one.
-        merges: How the board makes the weights that `inference` has and `model` has in parts.
-        rates: What the learning rate of parameters is multiplied by, where that is not 1.
-        mask: What part of the gradients counts.
-        kept: Which entries those are, where that is chosen: truth values by parameter.
-        optimizer: Its settings.
+        merges: Recipes of the weights that `inference` has and `model` has in parts.
+        rates: Factors on the learning rate, by parameter, where they are not 1.
+        mask: Which part of the gradients counts.
+        kept: Truth values by parameter, where the entries that count are chosen.
+        optimizer: The optimizer.
         padding_id: Token id that pads.
         vocabulary: Count of token ids.
         batch_size: Rows in a batch; None for the most, up to 16, that the board's memory takes.
         sequence_length: Longest sequence, in tokens.
         device: The board.
-        engine: Whose graphs to write.
+        engine: The engine whose graphs to write.
     """
 
+    task: ExportTask
     model: nn.Module
     info: ModelInfo
     fused: Sequence[FusedMLP]
-    labels: Sequence[str]
     tuning: str
     learning_rate: float
     inference: nn.Module | None
     merges: Sequence[Merge]
     rates: Mapping[str, float]
-    mask: RandomMask | FixedMask | None
+    mask: GradientMask | None
     kept: Mapping[str, np.ndarray]
-    optimizer: AdamW
+    optimizer: Optimizer
     padding_id: int
     vocabulary: int
     batch_size: int | None
     sequence_length: int
     device: DeviceProfile
-    engine: EngineName
+    engine: EngineExport
 
 
 def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress = silent) -> Bundle:
@@ -106,19 +97,20 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
         InputError: Not even one row fits into the board's memory.
         InternalError: A graph does not compute what torch computes.
     """
-    model = request.model
+    task, model = request.task, request.model
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     on_progress(STAGES[0], 0, len(STAGES))
     forward = _trace(request, model)
 
     on_progress(STAGES[1], 1, len(STAGES))
-    training = gradient_graph(forward)
+    training = gradient_graph(forward, task.outputs)
     trainable = _trainable(model, training)
     as_inputs(training, tensors.keys())
     simplify(training)
     inference = _inference(request, training)
     finish_training_graph(
         training,
+        outputs=task.outputs,
         trainable=trainable,
         fused=request.fused,
         merges=request.merges,
@@ -141,10 +133,8 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     memory, batch_size = _plan_memory(request, training, parameters, tensors)
     manifest = Manifest(
         edgefuse_version=__version__,
-        engine=request.engine,
-        engine_version=onnxruntime().__version__,
-        task="text-classification",
-        labels=list(request.labels),
+        engine=request.engine.spec(),
+        task=task.task,
         model=request.info,
         tuning=Tuning(
             method=request.tuning,
@@ -152,20 +142,12 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             learning_rate=request.learning_rate,
         ),
         optimizer=request.optimizer,
-        inputs=list(INPUTS),
+        inputs=list(task.inputs),
         padding_id=request.padding_id,
         sequence_length=request.sequence_length,
         batch_size=batch_size,
         parameters=parameters,
-        folds=[
-            Fold(
-                weight=block.down_weight,
-                multiplicity=block.multiplicity,
-                axis=block.neuron_axes[block.down_weight],
-            )
-            for block in request.fused
-        ],
-        merges=list(request.merges),
+        merges=[*request.merges, *map(_fold, request.fused)],
         gradient_mask=request.mask,
         device=request.device,
         predicted_memory=memory,
@@ -176,11 +158,23 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     _write_tensors(bundle, tensors)
     _write_masks(bundle, request.kept)
     _write_inference(bundle, inference)
-    _write_training(bundle, request, training)
+    request.engine.write(
+        TrainingContents(
+            folder=directory,
+            task=task,
+            model=model,
+            graph=training,
+            parameters=parameters,
+            optimizer=request.optimizer,
+            fused=request.fused,
+            merges=request.merges,
+            vocabulary=request.vocabulary,
+        )
+    )
 
     on_progress(STAGES[3], 3, len(STAGES))
-    if request.engine == "onnxruntime":
-        certificate = certify(model, bundle, vocabulary=request.vocabulary)
+    if request.engine.shows_gradients:
+        certificate = certify(task, model, bundle, vocabulary=request.vocabulary)
         manifest = msgspec.structs.replace(manifest, certificate=certificate)
     return write_manifest(
         directory, msgspec.structs.replace(manifest, files=describe_files(directory))
@@ -196,17 +190,22 @@ STAGES = (
 
 
 def _trace(request: Request, model: nn.Module) -> ExportedProgram:
-    return trace(Loss(model), vocabulary=request.vocabulary, labels=len(request.labels))
+    return trace(request.task, model, vocabulary=request.vocabulary)
+
+
+def _fold(block: FusedMLP) -> Fold:
+    axis = block.neuron_axes[block.down_weight]
+    return Fold(weight=block.down_weight, multiplicity=block.multiplicity, axis=axis)
 
 
 def _inference(request: Request, training: ir.Model) -> ir.Model:
     """The training graph's own forward part, or that of the model that the merges make."""
     if request.inference is None:
-        return inference_graph(training, fused=request.fused)
-    forward = forward_graph(_trace(request, request.inference))
+        return inference_graph(training, request.task, fused=request.fused)
+    forward = forward_graph(_trace(request, request.inference), request.task.outputs)
     as_inputs(forward, request.inference.state_dict().keys())
     simplify(forward)
-    return inference_graph(forward, fused=request.fused)
+    return inference_graph(forward, request.task, fused=request.fused)
 
 
 def _trainable(model: nn.Module, training: ir.Model) -> list[str]:
@@ -228,9 +227,10 @@ def _plan_memory(
         return PredictedMemory(
             parameters=trained,
             gradients=trained,
-            optimizer=2 * trained,
+            optimizer=len(request.optimizer.states) * trained,
             activations=activation_bytes(
                 training,
+                (*request.task.inputs, *request.task.targets),
                 batch_size=batch_size,
                 sequence_length=request.sequence_length,
                 vocabulary=request.vocabulary,
@@ -277,28 +277,7 @@ def _write_inference(bundle: Bundle, inference: ir.Model) -> None:
     ir.save(inference, bundle.path / "inference.onnx")
     weights = bundle.path / "model.safetensors"
     write_tensors(weights, inference_tensors(bundle, bundle.trainable()))
-    names = [str(v.name) for v in inference.graph.inputs if v.name not in INPUTS]
+    names = [str(v.name) for v in inference.graph.inputs if v.name not in bundle.manifest.inputs]
     as_external_initializers(inference, names, weights, weights.name)
     ir.save(inference, bundle.path / "model.onnx")
     weights.unlink()
-
-
-def _write_training(bundle: Bundle, request: Request, training: ir.Model) -> None:
-    manifest = bundle.manifest
-    if manifest.engine == "onnxruntime-training":
-        folder = bundle.path / "training"
-        folder.mkdir()
-        inputs = example(TRACED_SHAPE, vocabulary=request.vocabulary, labels=len(request.labels))
-        write_training_artifacts(
-            request.model,
-            dict(zip(INPUTS, inputs, strict=False)),
-            manifest.parameters,
-            manifest.optimizer,
-            folder,
-            fused=request.fused,
-            merges=request.merges,
-        )
-        return
-    ir.save(training, bundle.path / "train.onnx")
-    optimizer = adamw_graph(beta1=manifest.optimizer.beta1, beta2=manifest.optimizer.beta2)
-    ir.save(optimizer, bundle.path / "optimizer.onnx")

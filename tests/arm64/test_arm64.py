@@ -135,8 +135,8 @@ def test_evaluation_agrees_with_x86(work: Path, python: Path, arm_run: Path) -> 
     there = json.loads(_run(python, *command))
     here = json.loads(_run(Path(sys.executable), *command))
     assert there["rows"] == 28
-    assert there["accuracy"] == here["accuracy"]
-    assert there["loss"] == pytest.approx(here["loss"], abs=1e-5)
+    assert there["figures"]["accuracy"] == here["figures"]["accuracy"]
+    assert there["figures"]["loss"] == pytest.approx(here["figures"]["loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_trains_in_parts_trains_and_merges_as_on_x86(
         merged = work / f"model-{tune[0]}-{name}"
         _run(interpreter, "convert", run, merged, "--to", "transformers")
         evaluation = _run(interpreter, "evaluate", run, work / "test.jsonl", "--json")
-        accuracies[name] = json.loads(evaluation)["accuracy"]
+        accuracies[name] = json.loads(evaluation)["figures"]["accuracy"]
     assert len(losses["arm64"]) == 64 // 8
     assert losses["arm64"] == pytest.approx(losses["x86"], abs=1e-5)
     assert accuracies["arm64"] == accuracies["x86"]

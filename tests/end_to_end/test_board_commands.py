@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
-from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
-from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
+from edgefuse_runtime.data.tokenization import tokenize
+from edgefuse_runtime.inference.model import inference_tensors
 from edgefuse_runtime.training import finetune as finetune_module
 from edgefuse_runtime.training.finetune import finetune
 from edgefuse_runtime.training.run import TrainingSettings
 from edgefuse_runtime.training.trained import open_trained
-from tests.tiny_bundle import LABELS, FakeEngine, make_bundle, write_data
+from tests.tiny_bundle import LABELS, FakeEngine, logits_of, make_bundle, write_data
 
 HEAVY = ["torch", "transformers", "onnx", "sklearn", "scipy"]
 
@@ -50,10 +50,10 @@ from edgefuse_runtime.engines.engine import Step
 class Engine:
     def __init__(self, bundle, **options):
         self.tensors = bundle.trainable()
-    def step(self, batch, learning_rate):
+    def step(self, feeds, learning_rate):
         time.sleep(0.03)
         for tensor in self.tensors.values():
-            tensor += np.float32(learning_rate * batch.tokens)
+            tensor += np.float32(learning_rate * feeds["attention_mask"].sum())
         return Step(1.0, 1.0)
     def parameters(self):
         return self.tensors
@@ -136,12 +136,12 @@ def test_ctrl_c_saves_and_the_command_that_it_names_goes_on(home, tmp_path, numb
 
 def test_evaluate_measures_a_run_and_a_bundle(home):
     figures = json.loads(edgefuse("evaluate", home / "run", home / "valid.jsonl", "--json")[0])
-    assert figures["accuracy"] > 0.8
+    assert figures["figures"]["accuracy"] > 0.8
     assert figures["rows"] == 20
     untrained = edgefuse("evaluate", home / "bundle", home / "valid.jsonl", "--json")[0]
-    assert json.loads(untrained)["accuracy"] < figures["accuracy"]
+    assert json.loads(untrained)["figures"]["accuracy"] < figures["figures"]["accuracy"]
     table, _ = edgefuse("evaluate", home / "run", home / "valid.jsonl")
-    assert f"{figures['accuracy']:.1%}" in table
+    assert f"{figures['figures']['accuracy']:.1%}" in table
 
 
 TEXTS = ["please make it dark", "the cosy home", "lamp now"]
@@ -165,14 +165,14 @@ def test_predict_takes_arguments_a_file_or_standard_input(home, tmp_path):
 def test_an_onnx_conversion_runs_in_bare_onnxruntime(home, tmp_path):
     edgefuse("convert", home / "run", tmp_path / "onnx")
     bundle, trained = open_trained(home / "run")
-    (row,) = tokenize(open_tokenizer(bundle), ["please make it dark"])
+    (row,) = tokenize(bundle.tokenizer(), ["please make it dark"])
     session = onnxruntime.InferenceSession(tmp_path / "onnx/model.onnx")
     feed = {"input_ids": row[None].astype(np.int64), "attention_mask": np.ones((1, len(row)), "i8")}
     (logits,) = session.run(None, feed)
-    expected = InferenceModel(bundle, trained, threads=1).classify([row])
+    expected = logits_of(bundle, trained, ["please make it dark"])
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     described = json.loads((tmp_path / "onnx/conversion.json").read_text())
-    assert described["labels"] == LABELS
+    assert described["task"] == {"name": "text-classification", "labels": LABELS}
     assert (tmp_path / "onnx/tokenizer.json").is_file()
 
 

@@ -128,8 +128,10 @@ def test_a_run_learns_and_reports(case, tmp_path):
     assert [line.step for line in steps] == list(range(1, 10 * STEPS_PER_EPOCH + 1))
     assert [line.epoch for line in evaluations] == list(range(1, 11))
     assert steps[-1].loss < steps[0].loss
-    assert report.accuracy == max(line.accuracy for line in evaluations) > 0.8
-    assert report.best_epoch == next(e.epoch for e in evaluations if e.accuracy == report.accuracy)
+    best = max(evaluations, key=lambda line: line.figures["accuracy"])
+    assert report.figures == best.figures
+    assert report.figures["accuracy"] > 0.8
+    assert report.best_epoch == best.epoch
     assert report.steps == len(steps)
     assert report.peak_rss_mib >= steps[-1].rss_mib > 0
     assert msgspec.json.decode((tmp_path / "run/report.json").read_bytes())["threads"] == 1
@@ -137,7 +139,7 @@ def test_a_run_learns_and_reports(case, tmp_path):
 
 def test_without_validation_data_the_last_epoch_is_the_best(case, tmp_path):
     report = train(case, tmp_path / "run", valid=None)
-    assert (report.accuracy, report.best_epoch) == (None, EPOCHS)
+    assert (report.figures, report.best_epoch) == ({}, EPOCHS)
     best = load_file(tmp_path / "run/best.safetensors")
     last = load_file(tmp_path / "run/last.safetensors")
     assert all(np.array_equal(best[name], last[name]) for name in best)

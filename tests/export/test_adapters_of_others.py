@@ -223,7 +223,7 @@ def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:
     for file in pico("bert").glob("tokenizer*"):
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
     bundle = export(str(tmp_path / "model"), tmp_path / "bundle", tune="head", **OPTIONS)
-    assert bundle.manifest.labels == ["warm", "hot", "cold"]
+    assert bundle.manifest.task.labels == ["warm", "hot", "cold"]
 
 
 def test_a_fused_models_head_is_a_part_of_what_is_merged(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from edgefuse_export.gradient import gradient_graph
-from edgefuse_export.module import INPUTS, Loss
-from edgefuse_export.trace import example, trace
+from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_export.trace import trace
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 VOCABULARY, LABELS, WIDTH = 20, 3, 8
 
@@ -29,11 +30,13 @@ class SoftmaxOf(nn.Module):
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 def test_a_softmax_has_a_gradient_along_every_axis(axis: int) -> None:
-    module = Loss(SoftmaxOf(axis))
-    graph = gradient_graph(trace(module, vocabulary=VOCABULARY, labels=LABELS))
+    task = TextClassificationExport(TextClassification(labels=[str(n) for n in range(LABELS)]))
+    module = task.loss(SoftmaxOf(axis))
+    graph = gradient_graph(trace(task, module.model, vocabulary=VOCABULARY), task.outputs)
     session = onnxruntime.InferenceSession(ir.serde.serialize_model(graph).SerializeToString())
-    inputs = example((4, 7), vocabulary=VOCABULARY, labels=LABELS, seed=1)
-    feeds = dict(zip((*INPUTS, "labels"), (tensor.numpy() for tensor in inputs), strict=True))
+    inputs = task.example((4, 7), vocabulary=VOCABULARY, seed=1)
+    names = (*task.inputs, *task.targets)
+    feeds = dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True))
     names = [value.name for value in session.get_outputs()]
     found = dict(zip(names, session.run(names, feeds), strict=True))
     module(*inputs)[0].backward()

@@ -24,8 +24,8 @@ from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InternalError, RunError
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.engines.engine import Batch, open_engine
+from edgefuse_runtime.bundle.bundle import Bundle, open_engine
+from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from tests.pico_models import HIDDEN_SIZE, TEXTS
 
@@ -36,7 +36,7 @@ VOCABULARY = 90
 
 def random_batches(
     count: int, *, tokens: np.ndarray, labels: int, padding_id: int = 0, seed: int = 0
-) -> list[Batch]:
+) -> list[Feeds]:
     rng = np.random.default_rng(seed)
     batches = []
     for _ in range(count):
@@ -45,8 +45,8 @@ def random_batches(
         lengths[0] = shape[1]
         mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
         ids = np.where(mask == 1, rng.choice(tokens, shape), padding_id)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        batches.append(Batch(inputs, rng.integers(0, labels, shape[0]), int(mask.sum())))
+        classes = rng.integers(0, labels, shape[0])
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": classes})
     return batches
 
 
@@ -78,10 +78,9 @@ class TorchTrainer:
                 rows = axis == 0 and model.get_parameter(name).ndim == 2
                 self.weights[name] = root[:, None] if rows else root
 
-    def step(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
+    def step(self, batch: Feeds, learning_rate: float) -> tuple[float, float]:
         self.optimizer.zero_grad()
-        inputs = {name: torch.from_numpy(value) for name, value in batch.inputs.items()}
-        loss = self.model(**inputs, labels=torch.from_numpy(batch.labels)).loss
+        loss = self.model(**{name: torch.from_numpy(value) for name, value in batch.items()}).loss
         loss.backward()
         norm = torch.sqrt(
             sum(
@@ -101,7 +100,7 @@ def reference(model: str, bundle: Bundle) -> TorchTrainer:
     classifier = edgefuse.from_pretrained(
         model,
         AutoModelForSequenceClassification,
-        num_labels=len(bundle.manifest.labels),
+        num_labels=len(bundle.manifest.task.labels),
         attn_implementation="sdpa",
     )
     with torch.no_grad():  # the head is made up at export

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.experts import every_expert_by_name
-from edgefuse_export.trace import example
+from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
+from edgefuse_runtime.graph.merges import Fold
 from tests.pico_models import EXPERTS, LAYERS, WIDTH
 from tests.pico_models import pico_model as make_pico_model
-from tests.tuned_pico import VOCABULARY, exported, random_batch, trained, training_outputs
+from tests.tuned_pico import TASK, VOCABULARY, exported, random_batch, trained, training_outputs
 
 
 def gpt_oss() -> PreTrainedModel:
@@ -45,7 +46,7 @@ def test_every_expert_gives_the_outputs_and_gradients_of_those_asked_for(kind: s
     other = copy.deepcopy(model)
     model.set_experts_implementation("eager")
     other.set_experts_implementation(every_expert_by_name())
-    ids, mask, _ = example((4, 9), vocabulary=VOCABULARY, labels=2)
+    ids, mask, _ = TASK.example((4, 9), vocabulary=VOCABULARY)
     outputs = [one(input_ids=ids, attention_mask=mask)[0] for one in (model, other)]
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
     direction = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(1))
@@ -72,7 +73,7 @@ def test_it_trains_and_converts_to_what_others_load(
     certificate = bundle.manifest.certificate
     assert certificate is not None
     assert certificate.worst_gradient_error < 1e-3
-    assert len(bundle.manifest.folds) == folds
+    assert len(_folds(bundle)) == folds
 
     after = trained(bundle)
     before = bundle.trainable()
@@ -90,10 +91,14 @@ def test_it_trains_and_converts_to_what_others_load(
     np.testing.assert_allclose(said.numpy(), logits, atol=1e-4)
 
 
+def _folds(bundle: Bundle) -> list[Fold]:
+    return [merge for merge in bundle.manifest.merges if isinstance(merge, Fold)]
+
+
 def test_p_of_a_stack_stands_alone_in_training_and_is_folded_for_inference() -> None:
     bundle = exported("fused-mixtral", "full")
     frozen, trainable = bundle.frozen, bundle.trainable()
-    for fold in bundle.manifest.folds:
+    for fold in _folds(bundle):
         assert frozen[fold.multiplicity].shape == (EXPERTS, 1, WIDTH // 4)
         assert (frozen[fold.multiplicity].sum(axis=(1, 2)) == WIDTH).all()
         assert fold.weight.endswith(".experts.down_proj")
@@ -107,7 +112,7 @@ def test_the_gradient_norm_weighs_each_experts_neurons() -> None:
     outputs = training_outputs(bundle)
     frozen = bundle.frozen
     total = plain = 0.0
-    p = {fold.weight: frozen[fold.multiplicity][:, 0] for fold in bundle.manifest.folds}  # (E, k)
+    p = {fold.weight: frozen[fold.multiplicity][:, 0] for fold in _folds(bundle)}  # (E, k)
     for parameter in bundle.manifest.parameters:
         square = outputs[parameter.gradient].astype(np.float64) ** 2
         plain += square.sum()

@@ -18,7 +18,7 @@ from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, OutputError
 from edgefuse_export.gradient import _innermost
-from edgefuse_runtime.bundle.manifest import AdamW
+from edgefuse_runtime.optimizers.adamw import AdamW
 
 OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import LowRankUpdate
-from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
+from edgefuse_runtime.data.tokenization import tokenize
+from edgefuse_runtime.graph.merges import LowRankUpdate
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
-from tests.tiny_bundle import make_bundle
+from tests.tiny_bundle import logits_of, make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_low_rank_update_is_merged_before_p_is_folded(bundle, transposed):
     recipe = LowRankUpdate(
         weight="classifier.weight", a="a", b="b", scale=0.5, transposed=transposed
     )
-    changed = msgspec.structs.replace(bundle.manifest, merges=[recipe])
+    changed = msgspec.structs.replace(bundle.manifest, merges=[recipe, *bundle.manifest.merges])
     trained = bundle.trainable()
     tensors = inference_tensors(
         Bundle(bundle.path, changed, bundle.id), {**trained, "a": a, "b": b}
@@ -46,10 +46,9 @@ def test_a_low_rank_update_is_merged_before_p_is_folded(bundle, transposed):
 def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundle):
     trained = {name: value + 1 for name, value in bundle.trainable().items()}
     texts = ["warm", "please make it dark now", "the lamp", "night", "home home home", "unseen"]
-    rows = tokenize(open_tokenizer(bundle), texts)
+    rows = tokenize(bundle.tokenizer(), texts)
     counted = []
-    model = InferenceModel(bundle, trained, threads=1)
-    logits = model.classify(rows, on_batch=counted.append)
+    logits = logits_of(bundle, trained, texts, on_batch=counted.append)
     frozen = bundle.frozen
     expected = [
         (trained["embeddings.weight"][row].sum(0) * frozen["multiplicity"])
@@ -63,13 +62,14 @@ def test_logits_are_those_of_the_weights_and_come_in_the_order_of_the_rows(bundl
 
 def test_weights_are_used_where_they_stand(bundle):
     trained = bundle.trainable()
-    (row,) = tokenize(open_tokenizer(bundle), ["warm"])
+    task = bundle.manifest.task
+    feeds = task.collate(task.examples(["warm"], bundle.tokenizer()), padding_id=0)
     model = InferenceModel(bundle, trained, threads=1)
-    before = model.classify([row])
+    before = model.run(feeds)["logits"]
     trained["embeddings.weight"] += 1
-    assert np.abs(model.classify([row]) - before).max() > 0.1
+    assert np.abs(model.run(feeds)["logits"] - before).max() > 0.1
 
 
 def test_texts_are_cut_at_the_bundles_length(bundle):
-    (row,) = tokenize(open_tokenizer(bundle), ["home " * 50])
+    (row,) = tokenize(bundle.tokenizer(), ["home " * 50])
     assert row.shape == (8,)

@@ -24,7 +24,7 @@ from edgefuse.mlps.matrices import find_matrices, place_chains, read_matrix
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
-from edgefuse_export.module import Loss
+from edgefuse_export.tasks.text_classification import Loss
 from tests.tuned_pico import classifier, exported, pico
 
 HEADS = 2

@@ -12,11 +12,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 import edgefuse
 from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import AdamW
-from edgefuse_runtime.data.batching import collate
-from edgefuse_runtime.engines.engine import Batch, open_engine
+from edgefuse_runtime.bundle.bundle import Bundle, open_engine
+from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.inference.model import InferenceModel
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.tasks.text_classification import EncodedText
 
 LABELS = ["cold", "warm", "hot"]
 ROWS = {
@@ -39,13 +39,9 @@ def exported(
     return export(model, path, device=load_device("rpi5"), labels=LABELS, optimizer=plain), model
 
 
-def batch_of(rows: list[list[int]], bundle: Bundle) -> Batch:
-    return collate(
-        [np.array(row, np.int32) for row in rows],
-        [index % 3 for index in range(len(rows))],
-        inputs=bundle.manifest.inputs,
-        padding_id=bundle.manifest.padding_id,
-    )
+def batch_of(rows: list[list[int]], bundle: Bundle) -> Feeds:
+    texts = [EncodedText(np.array(row, np.int32), index % 3) for index, row in enumerate(rows)]
+    return bundle.manifest.task.collate(texts, padding_id=bundle.manifest.padding_id)
 
 
 def load(model: str) -> PreTrainedModel:
@@ -54,9 +50,8 @@ def load(model: str) -> PreTrainedModel:
     )
 
 
-def forward(reference: PreTrainedModel, batch: Batch) -> SequenceClassifierOutput:
-    inputs = {name: torch.from_numpy(value) for name, value in batch.inputs.items()}
-    return reference(**inputs, labels=torch.from_numpy(batch.labels))
+def forward(reference: PreTrainedModel, batch: Feeds) -> SequenceClassifierOutput:
+    return reference(**{name: torch.from_numpy(value) for name, value in batch.items()})
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
@@ -86,7 +81,7 @@ def test_a_small_batch_is_classified_as_torch_does(
 ) -> None:
     bundle, model = exported
     batch = batch_of(rows, bundle)
-    logits = InferenceModel(bundle, bundle.trainable(), threads=1).logits(batch)
+    logits = InferenceModel(bundle, bundle.trainable(), threads=1).run(batch)["logits"]
     with torch.no_grad():
         expected = forward(load(model), batch).logits.numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
@@ -99,5 +94,8 @@ def test_padding_that_is_not_token_0_pads(exported: tuple[Bundle, str]) -> None:
     padded = batch_of([[2, 30, 3], [2, 30, 31, 32, 33, 34, 3]], bundle)
     classifier = InferenceModel(bundle, bundle.trainable(), threads=1)
     np.testing.assert_allclose(
-        classifier.logits(padded)[0], classifier.logits(alone)[0], rtol=1e-4, atol=1e-5
+        classifier.run(padded)["logits"][0],
+        classifier.run(alone)["logits"][0],
+        rtol=1e-4,
+        atol=1e-5,
     )

@@ -10,8 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgefuse_runtime.bundle.bundle import open_bundle
-from edgefuse_runtime.engines.engine import open_engine
+from edgefuse_runtime.bundle.bundle import open_bundle, open_engine
 from tests.ort_training.training_case import LABELS, LEARNING_RATE, batches
 from tests.pico_models import save_pico_model
 

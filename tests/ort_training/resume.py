@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
-from tests.ort_training.training_case import LEARNING_RATE, batches, open_pico_bundle
+from tests.ort_training.training_case import LEARNING_RATE, batches, open_artifacts
 
 bundle, state, done = sys.argv[1:]
-engine = OnnxRuntimeTrainingEngine(open_pico_bundle(Path(bundle)), threads=1)
+engine = OnnxRuntimeTrainingEngine(open_artifacts(Path(bundle)))
 engine.load_state(dict(np.load(state)))
 losses = [engine.step(batch, LEARNING_RATE).loss for batch in list(batches())[int(done) :]]
 print(json.dumps(losses))

@@ -11,17 +11,17 @@ import pytest
 from onnx import numpy_helper
 from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
-from edgefuse_export.module import INPUTS
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
 from tests.ort_training.training_case import (
     CASES,
     LABELS,
     LEARNING_RATE,
     STEPS,
+    TASK,
     Case,
     batches,
     load,
-    make_bundle,
+    make_artifacts,
     train_with_torch,
 )
 
@@ -36,14 +36,14 @@ def source(pico_model):
 
 
 @pytest.fixture(scope="module")
-def fused_bundle(source, tmp_path_factory):
-    return make_bundle(load(source, FUSED), FUSED, tmp_path_factory.mktemp("bundle") / "fused")
+def artifacts(source, tmp_path_factory):
+    return make_artifacts(load(source, FUSED), FUSED, tmp_path_factory.mktemp("bundle") / "fused")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_twenty_steps_are_those_of_torch(case, source, tmp_path):
     model = load(source, case)
-    engine = OnnxRuntimeTrainingEngine(make_bundle(model, case, tmp_path / "bundle"), threads=1)
+    engine = OnnxRuntimeTrainingEngine(make_artifacts(model, case, tmp_path / "bundle"))
     steps = [engine.step(batch, LEARNING_RATE) for batch in batches()]
 
     losses, norms = train_with_torch(model, case)
@@ -67,15 +67,15 @@ def test_twenty_steps_are_those_of_torch(case, source, tmp_path):
 @pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra", "albert"])
 def test_every_encoder_that_fuses_trains_too(architecture, pico_model, tmp_path):
     model = load(pico_model(architecture, num_labels=LABELS), FUSED)
-    engine = OnnxRuntimeTrainingEngine(make_bundle(model, FUSED, tmp_path / "bundle"), threads=1)
+    engine = OnnxRuntimeTrainingEngine(make_artifacts(model, FUSED, tmp_path / "bundle"))
     losses = [engine.step(batch, LEARNING_RATE).loss for batch in batches()]
 
     assert losses == pytest.approx(train_with_torch(model, FUSED)[0], abs=1e-5)
 
 
-def test_another_process_goes_on_bit_for_bit(fused_bundle, tmp_path):
+def test_another_process_goes_on_bit_for_bit(artifacts, tmp_path):
     half = STEPS // 2
-    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+    engine = OnnxRuntimeTrainingEngine(artifacts)
     todo = list(batches())
     for batch in todo[:half]:
         engine.step(batch, LEARNING_RATE)
@@ -87,7 +87,7 @@ def test_another_process_goes_on_bit_for_bit(fused_bundle, tmp_path):
             sys.executable,
             "-m",
             "tests.ort_training.resume",
-            fused_bundle.path,
+            artifacts.folder,
             tmp_path / "state.npz",
             str(half),
         ],
@@ -100,8 +100,8 @@ def test_another_process_goes_on_bit_for_bit(fused_bundle, tmp_path):
     assert json.loads(resumed.stdout) == expected
 
 
-def test_a_state_is_a_copy_that_later_steps_leave_alone(fused_bundle):
-    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+def test_a_state_is_a_copy_that_later_steps_leave_alone(artifacts):
+    engine = OnnxRuntimeTrainingEngine(artifacts)
     first, second = list(batches())[:2]
     state = engine.state()
     expected = engine.step(first, LEARNING_RATE).loss
@@ -112,9 +112,9 @@ def test_a_state_is_a_copy_that_later_steps_leave_alone(fused_bundle):
     assert engine.step(first, LEARNING_RATE).loss == expected
 
 
-def test_a_step_that_is_not_finite_changes_nothing(fused_bundle):
-    engine = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
-    expected = OnnxRuntimeTrainingEngine(fused_bundle, threads=1)
+def test_a_step_that_is_not_finite_changes_nothing(artifacts):
+    engine = OnnxRuntimeTrainingEngine(artifacts)
+    expected = OnnxRuntimeTrainingEngine(artifacts)
     first, second = list(batches())[:2]
     values = engine.parameters()
     before = {name: value.copy() for name, value in values.items()}
@@ -129,12 +129,12 @@ def test_a_step_that_is_not_finite_changes_nothing(fused_bundle):
         assert np.array_equal(values[name], value), name
 
 
-def test_multiplicities_stay_constants_of_the_graph(fused_bundle, source):
+def test_multiplicities_stay_constants_of_the_graph(artifacts, source):
     model = load(source, FUSED)
     multiplicities = {
         name: value.numpy() for name, value in model.named_buffers() if "multiplicity" in name
     }
-    graph = onnx.load(fused_bundle.path / "training" / "training_model.onnx").graph
+    graph = onnx.load(artifacts.folder / "training" / "training_model.onnx").graph
     constants = {
         initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer
     }
@@ -143,19 +143,19 @@ def test_multiplicities_stay_constants_of_the_graph(fused_bundle, source):
     assert max(value.max() for value in multiplicities.values()) > 1
     for name, value in multiplicities.items():
         np.testing.assert_array_equal(constants[name], value)
-        assert name not in OnnxRuntimeTrainingEngine(fused_bundle, threads=1).parameters()
+        assert name not in OnnxRuntimeTrainingEngine(artifacts).parameters()
 
 
-def test_the_artifacts_serve_the_plain_training_api(fused_bundle):
+def test_the_artifacts_serve_the_plain_training_api(artifacts):
     """As its other bindings use them: all four, the evaluation graph included."""
-    folder = fused_bundle.path / "training"
+    folder = artifacts.folder / "training"
     batch = next(batches())
-    expected = OnnxRuntimeTrainingEngine(fused_bundle, threads=1).step(batch, LEARNING_RATE)
+    expected = OnnxRuntimeTrainingEngine(artifacts).step(batch, LEARNING_RATE)
 
     state = CheckpointState.load_checkpoint(folder / "checkpoint")
     module = Module(folder / "training_model.onnx", state, folder / "eval_model.onnx")
     optimizer = Optimizer(folder / "optimizer_model.onnx", module)
-    feeds = [*(batch.inputs[name] for name in INPUTS), batch.labels]
+    feeds = [batch[name] for name in (*TASK.inputs, *TASK.targets)]
     before, logits = module.eval()(*feeds)
     loss, _, gradient_norm = module.train()(*feeds)
     optimizer.step()
@@ -164,6 +164,6 @@ def test_the_artifacts_serve_the_plain_training_api(fused_bundle):
     assert loss == expected.loss
     assert gradient_norm == expected.gradient_norm
     assert before == pytest.approx(loss, abs=1e-6)
-    assert logits.shape == (len(batch.labels), LABELS)
+    assert logits.shape == (len(batch["labels"]), LABELS)
     assert after < before
     assert all(onnx.load(path).ir_version <= 10 for path in folder.glob("*.onnx"))

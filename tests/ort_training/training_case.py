@@ -18,13 +18,17 @@ from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_export.engines.onnxruntime_training import write_training_artifacts
-from edgefuse_export.module import INPUTS
-from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
-from edgefuse_runtime.bundle.manifest import AdamW, Parameter
-from edgefuse_runtime.engines.engine import Batch
+from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Training
+from edgefuse_runtime.graph.parameters import Parameter
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 LABELS = 3
+TASK = TextClassificationExport(TextClassification(labels=[str(n) for n in range(LABELS)]))
 STEPS = 20
+TRAINED = "trained.json"
 LEARNING_RATE = 1e-3
 OPTIMIZER = AdamW(weight_decay=0.1, max_gradient_norm=1.0)  # both strong enough to be seen
 
@@ -43,8 +47,8 @@ class Case:
 CASES = [Case(fused, tuning) for fused in (False, True) for tuning in ("full", "head")]
 
 
-class _Manifest(msgspec.Struct, frozen=True):
-    """The parts of a manifest that the engine reads."""
+class _Trained(msgspec.Struct, frozen=True):
+    """What the engine has to know beside its artifacts."""
 
     parameters: list[Parameter]
     optimizer: AdamW
@@ -72,36 +76,47 @@ def trained(model: nn.Module, case: Case) -> list[Parameter]:
     ]
 
 
-def batches() -> Iterator[Batch]:
+def batches() -> Iterator[Feeds]:
     """Twenty batches of other shapes than the traced one, padding included."""
     generator = np.random.default_rng(1)
     for _ in range(STEPS):
         rows, length = generator.integers(2, 7), generator.integers(3, 20)
         mask = np.arange(length) < generator.integers(2, length + 1, (rows, 1))
-        inputs = {
+        yield {
             "input_ids": np.where(mask, generator.integers(5, 90, (rows, length)), 0),
             "attention_mask": mask.astype(np.int64),
+            "labels": generator.integers(0, LABELS, rows),
         }
-        yield Batch(
-            inputs=inputs, labels=generator.integers(0, LABELS, rows), tokens=int(mask.sum())
-        )
 
 
-def make_bundle(model: PreTrainedModel, case: Case, path: Path) -> Bundle:
-    (path / "training").mkdir(parents=True)
+def make_artifacts(model: PreTrainedModel, case: Case, folder: Path) -> Training:
+    (folder / "training").mkdir(parents=True)
     parameters = trained(model, case)
-    example = {name: torch.ones(2, 8, dtype=torch.int64) for name in INPUTS}
     write_training_artifacts(
-        model, example, parameters, OPTIMIZER, path / "training", fused=fused_mlps(model)
+        model,
+        TASK,
+        {name: torch.ones(2, 8, dtype=torch.int64) for name in TASK.inputs},
+        parameters,
+        optimizer=OPTIMIZER,
+        directory=folder / "training",
+        fused=fused_mlps(model),
     )
-    manifest = _Manifest(parameters=parameters, optimizer=OPTIMIZER)
-    (path / MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    return open_pico_bundle(path)
+    known = _Trained(parameters=parameters, optimizer=OPTIMIZER)
+    (folder / TRAINED).write_bytes(msgspec.json.encode(known))
+    return open_artifacts(folder)
 
 
-def open_pico_bundle(path: Path) -> Bundle:
-    manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Manifest)
-    return Bundle(path, manifest, "pico")
+def open_artifacts(folder: Path) -> Training:
+    known = msgspec.json.decode((folder / TRAINED).read_bytes(), type=_Trained)
+    return Training(
+        folder=folder,
+        parameters=known.parameters,
+        frozen={},
+        optimizer=known.optimizer,
+        mask=None,
+        padding_id=0,
+        threads=1,
+    )
 
 
 def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], list[float]]:
@@ -127,8 +142,7 @@ def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], l
     losses, norms = [], []
     for batch in batches():
         model.zero_grad()
-        inputs = {name: torch.from_numpy(value) for name, value in batch.inputs.items()}
-        loss = model(**inputs, labels=torch.from_numpy(batch.labels)).loss
+        loss = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).loss
         loss.backward()
         norm = torch.stack(
             [(value.grad * weights.get(name, 1)).norm() for name, value in values.items()]

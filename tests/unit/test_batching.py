@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from edgefuse_runtime.data.batching import (
+    Dataset,
     batches_per_epoch,
-    collate,
     evaluation_batches,
+    pad,
     training_batches,
 )
+from edgefuse_runtime.tasks.text_classification import EncodedText, TextClassification
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1003)
 
@@ -59,15 +61,24 @@ def test_evaluation_goes_by_falling_length():
 
 def test_rows_are_padded_to_the_longest_of_them():
     rows = [np.array([5, 6, 7], np.int32), np.array([8], np.int32)]
-    batch = collate(rows, [2, 0], inputs=["input_ids", "attention_mask"], padding_id=9)
-    assert batch.inputs.keys() == {"input_ids", "attention_mask"}
-    np.testing.assert_array_equal(batch.inputs["input_ids"], [[5, 6, 7], [8, 9, 9]])
-    np.testing.assert_array_equal(batch.inputs["attention_mask"], [[1, 1, 1], [1, 0, 0]])
-    assert batch.labels.tolist() == [2, 0]
-    assert batch.tokens == 4
-    assert {array.dtype for array in [*batch.inputs.values(), batch.labels]} == {np.dtype("int64")}
+    padded, mask = pad(rows, 9)
+    np.testing.assert_array_equal(padded, [[5, 6, 7], [8, 9, 9]])
+    np.testing.assert_array_equal(mask, [[1, 1, 1], [1, 0, 0]])
+    assert padded.dtype == mask.dtype == np.dtype("int64")
 
 
-def test_token_types_are_zeros_where_the_graph_wants_them():
-    batch = collate([np.array([5, 6], np.int32)], [0], inputs=["token_type_ids"], padding_id=0)
-    np.testing.assert_array_equal(batch.inputs["token_type_ids"], [[0, 0]])
+def test_a_batch_has_labels_where_its_rows_have_them():
+    task = TextClassification(labels=["cold", "warm", "hot"])
+    rows = [EncodedText(np.array([5, 6], np.int32), 2), EncodedText(np.array([8], np.int32), 0)]
+    feeds = task.collate(rows, padding_id=9)
+    assert feeds.keys() == {"input_ids", "attention_mask", "labels"}
+    assert feeds["labels"].tolist() == [2, 0]
+    assert {array.dtype for array in feeds.values()} == {np.dtype("int64")}
+    unlabelled = task.collate([EncodedText(row.token_ids) for row in rows], padding_id=9)
+    assert unlabelled.keys() == {"input_ids", "attention_mask"}
+
+
+def test_a_data_set_knows_its_lengths_and_tokens():
+    dataset = Dataset([EncodedText(np.array(ids, np.int32)) for ids in ([5, 6, 5], [8])])
+    assert (len(dataset), dataset.lengths.tolist()) == (2, [3, 1])
+    assert dataset.token_ids.tolist() == [5, 6, 8]

@@ -21,7 +21,7 @@ TENSORS = {
     "scalar": np.array(7, np.float32),
     "nothing": np.zeros((0, 4), np.float32),
 }
-PROGRESS = Progress(step=7, evaluations=1, best=Best(epoch=1, step=5, accuracy=0.5, macro_f1=0.4))
+PROGRESS = Progress(step=7, evaluations=1, best=Best(epoch=1, step=5, figures={"accuracy": 0.5}))
 
 
 def save(path, tensors=TENSORS, progress=PROGRESS):

@@ -25,7 +25,7 @@ print(sorted({int(p.sum()) for p in edgefuse.multiplicities(model).values()}))
 bundle = export(
     "someone/fused", Path(sys.argv[1]), device=load_device("rpi5"), labels=["a", "b"]
 )
-print(bundle.manifest.model.source, bundle.manifest.model.compression, len(bundle.manifest.folds))
+print(bundle.manifest.model.source, bundle.manifest.model.compression, len(bundle.manifest.merges))
 """
 
 

@@ -22,18 +22,25 @@ from edgefuse.tuning.ways.lora import Lora
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
-from edgefuse_export.trace import example
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import RandomMask
 from edgefuse_runtime.converting.convert import convert
+from edgefuse_runtime.graph.masks import RandomMask
 from tests.pico_models import EXPERTS, LAYERS
-from tests.tuned_pico import LABELS, VOCABULARY, logits_in_torch, logits_on_the_board, pico, trained
+from tests.tuned_pico import (
+    LABELS,
+    TASK,
+    VOCABULARY,
+    logits_in_torch,
+    logits_on_the_board,
+    pico,
+    trained,
+)
 
 LOSSLESS = Limit(max_error=0)
 
 
 def hidden_states(model: torch.nn.Module) -> torch.Tensor:
-    ids, mask, _ = example((4, 9), vocabulary=VOCABULARY, labels=2)
+    ids, mask, _ = TASK.example((4, 9), vocabulary=VOCABULARY)
     with torch.no_grad():
         said: torch.Tensor = model(input_ids=ids, attention_mask=mask)[0]
     return said

@@ -58,7 +58,7 @@ def test_another_error_of_the_block_stays_what_it_is(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_line_of_metrics_that_finds_no_room_is_one_sentence(tmp_path):
-    line = EvaluationRecord(step=1, epoch=1, accuracy=1.0, macro_f1=1.0, loss=0.0, is_best=True)
+    line = EvaluationRecord(step=1, epoch=1, figures={"accuracy": 1.0}, is_best=True)
     with MetricsLog(tmp_path / "metrics.jsonl", 0) as log:
         with Path("/dev/full").open("wb") as full:
             os.dup2(full.fileno(), log._file.fileno())

@@ -62,7 +62,7 @@ class ChildF(_Child):
         Raises:
             InputError: The probability is none.
         """
-        from edgefuse_runtime.bundle.manifest import RandomMask
+        from edgefuse_runtime.graph.masks import RandomMask
 
         return Prepared(mask=RandomMask(parameters=self._choose(model), keep=self.keep))
 
@@ -89,7 +89,7 @@ class ChildD(_Child):
             InputError: The share is none, or there are no rows to choose by.
         """
         from edgefuse.tuning.fisher import diagonal_fisher, largest
-        from edgefuse_runtime.bundle.manifest import FixedMask
+        from edgefuse_runtime.graph.masks import FixedMask
 
         names = self._choose(model)
         mask = FixedMask(parameters=names)

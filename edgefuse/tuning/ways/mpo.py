@@ -52,7 +52,7 @@ class Mpo(Way):
             ModelError: The model has no chains.
         """
         from edgefuse.layers.chains.modules import chains_of
-        from edgefuse_runtime.bundle.manifest import RandomMask
+        from edgefuse_runtime.graph.masks import RandomMask
 
         if not 0 < self.auxiliary_rate < math.inf:
             raise InputError(

@@ -1,1 +1,4 @@
-"""What each engine needs in a bundle, a file each."""
+"""Engines: what each needs in a bundle, a file each.
+
+`engine.py` is the seam, `registry.py` the list.
+"""

@@ -18,11 +18,11 @@ Runs where onnxruntime-training is installed in onnxruntime's place: `docs/onnxr
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -31,9 +31,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.module import FusedMLP
+from edgefuse_export.engines.engine import TrainingContents
+from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.passes.norm_weights import norm_weights
-from edgefuse_runtime.bundle.manifest import AdamW, Merge, Parameter
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.trace import TRACED_SHAPE
+from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTraining
+from edgefuse_runtime.graph.merges import Merge
+from edgefuse_runtime.graph.parameters import Parameter
+from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.session import onnxruntime
 
 _OPSET = 18  # the lowest that torch's exporter writes, and one that onnxruntime 1.19 knows well
@@ -42,24 +48,55 @@ _TORCH_ADAMW = 0  # `adam_mode`: decay first, eps beside the corrected root
 _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
+class OnnxRuntimeTrainingExport:
+    """The artifacts of onnxruntime-training, in the bundle's `training/`."""
+
+    shows_gradients: ClassVar[bool] = False
+
+    def spec(self) -> OnnxRuntimeTraining:
+        """The engine, of the version that is installed here."""
+        return OnnxRuntimeTraining(version=onnxruntime().__version__)
+
+    def write(self, contents: TrainingContents) -> None:
+        """Write the artifacts.
+
+        Raises:
+            ModelError: The engine cannot train the model.
+        """
+        assert isinstance(contents.optimizer, AdamW), "the engine's refusal came before"
+        folder = contents.folder / "training"
+        folder.mkdir()
+        example = contents.task.example(TRACED_SHAPE, vocabulary=contents.vocabulary)
+        write_training_artifacts(
+            contents.model,
+            contents.task,
+            dict(zip(contents.task.inputs, example, strict=False)),
+            contents.parameters,
+            optimizer=contents.optimizer,
+            directory=folder,
+            fused=contents.fused,
+            merges=contents.merges,
+        )
+
+
 def write_training_artifacts(
     model: nn.Module,
+    task: ExportTask,
     inputs: Mapping[str, Tensor],
     parameters: Sequence[Parameter],
+    *,
     optimizer: AdamW,
     directory: Path,
-    *,
     fused: Sequence[FusedMLP] = (),
     merges: Sequence[Merge] = (),
 ) -> None:
     """Write the artifacts that `OnnxRuntimeTrainingEngine` trains from.
 
-    The graphs' loss is the mean cross-entropy against `labels`, int64 of shape (batch,).
-
     Args:
         model: Float32, in evaluation mode (no dropout), with eager attention. `model(**inputs)`
-            gives logits of shape (batch, classes), alone or as `logits` of a model output. P of a
-            fused block stays standalone: a buffer, hence a constant.
+            gives the task's one output, alone or as an entry of a model output. P of a fused block
+            stays standalone: a buffer, hence a constant.
+        task: What the model is trained for; its loss is one of onnxruntime-training's own.
         inputs: Example batch, at least 2 × 2 so that nothing is specialised: int64 tensors of
             shape (batch, sequence). Both dimensions are dynamic in the graphs.
         parameters: What trains. The optimizer graph decays all of them: it cannot tell one from
@@ -67,7 +104,7 @@ def write_training_artifacts(
         optimizer: Its constants; a `max_gradient_norm` of 0 turns clipping off.
         directory: Exists.
         fused: The model's fused blocks: their rows weigh 1/√n in the global norm.
-        merges: What of them trains in parts.
+        merges: Recipes of weights that train in parts.
 
     Raises:
         EdgeFuseError: onnxruntime is not installed.
@@ -84,9 +121,15 @@ def write_training_artifacts(
             "constraints-ort-training.txt",
         ) from error
 
+    if task.training_api_loss is None or len(task.outputs) != 1:
+        raise ModelError(
+            f"onnxruntime-training has no loss for {task.task.name}",
+            "Export it with --engine onnxruntime",
+        )
+    (output,) = task.outputs
     trained = {parameter.name for parameter in parameters}
     with _silence():
-        forward = _export_forward(model, inputs)
+        forward = _export_forward(model, inputs, output)
         known = {initializer.name for initializer in forward.graph.initializer}
         frozen = {name for name, _ in model.named_parameters()} & known - trained
         try:
@@ -94,14 +137,14 @@ def write_training_artifacts(
                 forward,
                 requires_grad=sorted(trained),
                 frozen_params=sorted(frozen),
-                loss=artifacts.LossType.CrossEntropyLoss,
+                loss=artifacts.LossType[task.training_api_loss],
                 optimizer=onnxblock.optim.AdamW(
                     betas=(optimizer.beta1, optimizer.beta2),
                     eps=optimizer.eps,
                     weight_decay=optimizer.weight_decay,
                 ),
                 artifact_directory=directory,
-                additional_output_names=["logits"],
+                additional_output_names=[output],
             )
         except RuntimeError as error:
             raise ModelError(
@@ -124,22 +167,22 @@ def write_training_artifacts(
     _save(adamw, directory / "optimizer_model.onnx")
 
 
-def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """Export batch → logits, parameters under their own names.
+def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor], output: str) -> onnx.ModelProto:
+    """Export batch → the task's output, parameters under their own names.
 
     torch's optimizer stays off: it would fold the transposes of weights into new constants, which
     then no longer train. onnxruntime-training optimizes the graph itself.
     """
     try:
         program = torch.onnx.export(
-            _only_logits(model),
-            (),
-            kwargs=dict(inputs),
+            _with_one_output(model, inputs, output),
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=_OPSET,
             optimize=False,
-            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in inputs},
-            output_names=["logits"],
+            input_names=[*inputs],
+            dynamic_shapes=((*({0: "batch", 1: "sequence"} for _ in inputs),),),
+            output_names=[output],
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
@@ -156,14 +199,14 @@ def _export_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> onnx.Mode
     return forward
 
 
-def _only_logits(model: nn.Module) -> nn.Module:
+def _with_one_output(model: nn.Module, inputs: Collection[str], output: str) -> nn.Module:
     """The model with its own tensors and names, without what decoders give besides: a cache."""
     kind = type(model)
 
-    def forward(self: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        output = kind.forward(self, input_ids=input_ids, attention_mask=attention_mask)
-        logits: Tensor = getattr(output, "logits", output)
-        return logits
+    def forward(self: nn.Module, *tensors: Tensor) -> Tensor:
+        given = kind.forward(self, **dict(zip(inputs, tensors, strict=True)))
+        only: Tensor = getattr(given, output, given)
+        return only
 
     alone = copy(model)
     alone.__class__ = type(kind.__name__, (kind,), {"forward": forward})

@@ -1,1 +1,4 @@
-"""Optimizer graphs, a file each."""
+"""Optimizers: the graph of a step, a file each.
+
+`registry.py` is the list.
+"""

@@ -4,11 +4,12 @@ import onnx_ir as ir
 from onnx_ir import tape
 
 from edgefuse_export.gradient import IR_VERSION, OPSET
+from edgefuse_runtime.optimizers.adamw import AdamW
 
 SCALARS = ("gradient_scale", "step_size", "eps", "shrinkage")
 
 
-def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
+def adamw_graph(settings: AdamW) -> ir.Model:
     """One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2).
 
     The moments are kept without their factors, M = m / (1 − β1) and V = v / (1 − β2), which spares
@@ -40,7 +41,7 @@ def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
     def value(name: str, *shape: str) -> ir.Value:
         return ir.Value(name=name, type=float32, shape=ir.Shape(shape))
 
-    roles = ("parameter", "gradient", "first_moment", "second_moment")
+    roles = ("parameter", "gradient", *settings.states)
     block = [value(f"block.{role}", "elements") for role in roles]
     parameter, gradient, first, second = block
     scalars = [value(name) for name in SCALARS]
@@ -54,8 +55,10 @@ def adamw_graph(*, beta1: float, beta2: float) -> ir.Model:
         return recorder.op(kind, inputs)
 
     scaled = op("Mul", gradient, gradient_scale)
-    new_first = op("Add", op("Mul", first, constant("beta1", beta1)), scaled)
-    new_second = op("Add", op("Mul", second, constant("beta2", beta2)), op("Mul", scaled, scaled))
+    new_first = op("Add", op("Mul", first, constant("beta1", settings.beta1)), scaled)
+    new_second = op(
+        "Add", op("Mul", second, constant("beta2", settings.beta2)), op("Mul", scaled, scaled)
+    )
     direction = op("Div", new_first, op("Add", op("Sqrt", new_second), eps))
     new_parameter = op("Sub", op("Mul", parameter, shrinkage), op("Mul", direction, step_size))
     new = {"parameter": new_parameter, "first_moment": new_first, "second_moment": new_second}

@@ -7,7 +7,7 @@ rows that its training data use, and renumber the tokens: gradients and optimize
 
 import onnx_ir as ir
 
-from edgefuse_runtime.bundle.manifest import PADDING_ID, zeros_of
+from edgefuse_runtime.graph.parameters import PADDING_ID, zeros_of
 
 VOCABULARY = "vocabulary"
 """Name of the dimension that may be any."""

@@ -1,16 +1,16 @@
-"""From the gradient as torch gives it to train.onnx: inputs by role, and the gradient's norm."""
+"""From the gradient as torch gives it to train.onnx: the gradients' norm in the outputs' place."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
-from edgefuse_export.module import FusedMLP
+from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.passes.free_vocabulary import scatter_into_zeros
 from edgefuse_export.passes.norm_weights import norm_weights
-from edgefuse_runtime.bundle.manifest import Merge
+from edgefuse_runtime.graph.merges import Merge
 
 _ONE_SUM = 1 << 20
 """Elements up to which float32 sums all squares at once to 1e-5."""
@@ -19,22 +19,24 @@ _ONE_SUM = 1 << 20
 def finish_training_graph(
     model: ir.Model,
     *,
+    outputs: Collection[str],
     trainable: Sequence[str],
     fused: Sequence[FusedMLP],
     merges: Sequence[Merge],
     tensors: Mapping[str, np.ndarray],
 ) -> None:
-    """Take the logits out and add the gradient's norm, in place.
+    """Take the task's outputs out and add the gradients' norm, in place.
 
     Args:
         model: What `gradient_graph` returned, simplified, its tensors inputs.
+        outputs: Names of the task's outputs.
         trainable: Names of trained parameters.
         fused: The fused blocks.
-        merges: What of them trains in parts.
-        tensors: The model's, P among them.
+        merges: Recipes of weights that train in parts.
+        tensors: Tensors of the model by name, P among them.
     """
-    logits = next(value for value in model.graph.outputs if value.name == "logits")
-    model.graph.outputs.remove(logits)
+    for value in [value for value in model.graph.outputs if value.name in outputs]:
+        model.graph.outputs.remove(value)
     _add_gradient_norm(model.graph, trainable, fused, merges, tensors)
 
 

@@ -1,15 +1,16 @@
-"""inference.onnx and model.onnx: the forward part of the training graph, P folded."""
+"""inference.onnx and model.onnx: the forward part of the training graph, without P."""
 
 from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgefuse_export.module import INPUTS, FusedMLP
+from edgefuse_export.fused_mlp import FusedMLP
+from edgefuse_export.tasks.task import ExportTask
 
 
-def inference_graph(forward: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model:
-    """Cut the logits out of a graph, and P out of them.
+def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[FusedMLP]) -> ir.Model:
+    """Cut the task's outputs out of a graph, and P out of what makes them.
 
     Before → after, P being folded into the weight that the runtime supplies:
 
@@ -18,6 +19,7 @@ def inference_graph(forward: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model
     Args:
         forward: What `gradient_graph` or `forward_graph` returned, simplified, its tensors
             inputs. Not changed.
+        task: What the model is trained for.
         fused: The fused blocks.
 
     Returns:
@@ -26,10 +28,11 @@ def inference_graph(forward: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model
     model = forward.clone()
     graph = model.graph
     for value in list(graph.outputs):
-        if value.name != "logits":
+        if value.name not in task.outputs:
             graph.outputs.remove(value)
     inputs = {value.name: value for value in graph.inputs}
-    graph.inputs.remove(inputs["labels"])
+    for target in task.targets:
+        graph.inputs.remove(inputs[target])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
         graph.inputs.remove(multiplicity)
@@ -39,5 +42,5 @@ def inference_graph(forward: ir.Model, *, fused: Sequence[FusedMLP]) -> ir.Model
                 assert activation is not None
                 product.outputs[0].replace_all_uses_with(activation)
     common.RemoveUnusedNodesPass()(model)
-    assert [value.name for value in graph.inputs][: len(INPUTS)] == list(INPUTS)
+    assert [value.name for value in graph.inputs][: len(task.inputs)] == list(task.inputs)
     return model

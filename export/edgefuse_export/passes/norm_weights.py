@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgefuse_export.module import FusedMLP
-from edgefuse_runtime.bundle.manifest import LowRankUpdate, Merge
-from edgefuse_runtime.inference.merge import along
+from edgefuse_export.fused_mlp import FusedMLP
+from edgefuse_runtime.graph.merges import LowRankUpdate, Merge, along
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ def norm_weights(
 
     Args:
         fused: The fused blocks.
-        merges: What of them trains in parts.
-        tensors: The model's, P among them.
+        merges: Recipes of weights that train in parts.
+        tensors: Tensors of the model by name, P among them.
     """
     weights = {}
     for block in fused:

@@ -1,1 +1,4 @@
-"""The bundle on disk: its manifest, and opening it."""
+"""The bundle: the one thing that export and runtime share.
+
+May import `engines`, `tasks`, `optimizers`, `graph` and `files`.
+"""

@@ -4,8 +4,8 @@ A bundle is a directory. `manifest.json` says what is in it; nothing in it is ex
 
     manifest.json            what is in it (see `manifest.py`)
     train.onnx               batch and every weight → loss, gradient norm, every gradient
-    optimizer.onnx           one AdamW step over a run of blocks of elements
-    inference.onnx           batch and every weight, merged, P folded → logits
+    optimizer.onnx           one step of the optimizer over a run of blocks of elements
+    inference.onnx           batch and every weight, merged → outputs
     model.onnx               the same with weights as external initializers, for `convert --to onnx`
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
@@ -22,10 +22,15 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import BundleError
-from edgefuse_runtime.bundle.manifest import AGAIN, EngineName, FileEntry, Manifest, decode_manifest
+from edgefuse_runtime.bundle.manifest import AGAIN, FileEntry, Manifest, decode_manifest
+from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.tokenization import open_tokenizer
+from edgefuse_runtime.engines.engine import Engine, Training
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.tensor_file import map_tensors
 
@@ -39,22 +44,14 @@ _NEEDED = (
     "frozen.safetensors",
     "tokenizer.json",
 )
-_NEEDED_BY_ENGINE: dict[EngineName, tuple[str, ...]] = {
-    "onnxruntime": ("train.onnx", "optimizer.onnx"),
-    "onnxruntime-training": (
-        "training/checkpoint",
-        "training/training_model.onnx",
-        "training/optimizer_model.onnx",
-    ),
-}
 
 
 class Bundle:
     """An opened bundle: its directory, manifest and identity.
 
     Attributes:
-        path: Its directory.
-        manifest: What is in it.
+        path: The bundle's directory.
+        manifest: What is in the bundle.
         id: SHA-256 of manifest.json, which itself holds the digest of every file.
     """
 
@@ -64,7 +61,7 @@ class Bundle:
         self.id = identity
 
     def trainable(self) -> dict[str, np.ndarray]:
-        """Trained parameters before the first step, float32 copies by name."""
+        """Copies of the trained parameters before the first step, float32, by name."""
         return load_file(self.path / "trainable.safetensors")
 
     @cached_property
@@ -75,13 +72,64 @@ class Bundle:
         """
         return map_tensors(self.path / "frozen.safetensors")
 
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer: it cuts texts at the bundle's length and does not pad."""
+        return open_tokenizer(self.path / "tokenizer.json", length=self.manifest.sequence_length)
+
+    def read(self, file: Path) -> Dataset:
+        """Read and tokenize rows of the bundle's task.
+
+        Raises:
+            DataError: There is no such file, it has no row, or a row is broken.
+        """
+        return Dataset(self.manifest.task.read(file, self.tokenizer()))
+
+    def training(
+        self, *, threads: int, token_ids: NDArray[np.int64] | None = None, seed: int = 0
+    ) -> Training:
+        """What an engine has to know of the bundle.
+
+        Args:
+            threads: Threads to compute with.
+            token_ids: Every token id that training will see, in any order; None for all.
+            seed: Seed of what a way of tuning draws at every step.
+        """
+        manifest = self.manifest
+        return Training(
+            folder=self.path,
+            parameters=manifest.parameters,
+            frozen=self.frozen,
+            optimizer=manifest.optimizer,
+            mask=manifest.gradient_mask,
+            padding_id=manifest.padding_id,
+            threads=threads,
+            token_ids=token_ids,
+            seed=seed,
+        )
+
+
+def open_engine(
+    bundle: Bundle,
+    *,
+    threads: int,
+    token_ids: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Engine:
+    """Make the engine that a bundle was exported for; the arguments are those of `training`.
+
+    Raises:
+        BundleError: The engine's package is not installed here.
+    """
+    training = bundle.training(threads=threads, token_ids=token_ids, seed=seed)
+    return bundle.manifest.engine.open(training)
+
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     """Open a bundle and check that it is whole.
 
     Args:
-        path: Its directory.
-        verify: Also compare the SHA-256 of every file, not only its presence and size.
+        path: The bundle's directory.
+        verify: Whether to compare the SHA-256 of every file too, not only its presence and size.
 
     Raises:
         BundleError: It is no bundle, was cut short or changed, or is of another schema.
@@ -132,7 +180,7 @@ def _check_names(manifest: Manifest, file: Path) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise BundleError(f"{file} names {name}, which is outside the bundle", AGAIN)
-    for name in (*_NEEDED, *_NEEDED_BY_ENGINE[manifest.engine]):
+    for name in (*_NEEDED, *manifest.engine.files):
         if name not in manifest.files:
             raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
 

@@ -1,1 +1,4 @@
-"""Trained weights as models for others."""
+"""Trained weights as models for others: ONNX, transformers, peft.
+
+May import `inference`, `bundle` and what is below them.
+"""

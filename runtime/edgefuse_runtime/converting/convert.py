@@ -10,20 +10,20 @@ from msgspec import Struct
 from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.peft_adapter import not_adapter, write_adapter
-from edgefuse_runtime.data.batching import collate
-from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.files.output import new_directory
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
 from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.tasks.task import Task
 
 Format = Literal["onnx", "transformers", "peft"]
 
 MARKER = "conversion.json"
 WEIGHTS = "model.safetensors"
 _SLACK = 16 * 2**20
+_CHECKED_SHAPE = (2, 2)  # what every bundle takes: sequences are of two tokens at least
 
 
 class Conversion(Struct, frozen=True, kw_only=True):
@@ -33,8 +33,7 @@ class Conversion(Struct, frozen=True, kw_only=True):
         format: What runs it.
         source: The model that was exported.
         bundle_id: The bundle that was trained.
-        task: In optimum's terms.
-        labels: The label of every class, in the order of the logits.
+        task: What the model was trained for, with all that only that task has.
         inputs: Inputs of the graph, int64 of shape (batch, sequence).
         padding_id: Token id that pads `input_ids`.
         sequence_length: Longest sequence in tokens.
@@ -43,8 +42,7 @@ class Conversion(Struct, frozen=True, kw_only=True):
     format: Format
     source: str
     bundle_id: str
-    task: str
-    labels: list[str]
+    task: Task
     inputs: list[str]
     padding_id: int
     sequence_length: int
@@ -79,7 +77,6 @@ def convert(
         source=manifest.model.source,
         bundle_id=bundle.id,
         task=manifest.task,
-        labels=manifest.labels,
         inputs=manifest.inputs,
         padding_id=manifest.padding_id,
         sequence_length=manifest.sequence_length,
@@ -100,7 +97,7 @@ def convert(
                 shutil.copyfile(bundle.path / "model.onnx", directory / "model.onnx")
                 shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
                 write_tensors(directory / WEIGHTS, tensors)
-                _check_same_logits(bundle, trained, directory / "model.onnx")
+                _check_same_outputs(bundle, trained, directory / "model.onnx")
     return conversion
 
 
@@ -135,15 +132,17 @@ def _not_plain(bundle: Bundle, trained: Tensors) -> str:
     return f"plain transformers {reason}" if reason else ""
 
 
-def _check_same_logits(bundle: Bundle, trained: Tensors, model: Path) -> None:
+def _check_same_outputs(bundle: Bundle, trained: Tensors, model: Path) -> None:
     """The graph finds each weight by its place in the file: prove that it finds the right ones."""
     manifest = bundle.manifest
-    rows = tokenize(open_tokenizer(bundle), manifest.labels)
-    batch = collate(rows, [0] * len(rows), inputs=manifest.inputs, padding_id=manifest.padding_id)
+    vocabulary = np.array(sorted(bundle.tokenizer().get_vocab().values()))
+    feeds = manifest.task.random_feeds(np.random.default_rng(0), _CHECKED_SHAPE, vocabulary)
     session = onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], batch.inputs)
-    expected = InferenceModel(bundle, trained, threads=1).logits(batch)
-    if not np.allclose(logits, expected, rtol=1e-4, atol=1e-4):
-        raise InternalError(
-            f"the converted model's logits differ by {np.abs(logits - expected).max():.3g}"
-        )
+    expected = InferenceModel(bundle, trained, threads=1).run(feeds)
+    outputs = session.run([*expected], {name: feeds[name] for name in manifest.inputs})
+    for name, output in zip(expected, outputs, strict=True):
+        if not np.allclose(output, expected[name], rtol=1e-4, atol=1e-4):
+            raise InternalError(
+                f"the converted model's {name} differ by "
+                f"{np.abs(output - expected[name]).max():.3g}"
+            )

@@ -6,10 +6,9 @@ from pathlib import Path
 import msgspec
 
 from edgefuse_runtime.bundle.bundle import PEFT_CONFIG, Bundle
-from edgefuse_runtime.bundle.manifest import LowRankUpdate, MatrixProduct, Perceptron
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.files.tensor_file import write_tensors
-from edgefuse_runtime.inference.merge import merged
+from edgefuse_runtime.graph.merges import Fold, LowRankUpdate, MatrixProduct, Perceptron, merged
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIXES = {"LORA": "base_model.model.", "PREFIX_TUNING": "base_model."}
@@ -62,7 +61,7 @@ def _on_plain_model(bundle: Bundle, trained: Tensors) -> Tensors:
     merges = bundle.manifest.merges
     made = merged([m for m in merges if isinstance(m, Perceptron)], trained)
     updates = {m.weight: m for m in merges if isinstance(m, LowRankUpdate)}
-    folds = [fold for fold in bundle.manifest.folds if fold.weight in updates]
+    folds = [m for m in merges if isinstance(m, Fold) and m.weight in updates]
     a = {updates[f.weight].a: bundle.frozen[f.multiplicity] for f in folds}
     return {name: t * a[name] if name in a else t for name, t in made.items()}
 

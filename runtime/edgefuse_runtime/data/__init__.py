@@ -1,1 +1,4 @@
-"""Data files, token ids and batches."""
+"""Data files, token ids and batches, whatever the task.
+
+May import `files`.
+"""

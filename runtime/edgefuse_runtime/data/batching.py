@@ -1,21 +1,60 @@
-"""Which rows go together, and the arrays they become."""
+"""Which rows go together, and how rows of unlike length become one array."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_runtime.data.tokenization import TokenIds
-from edgefuse_runtime.engines.engine import Batch
 
 _BATCHES_PER_CHUNK = 50
 
-Rows = NDArray[np.intp]
+RowIndices = NDArray[np.intp]
+
+Feeds = dict[str, NDArray[Any]]
+"""Arrays by the name of the graph's input."""
+
+
+class Example(Protocol):
+    """A tokenized row."""
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """Every token id of the row, as often as it occurs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokenized rows of a task.
+
+    Attributes:
+        examples: The rows, in the order of their file.
+    """
+
+    examples: Sequence[Example]
+
+    def __len__(self) -> int:
+        """Count of rows."""
+        return len(self.examples)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.intp]:
+        """Tokens of each row, of shape (rows,)."""
+        return np.array([len(example.token_ids) for example in self.examples], np.intp)
+
+    @cached_property
+    def token_ids(self) -> NDArray[np.int64]:
+        """Every token id that occurs, once."""
+        return np.unique(np.concatenate([e.token_ids for e in self.examples])).astype(np.int64)
 
 
 def training_batches(
     lengths: NDArray[np.intp], batch_size: int, *, seed: int, epoch: int
-) -> list[Rows]:
+) -> list[RowIndices]:
     """Shuffle rows into batches whose texts are of similar length, so that little is padding.
 
     Rows are shuffled, cut into chunks of 50 batches, sorted by length inside a chunk and cut into
@@ -26,8 +65,8 @@ def training_batches(
     Args:
         lengths: Tokens of each row, of shape (rows,).
         batch_size: Rows in a batch; one batch holds what is left over.
-        seed: Of the run.
-        epoch: From 0; every epoch has its own order.
+        seed: Seed of the run.
+        epoch: Index of the epoch, from 0; every epoch has its own order.
 
     Returns:
         Row indices of each batch: a pure function of the arguments.
@@ -35,7 +74,7 @@ def training_batches(
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
     chunk = batch_size * _BATCHES_PER_CHUNK
-    batches: list[Rows] = []
+    batches: list[RowIndices] = []
     for start in range(0, len(order), chunk):
         rows = order[start : start + chunk]
         batches += _cut(rows[np.argsort(-lengths[rows], kind="stable")], batch_size)
@@ -45,8 +84,8 @@ def training_batches(
     return batches
 
 
-def evaluation_batches(lengths: NDArray[np.intp], batch_size: int) -> list[Rows]:
-    """Cut rows into batches by falling length; scatter results back with the indices."""
+def evaluation_batches(lengths: NDArray[np.intp], batch_size: int) -> list[RowIndices]:
+    """Cut rows into batches by falling length; results go back to their rows by the indices."""
     return _cut(np.argsort(-lengths, kind="stable"), batch_size)
 
 
@@ -55,32 +94,23 @@ def batches_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def collate(
-    rows: Sequence[TokenIds], labels: Sequence[int], inputs: Sequence[str], padding_id: int
-) -> Batch:
+def pad(rows: Sequence[NDArray[Any]], value: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pad rows on the right to the longest of them.
 
     Args:
-        rows: Token ids of each row.
-        labels: Class index of each row.
-        inputs: The batch inputs of the graph: `input_ids`, `attention_mask`, `token_type_ids`.
-        padding_id: What fills `input_ids`.
+        rows: Numbers of each row, of shape (length,).
+        value: Number that pads.
+
+    Returns:
+        The padded rows and a mask that is 1 where they are no padding, both int64 of shape
+        (rows, longest length).
     """
     lengths = np.array([len(row) for row in rows])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    input_ids = np.full(mask.shape, padding_id, np.int64)
-    input_ids[mask] = np.concatenate(rows)
-    arrays = {
-        "input_ids": input_ids,
-        "attention_mask": mask.astype(np.int64),
-        "token_type_ids": np.zeros_like(input_ids),
-    }
-    return Batch(
-        inputs={name: arrays[name] for name in inputs},
-        labels=np.array(labels, np.int64),
-        tokens=int(lengths.sum()),
-    )
+    real = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(real.shape, value, np.int64)
+    padded[real] = np.concatenate(rows)
+    return padded, real.astype(np.int64)
 
 
-def _cut(rows: Rows, batch_size: int) -> list[Rows]:
+def _cut(rows: RowIndices, batch_size: int) -> list[RowIndices]:
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -1,48 +1,27 @@
-"""Text → token ids, with the bundle's own tokenizer."""
+"""Text → token ids, by a tokenizer.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.dataset import Example
 
 _CHUNK = 1024
 
 TokenIds = NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class TokenizedExamples:
-    """Rows that are ready for batching.
+def open_tokenizer(file: Path, *, length: int) -> Tokenizer:
+    """Open a tokenizer.json: the tokenizer cuts texts at a length and does not pad.
 
-    Attributes:
-        rows: Token ids of each row.
-        labels: Class index of each row, of shape (rows,).
+    Args:
+        file: The tokenizer.json.
+        length: Longest text in tokens, special tokens included.
     """
-
-    rows: list[TokenIds]
-    labels: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.intp]:
-        """Tokens of each row, of shape (rows,)."""
-        return np.array([len(row) for row in self.rows], np.intp)
-
-    @property
-    def token_ids(self) -> NDArray[np.int64]:
-        """Every token id that occurs, once."""
-        return np.unique(np.concatenate(self.rows)).astype(np.int64)
-
-
-def open_tokenizer(bundle: Bundle) -> Tokenizer:
-    """Open the bundle's tokenizer, which cuts texts at the bundle's length and does not pad."""
-    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(file))
     side = (tokenizer.truncation or {}).get("direction", "right")
-    limit_length(tokenizer, bundle.manifest.sequence_length, side)
+    limit_length(tokenizer, length, side)
     return tokenizer
 
 
@@ -68,11 +47,3 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
         encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK])
         rows += [np.array(encoding.ids, np.int32) for encoding in encodings]
     return rows
-
-
-def tokenize_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> TokenizedExamples:
-    """Token ids and class indices of labelled texts."""
-    return TokenizedExamples(
-        rows=tokenize(tokenizer, [example.text for example in examples]),
-        labels=np.array([example.label for example in examples], np.int64),
-    )

@@ -1,30 +1,23 @@
-"""The one interface of both engines, and the choice between them."""
+"""The engine seam: forward, backward and optimizer over the files of a bundle.
 
+An engine is one file here, one in `edgefuse_export.engines`, and an entry in each of the two lists.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.graph.parameters import Parameter
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 
 Tensors = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that go through the graph together.
-
-    Attributes:
-        inputs: Each of the manifest's `inputs`, int64 of shape (batch, sequence).
-        labels: int64 of shape (batch,).
-        tokens: Count of tokens that are not padding.
-    """
-
-    inputs: dict[str, NDArray[np.int64]]
-    labels: NDArray[np.int64]
-    tokens: int
+"""Arrays by name."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Step:
     """What a training step reports.
 
     Attributes:
-        loss: Mean cross-entropy over the batch, before the update.
+        loss: Mean loss over the batch, before the update.
         gradient_norm: Global norm before clipping, fused rows weighed by 1/√n.
     """
 
@@ -40,11 +33,49 @@ class Step:
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class Training:
+    """What an engine trains: what it has to know of a bundle, and how to go about it.
+
+    Attributes:
+        folder: The bundle's directory.
+        parameters: What trains.
+        frozen: What does not train, by name, mapped from its file.
+        optimizer: The optimizer.
+        mask: Which part of the gradients counts; None for all of them.
+        padding_id: Token id that pads `input_ids`.
+        threads: Threads to compute with.
+        token_ids: Every token id that training will see, in any order: an engine may leave out what
+            the others would cost, with the same result. None means all of them.
+        seed: Seed of what is drawn at every step.
+    """
+
+    folder: Path
+    parameters: Sequence[Parameter]
+    frozen: Mapping[str, NDArray[Any]]
+    optimizer: Optimizer
+    mask: GradientMask | None
+    padding_id: int
+    threads: int
+    token_ids: NDArray[np.int64] | None = None
+    seed: int = 0
+
+    @property
+    def initial(self) -> Path:
+        """The safetensors file of the trained parameters before the first step."""
+        return self.folder / "trainable.safetensors"
+
+
 class Engine(Protocol):
     """Forward, backward and optimizer over a bundle."""
 
-    def step(self, batch: Batch, learning_rate: float) -> Step:
-        """Train on one batch."""
+    def step(self, feeds: Feeds, learning_rate: float) -> Step:
+        """Train on one batch; one whose loss or gradient is not finite changes nothing.
+
+        Args:
+            feeds: Arrays of the batch by graph-input name, targets among them.
+            learning_rate: Learning rate of the step.
+        """
         ...
 
     def parameters(self) -> Tensors:
@@ -54,40 +85,61 @@ class Engine(Protocol):
         """
         ...
 
+    def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from other values of all trained parameters; the optimizer's states stay."""
+        ...
+
     def state(self) -> Tensors:
         """Everything that `load_state` needs to go on bit for bit, views included."""
         ...
 
-    def load_state(self, state: Tensors) -> None:
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned, here or in another process."""
         ...
 
 
-def open_engine(
-    bundle: "Bundle",
-    *,
-    threads: int,
-    token_ids: NDArray[np.int64] | None = None,
-    seed: int = 0,
-) -> Engine:
-    """Make the engine that the bundle was exported for, with its parameters at their start.
+@runtime_checkable
+class EngineSpec(Protocol):
+    """An engine that a bundle was exported for: a member of the manifest's union.
 
-    Args:
-        bundle: An opened bundle.
-        threads: Threads to compute with.
-        token_ids: Every token id that training will see, in any order: an engine may then leave
-            out what the others would cost, with the same result. None means all of them.
-        seed: Of what a way of tuning draws at every step.
-
-    Raises:
-        BundleError: The engine's package is not installed here.
+    Attributes:
+        files: What the engine needs in a bundle, as paths in it.
+        frees_rows: Whether the engine leaves out rows of embeddings whose tokens do not occur.
     """
-    if bundle.manifest.engine == "onnxruntime":
-        from edgefuse_runtime.engines.onnxruntime import OnnxRuntimeEngine  # noqa: PLC0415
 
-        return OnnxRuntimeEngine(bundle, threads=threads, token_ids=token_ids, seed=seed)
-    from edgefuse_runtime.engines.onnxruntime_training import (  # noqa: PLC0415
-        OnnxRuntimeTrainingEngine,
-    )
+    files: ClassVar[tuple[str, ...]]
+    frees_rows: ClassVar[bool]
 
-    return OnnxRuntimeTrainingEngine(bundle, threads=threads)
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the engine's package which the bundle's checks ran on."""
+        ...
+
+    def refusal(
+        self,
+        *,
+        rates: Collection[float],
+        mask: GradientMask | None,
+        optimizer: Optimizer,
+    ) -> str:
+        """Why the engine cannot train so, as a sentence; empty where it can.
+
+        Args:
+            rates: Factors on the learning rate of parameters.
+            mask: Which part of the gradients counts; None for all of them.
+            optimizer: The optimizer.
+        """
+        ...
+
+    def open(self, training: Training) -> Engine:
+        """Make the engine, with its parameters at their start.
+
+        Raises:
+            BundleError: The engine's package is not installed here.
+        """
+        ...

@@ -5,18 +5,19 @@ Fine-tuning", EMNLP 2021, arXiv 2109.05687: child-F and child-D.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import FixedMask, RandomMask
 from edgefuse_runtime.files.tensor_file import map_tensors
+from edgefuse_runtime.graph.masks import FixedMask, RandomMask
+from edgefuse_runtime.graph.masks import GradientMask as MaskSpec
 
 MASKS = "masks.safetensors"
 _STEPS = 1 << 16
-"""Of the random numbers that an entry is kept by."""
+"""Values of the random numbers by which an entry is kept."""
 
 Gradients = Sequence[NDArray[np.float32]]
 
@@ -30,21 +31,22 @@ class GradientMask(Protocol):
 
 
 def open_gradient_mask(
-    bundle: Bundle, gradients: Mapping[str, NDArray[np.float32]], *, seed: int
+    spec: MaskSpec | None, gradients: Mapping[str, NDArray[np.float32]], *, folder: Path, seed: int
 ) -> GradientMask | None:
     """The mask that a bundle trains with, or None.
 
     Args:
-        bundle: An opened bundle.
-        gradients: Of every parameter, by its name: memory that `apply` writes to.
-        seed: Of a mask that is drawn.
+        spec: The manifest's description of the mask.
+        gradients: Gradient of every parameter, by its name: memory that `apply` writes to.
+        folder: The bundle's directory.
+        seed: Seed of a mask that is drawn.
     """
-    match bundle.manifest.gradient_mask:
-        case RandomMask() as mask:
-            return _Drawn([gradients[name] for name in mask.parameters], mask.keep, seed)
-        case FixedMask() as mask:
-            bits = map_tensors(bundle.path / MASKS)
-            return _Chosen([(gradients[name], bits[name]) for name in mask.parameters])
+    match spec:
+        case RandomMask():
+            return _Drawn([gradients[name] for name in spec.parameters], spec.keep, seed)
+        case FixedMask():
+            bits = map_tensors(folder / MASKS)
+            return _Chosen([(gradients[name], bits[name]) for name in spec.parameters])
         case None:
             return None
 

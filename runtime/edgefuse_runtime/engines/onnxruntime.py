@@ -1,25 +1,56 @@
 """The first engine: gradient and optimizer graphs on the stock onnxruntime."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby, pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import Parameter
-from edgefuse_runtime.engines.engine import Batch, Step, Tensors
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Step, Tensors, Training
 from edgefuse_runtime.engines.gradient_mask import open_gradient_mask
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.files.tensor_file import map_tensors
-from edgefuse_runtime.optimizers.blockwise import BlockwiseAdamW, Stretch
+from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.graph.parameters import Parameter
+from edgefuse_runtime.optimizers.blockwise import BlockwiseOptimizer, Stretch
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import open_session
+from edgefuse_runtime.tagged import Tagged
+
+
+class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
+    """The stock onnxruntime: wheels for x86-64 and ARM64.
+
+    Attributes:
+        version: Version of onnxruntime which the bundle's checks ran on.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ("train.onnx", "optimizer.onnx")
+    frees_rows: ClassVar[bool] = True
+
+    version: str
+
+    def refusal(
+        self,
+        *,
+        rates: Collection[float],  # noqa: ARG002 - it trains whatever there is
+        mask: GradientMask | None,  # noqa: ARG002
+        optimizer: Optimizer,  # noqa: ARG002
+    ) -> str:
+        """Nothing: every rate, mask and optimizer is a graph or an array here."""
+        return ""
+
+    def open(self, training: Training) -> "OnnxRuntimeEngine":
+        """Open train.onnx and optimizer.onnx, parameters at their start."""
+        return OnnxRuntimeEngine(training)
 
 
 class OnnxRuntimeEngine:
-    """Trains in four flat buffers: values, gradients, first and second moments.
+    """Trains in flat buffers: values, gradients and the optimizer's states, such as two moments.
 
     Every trained parameter is a view of its stretch of the first buffer, which the training graph
     reads and the optimizer writes; every gradient a view of the second, which the graph writes and
@@ -27,32 +58,23 @@ class OnnxRuntimeEngine:
     between them.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        threads: int,
-        token_ids: NDArray[np.int64] | None = None,
-        seed: int = 0,
-    ) -> None:
-        """Open train.onnx and optimizer.onnx, parameters at their start.
-
-        Args:
-            bundle: Exported for this engine.
-            threads: Threads to compute with.
-            token_ids: Token ids that training will see; None for all.
-            seed: Of a gradient mask that is drawn.
-        """
-        self._file = bundle.path / "trainable.safetensors"
-        initial = map_tensors(self._file)  # kept no longer than this: pages read stay resident
-        self._parameters = sorted(bundle.manifest.parameters, key=lambda p: (not p.decay, p.rate))
-        self._vocabulary = Vocabulary.of(bundle, token_ids)
-        self._session = open_session(bundle.path / "train.onnx", threads=threads)
+    def __init__(self, training: Training) -> None:
+        """Open train.onnx and optimizer.onnx, parameters at their start."""
+        # Mapped anew where it is needed: pages of a mapping that were read stay resident.
+        self._initial_file = training.initial
+        self._given: Mapping[str, NDArray[Any]] | None = None
+        self._parameters = sorted(training.parameters, key=lambda p: (not p.decay, p.rate))
+        self._vocabulary = Vocabulary.of(
+            training.parameters, training.token_ids, padding_id=training.padding_id
+        )
+        graph = training.folder / "train.onnx"
+        self._session = open_session(graph, threads=training.threads)
+        self._inputs = {value.name for value in self._session.get_inputs()}
         self._binding = self._session.io_binding()
         self._binding.bind_output("loss", "cpu")
         self._binding.bind_output("gradient_norm", "cpu")
-        for name in {value.name for value in self._session.get_inputs()} & bundle.frozen.keys():
-            self._binding.bind_cpu_input(name, np.asarray(bundle.frozen[name], order="C"))
+        for name in self._inputs & training.frozen.keys():
+            self._binding.bind_cpu_input(name, np.asarray(training.frozen[name], order="C"))
 
         shapes = [self._vocabulary.shape(p) for p in self._parameters]
         ends = np.cumsum([0, *map(math.prod, shapes)]).tolist()
@@ -66,7 +88,6 @@ class OnnxRuntimeEngine:
             self._parameters, shapes, pairwise(ends), strict=True
         ):
             value = self._values[begin:end].reshape(shape)
-            value[...] = self._vocabulary.take(parameter, initial[parameter.name])
             self._views[parameter.name] = value
             gradient = self._gradients[begin:end].reshape(shape)
             gradients[parameter.name] = gradient
@@ -79,21 +100,24 @@ class OnnxRuntimeEngine:
                 self._summed.append(gradient)
             for bind, name, array in bindings:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
-        self._mask = open_gradient_mask(bundle, gradients, seed=seed)
-        self._optimizer = BlockwiseAdamW(
-            bundle.path / "optimizer.onnx",
-            bundle.manifest.optimizer,
+        self._take(self._initial)
+        self._mask = open_gradient_mask(
+            training.mask, gradients, folder=training.folder, seed=training.seed
+        )
+        self._optimizer = BlockwiseOptimizer(
+            training.folder / "optimizer.onnx",
+            training.optimizer,
             self._values,
             self._gradients,
             stretches=_stretches(self._parameters, ends),
-            threads=threads,
+            threads=training.threads,
         )
 
-    def step(self, batch: Batch, learning_rate: float) -> Step:
+    def step(self, feeds: Feeds, learning_rate: float) -> Step:
         """Train on one batch; one whose loss or gradient is not finite changes nothing."""
-        feeds = {**self._vocabulary.renumber(batch.inputs), "labels": batch.labels}
-        for name, value in feeds.items():
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        feeds = self._vocabulary.renumber(feeds)
+        for name in self._inputs & feeds.keys():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
         for gradient in self._summed:  # the graph adds to what is there
             gradient[self._summed_rows] = 0
         self._summed_rows = np.unique(feeds["input_ids"])
@@ -107,13 +131,33 @@ class OnnxRuntimeEngine:
 
     def parameters(self) -> Tensors:
         """Trained parameters as they stand now, by name; views, but for an embedding in part."""
-        initial = map_tensors(self._file)
+        initial = self._initial
         return {
             p.name: self._vocabulary.restore(
-                p, self._views[p.name], initial[p.name], self._optimizer.shrinkage
+                p, self._views[p.name], initial[p.name], self._optimizer.absent_factor
             )
             for p in self._parameters
         }
+
+    def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from other values of all trained parameters; the moments stay.
+
+        Rows of embeddings that are left out of training begin from the new values too, so that the
+        values have to stay as they are.
+        """
+        self._given = parameters
+        self._take(parameters)
+        self._optimizer.absent_factor = 1.0
+
+    @property
+    def _initial(self) -> Mapping[str, NDArray[Any]]:
+        """Whole parameters before the first step, or as they were set."""
+        return map_tensors(self._initial_file) if self._given is None else self._given
+
+    def _take(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        for parameter in self._parameters:
+            part = self._vocabulary.take(parameter, parameters[parameter.name])
+            self._views[parameter.name][...] = part
 
     def state(self) -> Tensors:
         """The flat buffers (views), the rows they stand for, and the optimizer's progress."""
@@ -134,21 +178,17 @@ class OnnxRuntimeEngine:
             )
         for name, buffer in buffers.items():
             buffer[...] = state[name]
-        steps, self._optimizer.shrinkage = state["progress"].tolist()
+        steps, self._optimizer.absent_factor = state["progress"].tolist()
         self._optimizer.steps = int(steps)
 
     def _buffers(self) -> dict[str, NDArray[np.float32]]:
-        return {
-            "values": self._values,
-            "first_moments": self._optimizer.first_moments,
-            "second_moments": self._optimizer.second_moments,
-        }
+        return {"values": self._values, **self._optimizer.states}
 
     def _rows(self) -> dict[str, NDArray[np.int64]]:
         return {} if self._vocabulary.rows is None else {"rows": self._vocabulary.rows}
 
     def _progress(self) -> NDArray[np.float64]:
-        return np.array([self._optimizer.steps, self._optimizer.shrinkage])
+        return np.array([self._optimizer.steps, self._optimizer.absent_factor])
 
 
 def _stretches(parameters: Sequence[Parameter], ends: Sequence[int]) -> list[Stretch]:

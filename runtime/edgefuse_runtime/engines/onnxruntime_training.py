@@ -1,19 +1,65 @@
 """The second engine: the on-device training API of onnxruntime-training."""
 
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import BundleError
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.engines.engine import Batch, Step
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Step, Training
+from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import session_options
+from edgefuse_runtime.tagged import Tagged
 
 _CHECKPOINT = "checkpoint"
+
+
+class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-training"):
+    """The on-device training API of onnxruntime-training, which ended at 1.19.2.
+
+    Attributes:
+        version: Version of onnxruntime-training that the bundle was exported with.
+    """
+
+    files: ClassVar[tuple[str, ...]] = (
+        "training/checkpoint",
+        "training/training_model.onnx",
+        "training/optimizer_model.onnx",
+    )
+    frees_rows: ClassVar[bool] = False
+
+    version: str
+
+    def refusal(
+        self,
+        *,
+        rates: Collection[float],
+        mask: GradientMask | None,
+        optimizer: Optimizer,
+    ) -> str:
+        """Why the engine cannot train so: it has AdamW with one rate, and keeps gradients."""
+        if not isinstance(optimizer, AdamW):
+            return f"onnxruntime-training knows adamw, and no {optimizer.name}"
+        if any(rate != 1 for rate in rates):
+            return "onnxruntime-training has one learning rate for all parameters"
+        if mask is not None:
+            return "onnxruntime-training does not give its gradients out, and this way masks them"
+        return ""
+
+    def open(self, training: Training) -> "OnnxRuntimeTrainingEngine":
+        """Open the artifacts, parameters at their start.
+
+        Raises:
+            BundleError: onnxruntime-training is not installed.
+        """
+        return OnnxRuntimeTrainingEngine(training)
 
 
 class OnnxRuntimeTrainingEngine:
@@ -23,12 +69,8 @@ class OnnxRuntimeTrainingEngine:
     enough). What differs from the stock engine: `docs/onnxruntime-training.md`.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+    def __init__(self, training: Training) -> None:
         """Open the artifacts, parameters at their start.
-
-        Args:
-            bundle: Exported for this engine.
-            threads: Intra-operator threads.
 
         Raises:
             BundleError: onnxruntime-training is not installed.
@@ -37,20 +79,20 @@ class OnnxRuntimeTrainingEngine:
             from onnxruntime.training import api  # noqa: PLC0415 - not in the stock wheel
         except ImportError as error:
             raise BundleError(
-                f"{bundle.path} needs onnxruntime-training, which is not installed here",
+                f"{training.folder} needs onnxruntime-training, which is not installed here",
                 "In an environment of its own: pip install edgefuse[ort-training], as "
                 "docs/onnxruntime-training.md says; or export with --engine onnxruntime",
             ) from error
         self._api = api
-        self._folder = bundle.path / "training"
-        self._parameters = bundle.manifest.parameters
-        self._weight_decay = bundle.manifest.optimizer.weight_decay
-        self._options = session_options(threads=threads)
+        assert isinstance(training.optimizer, AdamW)
+        self._folder = training.folder / "training"
+        self._parameters = training.parameters
+        self._optimizer_settings = training.optimizer
+        self._options = session_options(threads=training.threads)
         self._open(self._folder / _CHECKPOINT)
 
-    def step(self, batch: Batch, learning_rate: float) -> Step:
+    def step(self, feeds: Feeds, learning_rate: float) -> Step:
         """Train on one batch; one whose loss or gradient is not finite changes nothing."""
-        feeds = {**batch.inputs, "labels": batch.labels}
         self._module.train()
         self._module.lazy_reset_grad()
         outputs = self._module(*(feeds[name] for name in self._module.input_names()))
@@ -65,6 +107,11 @@ class OnnxRuntimeTrainingEngine:
         """Trained parameters as they stand now, by name; views that later steps change."""
         return {p.name: self._state.parameters[p.name].data for p in self._parameters}
 
+    def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from other values of all trained parameters; the moments stay."""
+        for name, values in self.parameters().items():
+            values[...] = parameters[name]
+
     def state(self) -> dict[str, NDArray[Any]]:
         """The API's own checkpoint file, as bytes: it gives the moments out in no other form."""
         with TemporaryDirectory() as folder:
@@ -74,7 +121,7 @@ class OnnxRuntimeTrainingEngine:
             )
             return {_CHECKPOINT: np.fromfile(file, dtype=np.uint8)}
 
-    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned, here or in another process."""
         with TemporaryDirectory() as folder:
             file = Path(folder) / _CHECKPOINT
@@ -93,11 +140,8 @@ class OnnxRuntimeTrainingEngine:
 
         It multiplies each by 1 − learning_rate · weight_decay before it does anything else.
         """
-        kept = 1.0 - learning_rate * self._weight_decay
+        kept = self._optimizer_settings.absent_factor(learning_rate)
         for parameter in self._parameters:
             if not parameter.decay:
                 data = self._state.parameters[parameter.name].data
                 data /= kept
-
-
-__all__ = ["OnnxRuntimeTrainingEngine"]

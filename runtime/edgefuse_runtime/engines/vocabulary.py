@@ -5,15 +5,15 @@ weight decay moves it, by the same factor as every other row. So such rows are l
 training graph's buffers and given their factor at the end, with the same result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import InternalError
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import PADDING_ID, Parameter
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.graph.parameters import PADDING_ID, Parameter
 
 
 class Vocabulary:
@@ -31,34 +31,40 @@ class Vocabulary:
             self._padding[PADDING_ID] = ids if rows is None else self._numbers[ids]
 
     @classmethod
-    def of(cls, bundle: Bundle, token_ids: NDArray[np.int64] | None) -> Self:
-        """Choose the rows for a bundle.
+    def of(
+        cls,
+        parameters: Sequence[Parameter],
+        token_ids: NDArray[np.int64] | None,
+        *,
+        padding_id: int,
+    ) -> Self:
+        """Choose the rows.
 
         Args:
-            bundle: Its graph says which embeddings may be cut down (`Parameter.free_rows`).
+            parameters: What trains; `Parameter.free_rows` says which embeddings may be cut down.
             token_ids: Every token id that training will see, in any order; None for all.
+            padding_id: Token id that pads.
         """
-        if not any(parameter.free_rows for parameter in bundle.manifest.parameters):
+        if not any(parameter.free_rows for parameter in parameters):
             return cls(None, None)
-        padding_id = bundle.manifest.padding_id
         rows = None if token_ids is None else np.union1d(token_ids, [padding_id])
         return cls(rows, padding_id)
 
-    def renumber(self, inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-        """The graph's inputs with token ids as numbers of the rows that train, and the padding's.
+    def renumber(self, feeds: Feeds) -> Feeds:
+        """A batch with token ids as numbers of the rows that train, and the padding's number.
 
         Raises:
             InternalError: A token was not among those announced.
         """
         if self.rows is None:
-            return {**inputs, **self._padding}
-        token_ids = inputs["input_ids"]
+            return {**feeds, **self._padding}
+        token_ids = feeds["input_ids"]
         if token_ids.max(initial=0) > self.rows[-1]:
             raise InternalError("A token occurs that training was not told of")
         numbers = self._numbers[token_ids]
         if numbers.min(initial=0) < 0:
             raise InternalError("A token occurs that training was not told of")
-        return {**inputs, **self._padding, "input_ids": numbers}
+        return {**feeds, **self._padding, "input_ids": numbers}
 
     def shape(self, parameter: Parameter) -> tuple[int, ...]:
         """Shape of the part of a parameter that trains."""
@@ -75,18 +81,18 @@ class Vocabulary:
         parameter: Parameter,
         part: NDArray[np.float32],
         initial: NDArray[np.float32],
-        shrinkage: float,
+        absent_factor: float,
     ) -> NDArray[np.float32]:
         """The whole parameter.
 
         Args:
-            parameter: Its description.
-            part: What trained of it.
-            initial: The whole of it before the first step.
-            shrinkage: Product of (1 − learning rate · weight decay) over the steps.
+            parameter: The parameter's description.
+            part: The part that trained.
+            initial: The whole parameter before the first step.
+            absent_factor: What all steps multiply a decaying row by whose token does not occur.
         """
         if self.rows is None or not parameter.free_rows:
             return part
-        whole = initial * np.float32(shrinkage if parameter.decay else 1)
+        whole = initial * np.float32(absent_factor if parameter.decay else 1)
         whole[self.rows] = part
         return whole

@@ -1,1 +1,4 @@
-"""The inference graph with trained weights: evaluation and prediction."""
+"""The inference graph with trained weights: evaluation and prediction.
+
+May import `bundle` and what is below it.
+"""

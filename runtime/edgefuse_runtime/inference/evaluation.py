@@ -1,54 +1,55 @@
-"""How well a model does on labelled texts."""
+"""How well a model does on rows with targets."""
 
 from collections.abc import Callable
 from time import perf_counter
 
 from msgspec import Struct
 
-from edgefuse_runtime.data.tokenization import TokenizedExamples
+from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.tasks.metrics import accuracy, cross_entropy, macro_f1
+from edgefuse_runtime.tasks.task import Figures
 
 
 class Evaluation(Struct, frozen=True, kw_only=True):
     """Figures over a data file.
 
     Attributes:
-        accuracy: From 0 to 1.
-        macro_f1: From 0 to 1.
-        loss: Mean cross-entropy in nats.
-        rows: Count of texts.
-        samples_per_second: Texts a second, tokenization not counted.
+        task: Name of the task.
+        figures: The task's figures of merit by name, the primary one first.
+        rows: Count of rows.
+        samples_per_second: Rows a second, tokenization not counted.
     """
 
-    accuracy: float
-    macro_f1: float
-    loss: float
+    task: str
+    figures: Figures
     rows: int
     samples_per_second: float
 
 
-def evaluate(
+def evaluate_model(
+    bundle: Bundle,
     model: InferenceModel,
-    examples: TokenizedExamples,
+    dataset: Dataset,
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Classify labelled texts and compare.
+    """Run a model over rows with targets and compare.
 
     Args:
-        model: A bundle's classifier.
-        examples: At least one row.
+        bundle: The bundle whose task it is.
+        model: The bundle's model.
+        dataset: At least one row.
         on_batch: Called with the count of rows after each batch; it may raise to stop.
     """
+    metric = bundle.manifest.task.metric()
     begin = perf_counter()
-    logits = model.classify(examples.rows, on_batch=on_batch)
+    for _, feeds, outputs in model.over(dataset, on_batch=on_batch):
+        metric.update(outputs, feeds)
     seconds = perf_counter() - begin
-    predictions = logits.argmax(axis=1)
     return Evaluation(
-        accuracy=accuracy(examples.labels, predictions),
-        macro_f1=macro_f1(examples.labels, predictions),
-        loss=cross_entropy(logits, examples.labels),
-        rows=len(examples.rows),
-        samples_per_second=len(examples.rows) / seconds,
+        task=bundle.manifest.task.name,
+        figures=metric.result(),
+        rows=len(dataset),
+        samples_per_second=len(dataset) / seconds,
     )

@@ -1,44 +1,39 @@
 """The inference graph, with weights as training left them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.batching import collate, evaluation_batches
-from edgefuse_runtime.data.tokenization import TokenIds
-from edgefuse_runtime.engines.engine import Batch
-from edgefuse_runtime.inference.merge import along, merged
+from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches
+from edgefuse_runtime.graph.merges import merged
 from edgefuse_runtime.session import open_session
-from edgefuse_runtime.tasks.metrics import Logits
+from edgefuse_runtime.tasks.task import Outputs
 
 
-def inference_tensors(bundle: Bundle, trained: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every weight that inference takes by name: trained and frozen ones, merged, P folded in.
+def inference_tensors(bundle: Bundle, trained: Mapping[str, NDArray[Any]]) -> dict[str, np.ndarray]:
+    """Every weight that inference takes, by name: trained and frozen ones, merged.
 
     What nothing is made of stays a view: of the trained parameter, or of the frozen weights' file.
 
     Args:
         bundle: An opened bundle.
-        trained: Trained parameters, of a checkpoint or an engine.
+        trained: Trained parameters of a checkpoint or an engine.
     """
-    tensors = merged(bundle.manifest.merges, {**bundle.frozen, **trained})
-    folds = bundle.manifest.folds
-    multiplicities = {fold.multiplicity: tensors.pop(fold.multiplicity) for fold in folds}
-    for fold in folds:
-        weight = tensors[fold.weight]
-        p = along(multiplicities[fold.multiplicity], axis=fold.axis, rank=weight.ndim)
-        tensors[fold.weight] = weight * p
-    return tensors
+    return merged(bundle.manifest.merges, {**bundle.frozen, **trained})
 
 
 class InferenceModel:
-    """A bundle's classifier with given weights, used where they stand.
+    """A bundle's model with given weights, used where they stand.
 
-    What is merged, folded or not in C order is a copy: later changes do not reach it.
+    What is merged or not in C order is a copy: later changes do not reach it.
     """
 
-    def __init__(self, bundle: Bundle, trained: Mapping[str, np.ndarray], *, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, trained: Mapping[str, NDArray[Any]], *, threads: int
+    ) -> None:
         """Open inference.onnx.
 
         Args:
@@ -48,39 +43,38 @@ class InferenceModel:
         """
         self._manifest = bundle.manifest
         self._session = open_session(bundle.path / "inference.onnx", threads=threads)
+        self._outputs = [value.name for value in self._session.get_outputs()]
         self._binding = self._session.io_binding()
         tensors = inference_tensors(bundle, trained)
         inputs = {value.name for value in self._session.get_inputs()}
         for name in inputs - set(bundle.manifest.inputs):
             self._binding.bind_cpu_input(name, np.asarray(tensors[name], order="C"))
 
-    def logits(self, batch: Batch) -> Logits:
-        """Logits of a batch, of shape (batch, classes)."""
-        for name, value in batch.inputs.items():
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        self._binding.bind_output("logits", "cpu")  # anew: batches differ in their rows
+    def run(self, feeds: Feeds) -> Outputs:
+        """Outputs of a batch by their names; targets among the feeds are not looked at."""
+        for name in self._manifest.inputs:
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
+        for name in self._outputs:
+            self._binding.bind_output(name, "cpu")  # anew: batches differ in their rows
         self._session.run_with_iobinding(self._binding)
-        logits: Logits = self._binding.copy_outputs_to_cpu()[0]
-        return logits
+        return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
-    def classify(
-        self, rows: Sequence[TokenIds], *, on_batch: Callable[[int], None] | None = None
-    ) -> Logits:
-        """Logits of any number of rows, in their order, of shape (rows, classes).
+    def over(
+        self, dataset: Dataset, *, on_batch: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
+        """Run the model over any number of rows, in batches of like length.
 
         Args:
-            rows: Token ids of each row.
+            dataset: Tokenized rows of the bundle's task.
             on_batch: Called with the count of rows after each batch; it may raise to stop.
+
+        Yields:
+            Indices of a batch's rows, what the model was fed, and what it gave.
         """
         manifest = self._manifest
-        logits = np.empty((len(rows), len(manifest.labels)), np.float32)
-        lengths = np.array([len(row) for row in rows])
-        for indices in evaluation_batches(lengths, manifest.batch_size):
-            chosen = [rows[i] for i in indices]
-            batch = collate(
-                chosen, [0] * len(chosen), inputs=manifest.inputs, padding_id=manifest.padding_id
-            )
-            logits[indices] = self.logits(batch)
+        for indices in evaluation_batches(dataset.lengths, manifest.batch_size):
+            examples = [dataset.examples[index] for index in indices]
+            feeds = manifest.task.collate(examples, padding_id=manifest.padding_id)
+            yield indices, feeds, self.run(feeds)
             if on_batch:
-                on_batch(len(chosen))
-        return logits
+                on_batch(len(indices))

@@ -1,48 +1,35 @@
-"""Texts → labels."""
+"""Texts → predictions."""
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.tokenization import open_tokenizer, tokenize
+from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.tasks.metrics import softmax
+from edgefuse_runtime.tasks.task import Prediction
 
 
-class Prediction(Struct, frozen=True, kw_only=True):
-    """What the model makes of a text.
-
-    Attributes:
-        text: As given.
-        label: The most probable one.
-        probability: Its probability.
-    """
-
-    text: str
-    label: str
-    probability: float
-
-
-def predict(
+def predict_texts(
     bundle: Bundle,
     model: InferenceModel,
     texts: Sequence[str],
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
-    """Classify texts.
+    """Predict for texts, in their order.
 
     Args:
-        bundle: For its tokenizer and labels.
-        model: The bundle's classifier.
-        texts: What to classify.
+        bundle: The bundle whose tokenizer and task are used.
+        model: The bundle's model.
+        texts: At least one text.
         on_batch: Called with the count of texts after each batch.
+
+    Raises:
+        DataError: A text has no token.
     """
-    rows = tokenize(open_tokenizer(bundle), texts)
-    probabilities = softmax(model.classify(rows, on_batch=on_batch))
-    labels = bundle.manifest.labels
-    return [
-        Prediction(text=text, label=labels[row.argmax()], probability=float(row.max()))
-        for text, row in zip(texts, probabilities, strict=True)
-    ]
+    task = bundle.manifest.task
+    dataset = Dataset(task.examples(texts, bundle.tokenizer()))
+    predictions: dict[int, Prediction] = {}
+    for indices, _, outputs in model.over(dataset, on_batch=on_batch):
+        batch = task.predict([texts[index] for index in indices], outputs)
+        predictions.update(zip(indices.tolist(), batch, strict=True))
+    return [predictions[index] for index in range(len(texts))]

@@ -1,1 +1,4 @@
-"""What training costs on the machine at hand."""
+"""What training costs on the machine at hand.
+
+May import `inference`, `bundle` and what is below them.
+"""

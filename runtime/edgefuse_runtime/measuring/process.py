@@ -19,10 +19,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import EdgeFuseError
-from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
-from edgefuse_runtime.data.batching import collate
-from edgefuse_runtime.data.tokenization import open_tokenizer
-from edgefuse_runtime.engines.engine import Batch, open_engine
+from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
+from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.session import onnxruntime
@@ -40,10 +38,10 @@ class Workload(Struct, frozen=True, kw_only=True):
     Attributes:
         batch_size: Rows in a batch.
         sequence_length: Tokens in every row: none is padding.
-        threads: Of the engine.
+        threads: Threads of the engine.
         warmup: Steps before those that count.
         steps: Steps that count.
-        seed: Of the batches.
+        seed: Seed of the batches.
     """
 
     batch_size: int
@@ -58,11 +56,12 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     """The next thing is the first step.
 
     Attributes:
-        load_seconds: From the bundle's directory, digests checked, to here.
-        base_rss_bytes: Resident with Python and its libraries, before the bundle was opened.
-        vocabulary: Tokens that the tokenizer has.
-        distinct_tokens: Tokens that occur in the batches.
-        trained_bytes: Of the parameters that train, embeddings of absent tokens left out.
+        load_seconds: Time from the bundle's directory, digests checked, to here.
+        base_rss_bytes: Resident memory of Python and its libraries, before the bundle was opened.
+        vocabulary: Count of tokens that the tokenizer has.
+        distinct_tokens: Count of tokens that occur in the batches.
+        trained_bytes: Bytes of what trains, embeddings of absent tokens left out.
+        optimizer_bytes: Bytes of the optimizer's states.
         engine_version: Version of the engine's package.
     """
 
@@ -71,6 +70,7 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     vocabulary: int
     distinct_tokens: int
     trained_bytes: int
+    optimizer_bytes: int
     engine_version: str
 
 
@@ -114,53 +114,51 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
     base = memory.resident()
     begin = perf_counter()
     bundle = open_bundle(path)
-    vocabulary = np.array(sorted(open_tokenizer(bundle).get_vocab().values()))
+    vocabulary = np.array(sorted(bundle.tokenizer().get_vocab().values()))
     batches = random_batches(bundle, workload, vocabulary)
-    token_ids = np.unique(np.concatenate([batch.inputs["input_ids"] for batch in batches]))
+    token_ids = np.unique(np.concatenate([feeds["input_ids"] for feeds in batches]))
     engine = open_engine(bundle, threads=workload.threads, token_ids=token_ids)
+    trained_bytes = _trained_bytes(bundle, token_ids)
     yield Ready(
         load_seconds=perf_counter() - begin,
         base_rss_bytes=base,
         vocabulary=len(vocabulary),
         distinct_tokens=len(token_ids),
-        trained_bytes=_trained_bytes(bundle, token_ids),
+        trained_bytes=trained_bytes,
+        optimizer_bytes=len(bundle.manifest.optimizer.states) * trained_bytes,
         engine_version=engine_version,
     )
-    for batch in islice(cycle(batches), workload.warmup + workload.steps):
+    for feeds in islice(cycle(batches), workload.warmup + workload.steps):
         begin = perf_counter()
-        engine.step(batch, _LEARNING_RATE)
+        engine.step(feeds, _LEARNING_RATE)
         yield Stepped(perf_counter() - begin)
     yield Finished(memory.peak_resident())
 
 
 def random_batches(
     bundle: Bundle, workload: Workload, vocabulary: NDArray[np.int64]
-) -> list[Batch]:
+) -> list[Feeds]:
     """Batches of full length, the same for the same seed.
 
     Args:
-        bundle: Whose graph takes them.
-        workload: Their shape and seed.
-        vocabulary: Token ids to draw from, without the padding's.
+        bundle: The bundle whose graph takes them.
+        workload: Shape and seed of the batches.
+        vocabulary: Token ids to draw from; the padding is not drawn.
     """
     manifest = bundle.manifest
     rng = np.random.default_rng(workload.seed)
     shape = (workload.batch_size, workload.sequence_length)
     tokens = vocabulary[vocabulary != manifest.padding_id]
-    return [
-        collate(
-            list(rng.choice(tokens, shape).astype(np.int32)),
-            rng.integers(len(manifest.labels), size=workload.batch_size).tolist(),
-            inputs=manifest.inputs,
-            padding_id=manifest.padding_id,
-        )
-        for _ in range(_BATCHES)
-    ]
+    return [manifest.task.random_feeds(rng, shape, tokens) for _ in range(_BATCHES)]
 
 
 def _trained_bytes(bundle: Bundle, token_ids: NDArray[np.int64]) -> int:
     manifest = bundle.manifest
-    rows = Vocabulary.of(bundle, token_ids if manifest.engine == "onnxruntime" else None)
+    rows = Vocabulary.of(
+        manifest.parameters,
+        token_ids if manifest.engine.frees_rows else None,
+        padding_id=manifest.padding_id,
+    )
     return _FLOAT32 * sum(prod(rows.shape(parameter)) for parameter in manifest.parameters)
 
 

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_runtime.bundle.manifest import EngineName, ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.bundle.manifest import ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.measuring.process import Workload
 
 SCHEMA_VERSION = 1
@@ -23,36 +23,36 @@ class BenchReport(
     """Latency, throughput and memory of training a bundle on a machine.
 
     Attributes:
-        schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote it.
-        measured_on: A sentence: which machine this was, and whether it is the bundle's board.
-        date: ISO 8601, UTC.
-        bundle_id: The bundle's identity.
+        schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote the report.
+        measured_on: Sentence that names the machine, and whether it is the bundle's board.
+        date: Time in ISO 8601, UTC.
+        bundle_id: Identity of the bundle.
         model: Where the model came from.
         tuning: What trains.
-        board: That the bundle was exported for.
-        machine: That it was measured on.
+        board: The board that the bundle was exported for.
+        machine: The machine that was measured.
         is_board: Whether that is the board, and no emulation of one.
         emulated: Whether another processor played this one; times are then the emulator's.
         workload: Batches, steps and threads.
-        vocabulary: Tokens that the tokenizer has.
-        distinct_tokens: Tokens that occurred: embeddings of others cost nothing.
-        load_seconds: From the bundle's directory, digests checked and files in the page cache, to
-            the first step; imports not counted.
+        vocabulary: Count of tokens that the tokenizer has.
+        distinct_tokens: Count of tokens that occurred: embeddings of others cost nothing.
+        load_seconds: Time from the bundle's directory, digests checked and files in the page cache,
+            to the first step; imports not counted.
         step_ms: Latency of a step: forward, backward and optimizer, after warm-up.
         samples_per_second: Rows over the time of the steps.
         tokens_per_second: Tokens over that time.
         peak_rss_bytes: The most that was resident in a process that loads and trains only.
-        base_rss_bytes: Of that, Python and its libraries.
-        parameter_bytes: Of parameters that train.
-        gradient_bytes: Of their gradients.
-        optimizer_bytes: Of the optimizer's moments.
-        frozen_bytes: Of parameters that do not train.
+        base_rss_bytes: Part of that which Python and its libraries take.
+        parameter_bytes: Bytes of parameters that train.
+        gradient_bytes: Bytes of their gradients.
+        optimizer_bytes: Bytes of the optimizer's states.
+        frozen_bytes: Bytes of parameters that do not train.
         predicted_memory: What export predicted, for `predicted_shape`.
         predicted_shape: (batch, sequence) of the bundle.
         engine: Name of the engine.
-        engine_version: Version of its package.
-        python_version: Of the interpreter.
-        edgefuse_version: That measured.
+        engine_version: Version of the engine's package.
+        python_version: Version of the interpreter.
+        edgefuse_version: Version of the EdgeFuse that measured.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -80,7 +80,7 @@ class BenchReport(
     frozen_bytes: int
     predicted_memory: PredictedMemory
     predicted_shape: tuple[int, int]
-    engine: EngineName
+    engine: str
     engine_version: str
     python_version: str
     edgefuse_version: str

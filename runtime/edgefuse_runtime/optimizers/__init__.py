@@ -1,1 +1,5 @@
-"""Optimizers over flat buffers, a file each."""
+"""Optimizers: how gradients move what trains, a file each.
+
+`optimizer.py` is the seam, `registry.py` the list, `blockwise.py` runs any of them. May import
+`session`.
+"""

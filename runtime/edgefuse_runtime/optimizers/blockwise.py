@@ -1,4 +1,4 @@
-"""AdamW in blocks that stay in a core's cache, updated in place."""
+"""Any optimizer in blocks that stay in a core's cache, updated in place."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,25 +9,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.bundle.manifest import AdamW
+from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import open_session
 
 BLOCK = 32_768
-"""Elements in a block: 128 KiB a tensor. An AdamW step is a dozen passes over them, which a full
+"""Elements in a block: 128 KiB a tensor. A step of AdamW is a dozen passes over them, which a full
 tensor would make through main memory."""
 
 _BLOCKS_A_RUN = 16
 """Enough that calling onnxruntime costs nothing next to its work."""
 
+_GIVEN = ("parameter", "gradient")
+
 
 class Stretch(NamedTuple):
-    """Elements that follow one another and are treated alike.
+    """Elements of the flat buffers that follow one another and are treated alike.
 
     Attributes:
-        start: Of the first.
-        stop: Behind the last.
-        decay: They get weight decay.
-        rate: What the learning rate is multiplied by.
+        start: Index of the first element.
+        stop: Index behind the last element.
+        decay: Whether they get weight decay.
+        rate: Factor on the learning rate.
     """
 
     start: int
@@ -36,20 +38,23 @@ class Stretch(NamedTuple):
     rate: float
 
 
-class BlockwiseAdamW:
+class BlockwiseOptimizer:
     """Runs optimizer.onnx over flat buffers, its outputs bound to its inputs' memory.
 
+    The graph's inputs say what there is: those with elements are `parameter`, `gradient` and the
+    states, the others scalars.
+
     Attributes:
-        first_moments: Of the shape of the values; m / (1 − β1), as the graph keeps it.
-        second_moments: Likewise; v / (1 − β2).
-        steps: Done so far.
-        shrinkage: Product of (1 − learning rate · weight decay) over the steps, for a rate of 1.
+        states: What the optimizer keeps for each element, by name, of the shape of the values.
+        steps: Count of steps done.
+        absent_factor: Product over the steps of what a decaying row is multiplied by whose token
+            never occurs, for a rate of 1.
     """
 
     def __init__(
         self,
         graph: Path,
-        settings: AdamW,
+        optimizer: Optimizer,
         values: NDArray[np.float32],
         gradients: NDArray[np.float32],
         *,
@@ -59,33 +64,30 @@ class BlockwiseAdamW:
         """Bind the blocks.
 
         Args:
-            graph: optimizer.onnx.
-            settings: Of AdamW.
+            graph: The file optimizer.onnx.
+            optimizer: The rule that the graph computes.
             values: Every trained element, flat.
-            gradients: Of the same shape.
-            stretches: Of the values, all of them.
+            gradients: Their gradients, of the same shape.
+            stretches: All stretches of the values.
             threads: Blocks worked on at a time.
         """
-        self._settings = settings
-        self.first_moments = np.zeros_like(values)
-        self.second_moments = np.zeros_like(values)
+        self._optimizer = optimizer
         self.steps = 0
-        self.shrinkage = 1.0
-        self._scalars = {name: np.ones((), np.float32) for name in ("gradient_scale", "eps")}
+        self.absent_factor = 1.0
+        session = open_session(graph, threads=1)
+        inputs = session.get_inputs()
+        self.states = {
+            value.name: np.zeros_like(values)
+            for value in inputs
+            if value.shape and value.name not in _GIVEN
+        }
+        tensors = {"parameter": values, "gradient": gradients, **self.states}
         self._stretches = [
-            (stretch, {name: np.ones((), np.float32) for name in ("step_size", "shrinkage")})
+            (stretch, {v.name: np.ones((), np.float32) for v in inputs if not v.shape})
             for stretch in stretches
         ]
-        session = open_session(graph, threads=1)
-        tensors = {
-            "parameter": values,
-            "gradient": gradients,
-            "first_moment": self.first_moments,
-            "second_moment": self.second_moments,
-        }
         self._blocks: list[Callable[[], None]] = []
-        for stretch, own in self._stretches:
-            scalars = self._scalars | own
+        for stretch, scalars in self._stretches:
             for part, shape in _runs(stretch.start, stretch.stop):
                 binding = session.io_binding()
                 blocks = {name: tensor[part].reshape(shape) for name, tensor in tensors.items()}
@@ -101,23 +103,21 @@ class BlockwiseAdamW:
         """Update every value by its gradient.
 
         Args:
-            learning_rate: Of this step.
+            learning_rate: Learning rate of the step.
             gradient_norm: Global norm of the gradients, for clipping.
         """
-        settings = self._settings
         self.steps += 1
-        correction = np.sqrt((1 - settings.beta2) / (1 - settings.beta2**self.steps))
-        average = (1 - settings.beta1) / (1 - settings.beta1**self.steps)
-        limit = settings.max_gradient_norm
-        scale = min(1.0, limit / (gradient_norm + 1e-6)) if limit else 1.0
-        self._scalars["gradient_scale"][...] = scale
-        self._scalars["eps"][...] = settings.eps / correction
-        for stretch, own in self._stretches:
-            rate = learning_rate * stretch.rate
-            own["step_size"][...] = rate * average / correction
-            own["shrinkage"][...] = 1 - rate * settings.weight_decay if stretch.decay else 1
-        # What the graph multiplies by.
-        self.shrinkage *= float(np.float32(1 - learning_rate * settings.weight_decay))
+        for stretch, scalars in self._stretches:
+            numbers = self._optimizer.scalars(
+                step=self.steps,
+                rate=learning_rate * stretch.rate,
+                norm=gradient_norm,
+                decay=stretch.decay,
+            )
+            for name, scalar in scalars.items():
+                scalar[...] = numbers[name]
+        # As the graph multiplies: in float32.
+        self.absent_factor *= float(np.float32(self._optimizer.absent_factor(learning_rate)))
         if self._pool is None:
             for run in self._blocks:
                 run()

@@ -21,14 +21,13 @@ class Best(Struct, frozen=True, kw_only=True):
     Attributes:
         epoch: From 1.
         step: Steps done by then.
-        accuracy: None where there is no validation data: the last epoch is the best.
-        macro_f1: Likewise.
+        figures: The task's figures; none where there is no validation data, and the last epoch is
+            the best.
     """
 
     epoch: int
     step: int
-    accuracy: float | None = None
-    macro_f1: float | None = None
+    figures: dict[str, float] = {}
 
 
 class Progress(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_runtime.bundle.manifest import EngineName, PredictedMemory
+from edgefuse_runtime.bundle.manifest import PredictedMemory
 
 
 class StepRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="step"):
@@ -12,11 +12,11 @@ class StepRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="step
     Attributes:
         step: Steps done, this one included.
         epoch: From 1.
-        loss: Mean cross-entropy of the batch before the update.
-        learning_rate: Of this step.
-        gradient_norm: Before clipping.
-        samples_per_second: Texts of the batch over the step's time.
-        tokens_per_second: Likewise, padding not counted.
+        loss: Mean loss of the batch before the update.
+        learning_rate: Learning rate of the step.
+        gradient_norm: Global norm before clipping.
+        samples_per_second: Rows of the batch over the step's time.
+        tokens_per_second: Tokens of the batch over the step's time, padding not counted.
         rss_mib: Resident memory after the step.
     """
 
@@ -36,17 +36,13 @@ class EvaluationRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag
     Attributes:
         step: Steps done.
         epoch: From 1.
-        accuracy: From 0 to 1.
-        macro_f1: From 0 to 1.
-        loss: Mean cross-entropy.
+        figures: The task's figures of merit by name, the primary one first.
         is_best: Whether the epoch is the best so far.
     """
 
     step: int
     epoch: int
-    accuracy: float
-    macro_f1: float
-    loss: float
+    figures: dict[str, float]
     is_best: bool
 
 
@@ -54,31 +50,32 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """report.json: what a finished run came to.
 
     Attributes:
-        bundle_id: Of the bundle that was trained.
+        bundle_id: Identity of the bundle that was trained.
+        task: Name of the task.
         steps: Steps done.
-        best_epoch: From 1; the last where there is no validation data.
-        accuracy: Of the best epoch; null where there is no validation data.
-        macro_f1: Likewise.
+        best_epoch: Number of the best epoch, from 1; the last where there is no validation data.
+        figures: The task's figures of merit in the best epoch by name, the primary one first;
+            empty where there is no validation data.
         training_seconds: Time in steps.
-        samples_per_second: Texts over that time.
+        samples_per_second: Rows over that time.
         tokens_per_second: Tokens over that time, padding not counted.
         peak_rss_mib: The most that a process of the run held, evaluation included.
         predicted_memory: What export predicted, in bytes.
-        parameters: Of the model that was exported.
-        trained_parameters: Of those and what the way of tuning added, how many were trained.
-        threads: Of the engine.
-        machine: That it ran on.
+        parameters: Count of parameters of the model that was exported.
+        trained_parameters: Count of those that were trained, and of what the way of tuning added.
+        threads: Threads of the engine.
+        machine: The machine that the run ran on.
         is_board: Whether that is the board that the bundle was exported for.
         engine: Name of the engine.
-        engine_version: Version of its package here.
-        edgefuse_version: Likewise.
+        engine_version: Version of the engine's package on that machine.
+        edgefuse_version: Version of EdgeFuse on that machine.
     """
 
     bundle_id: str
+    task: str
     steps: int
     best_epoch: int
-    accuracy: float | None
-    macro_f1: float | None
+    figures: dict[str, float]
     training_seconds: float
     samples_per_second: float
     tokens_per_second: float
@@ -89,6 +86,6 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     threads: int
     machine: DeviceProfile
     is_board: bool
-    engine: EngineName
+    engine: str
     engine_version: str
     edgefuse_version: str

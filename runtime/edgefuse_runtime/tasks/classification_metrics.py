@@ -1,0 +1,69 @@
+"""Figures of merit of a classifier, in numpy."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Classes = NDArray[np.int64]
+"""Class index of each row, of shape (rows,)."""
+
+Logits = NDArray[np.float32]
+"""Logits of shape (rows, classes)."""
+
+
+class ClassificationMetric:
+    """Accuracy, macro-F1 and loss of a classifier, gathered batch by batch."""
+
+    def __init__(self, classes: int) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            classes: Count of classes.
+        """
+        self._confusion = np.zeros((classes, classes), np.int64)  # references by predictions
+        self._loss = 0.0
+
+    def update(self, logits: Logits, references: Classes) -> None:
+        """Take a batch.
+
+        Args:
+            logits: Logits of shape (rows, classes).
+            references: Right class of each row, of shape (rows,).
+        """
+        np.add.at(self._confusion, (references, logits.argmax(axis=1)), 1)
+        rows = np.arange(len(references))
+        self._loss -= float(np.sum(_log_softmax(logits)[rows, references]))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows whose prediction is right."""
+        return float(np.trace(self._confusion) / self._confusion.sum())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that occur as a reference or a prediction.
+
+        F1 = 2·TP / (2·TP + FP + FN), as scikit-learn's `f1_score(average="macro")`.
+        """
+        right = np.diag(self._confusion)
+        counts = self._confusion.sum(axis=0) + self._confusion.sum(axis=1)
+        occur = counts > 0
+        return float(np.mean(2 * right[occur] / counts[occur]))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return float(self._loss / self._confusion.sum())
+
+
+def softmax(logits: Logits) -> NDArray[np.float64]:
+    """Probabilities of shape (rows, classes)."""
+    probabilities: NDArray[np.float64] = np.exp(_log_softmax(logits))
+    return probabilities
+
+
+def _log_softmax(logits: Logits) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_probabilities: NDArray[np.float64] = shifted - np.log(
+        np.exp(shifted).sum(axis=1, keepdims=True)
+    )
+    return log_probabilities

@@ -1,0 +1,71 @@
+"""A part of training: some steps from given parameters, without a run around them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse_devices.errors import RunError
+from edgefuse_runtime.bundle.bundle import Bundle, open_engine
+from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.engines.engine import Tensors
+from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.training.course import Course, StepOutcome
+from edgefuse_runtime.training.run import TrainingSettings
+
+
+def fit(
+    bundle: Bundle,
+    parameters: Mapping[str, NDArray[Any]],
+    dataset: Dataset,
+    *,
+    steps: int,
+    settings: TrainingSettings | None = None,
+    on_step: Callable[[StepOutcome], None] = lambda _: None,
+) -> Tensors:
+    """Train for some steps, from given parameters and a new optimizer.
+
+    Nothing is read or written but the bundle: what a member of a fleet does in a round.
+
+    Args:
+        bundle: An opened bundle.
+        parameters: Values of all trained parameters by name, such as `bundle.trainable()`.
+        dataset: What to train on, such as `bundle.read(file)`.
+        steps: Count of steps; the learning rate rises and falls over them.
+        settings: How to train; `epochs` and `save_every` mean nothing here.
+        on_step: Called after each step.
+
+    Returns:
+        The parameters after the steps, copies by name.
+
+    Raises:
+        RunError: Training diverged.
+    """
+    settings = settings or TrainingSettings()
+    manifest = bundle.manifest
+    engine = open_engine(
+        bundle,
+        threads=settings.threads or default_threads(manifest.device),
+        token_ids=dataset.token_ids,
+        seed=settings.seed,
+    )
+    engine.set_parameters(parameters)
+    course = Course(
+        bundle=bundle,
+        dataset=dataset,
+        batch_size=settings.batch_size or manifest.batch_size,
+        steps=steps,
+        peak=settings.learning_rate or manifest.tuning.learning_rate,
+        warmup_ratio=settings.warmup_ratio,
+        seed=settings.seed,
+    )
+    for step in range(steps):
+        outcome = course.take(engine, step)
+        if outcome.divergence:
+            raise RunError(
+                f"training diverged: {outcome.divergence}",
+                f"Train with a lower learning rate than {course.peak:g}",
+            )
+        on_step(outcome)
+    return {name: np.array(value) for name, value in engine.parameters().items()}
