@@ -64,7 +64,7 @@ def train(
         seed: Of the rows' order.
         on_step: Called with the count of steps done.
     """
-    labels = [str(index) for index in range(model.config.num_labels)]
+    labels = [str(index) for index in range(model.config.num_labels or 0)]
     task = export_task(TextClassification(labels=labels))
     rates = way.prepare(model, context_of_shapes(task)).rates
     groups = [

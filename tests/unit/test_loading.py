@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import edgefuse
-from edgefuse.bundling.classifier import load_classifier
+from edgefuse.bundling.classifier import load_with_head
 from edgefuse.bundling.export import export
 from edgefuse.compression.chains.compress import compress as decompose
 from edgefuse.compression.chains.compress import plan_mpo
@@ -23,6 +23,8 @@ from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.mlps.matrices import KINDS
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 PicoModel = Callable[..., Path]
 
@@ -168,4 +170,8 @@ def test_what_edgefuse_raises_itself_stays_what_it_is(
     with pytest.raises(KeyError):
         edgefuse.from_pretrained(source.name)
     with pytest.raises(KeyError):
-        load_classifier(source, ["a", "b"], padding_id=0)
+        load_with_head(
+            source,
+            TextClassificationExport(TextClassification(labels=["a", "b"])),
+            padding_id=0,
+        )
