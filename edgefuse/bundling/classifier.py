@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PretrainedConfig,
@@ -10,15 +9,11 @@ from transformers import (
 )
 
 from edgefuse.artifact.compressed import load
-from edgefuse.hub.model import position_count
 from edgefuse.hub.source import ModelSource
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.layers.fused import put_beside
-from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ExportTask
-
-USUAL_LENGTH = 128
-"""Tokens of a sequence, unless the user or the model says otherwise."""
 
 
 def labels_of_head(config: PretrainedConfig, labels: Sequence[str]) -> list[str]:
@@ -41,12 +36,12 @@ def load_with_head(
     Args:
         source: A plain model, or a compressed one, which gets its P standalone.
         task: What the model is trained for.
-        padding_id: Token that pads: a decoder looks for the last one before it. None where nothing
-            will be computed.
+        padding_id: Token id that pads: a decoder looks for the last token before it. None where
+            nothing will be computed.
 
     Returns:
-        Float32, in evaluation mode, in the form that graphs are made of: with eager attention,
-        and of experts in one stack every one computed.
+        The model, float32, in evaluation mode, in the form that graphs are made of: with eager
+        attention, and with every expert of a stack computed.
 
     Raises:
         ModelError: The model is broken, or cannot have the head.
@@ -64,7 +59,7 @@ def load_with_head(
 
 
 def set_padding(model: PreTrainedModel, padding_id: int | None) -> None:
-    """Have a model know the token that its tokenizer pads with, whatever it was saved with."""
+    """Set the token id that a model takes for padding to its tokenizer's, in place."""
     if padding_id is not None or model.config.pad_token_id is None:
         model.config.pad_token_id = padding_id or 0
 
@@ -104,38 +99,3 @@ def check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> No
             "Name that many, or save its encoder alone, which gets a new head: "
             "`model.base_model.save_pretrained(…)`",
         )
-
-
-def longest_sequence(model: PreTrainedModel) -> int:
-    """Tokens that the position embeddings reach; RoBERTa's begin behind its padding's."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - skipped
-    return position_count(model.config) or USUAL_LENGTH
-
-
-def choose_length(given: int | None, longest: int, *, prefix: int = 0) -> int:
-    """Tokens of a sequence: those given, or the usual ones where the model takes so many.
-
-    Args:
-        given: By the user, if at all.
-        longest: Of what the model takes.
-        prefix: How many of these stand before the text.
-
-    Raises:
-        InputError: The model does not take the length that is given, or any.
-    """
-    longest -= prefix
-    if longest < 2:
-        raise InputError(
-            "What stands before the text leaves no position for it", "Give a lower --prefix-length"
-        )
-    length = min(USUAL_LENGTH, longest) if given is None else given
-    if not 2 <= length <= longest:
-        taken = f", with {prefix} positions of a prefix before them" if prefix else ""
-        raise InputError(
-            f"--sequence-length {length} is outside 2 to {longest}, which the model takes{taken}",
-            "Give one within that, or leave it out",
-        )
-    return length

@@ -12,11 +12,10 @@ from transformers import PreTrainedModel
 from edgefuse.bundling.classifier import (
     brings_head,
     check_architecture,
-    choose_length,
     load_with_head,
-    longest_sequence,
 )
 from edgefuse.bundling.context import context_of_shapes
+from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config
 from edgefuse.hub.source import find_source

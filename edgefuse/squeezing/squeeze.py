@@ -30,11 +30,10 @@ from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.classifier import (
     check_architecture,
     check_head,
-    choose_length,
     labels_of_head,
-    longest_sequence,
     set_padding,
 )
+from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.device import computing_on, fastest, move
 from edgefuse.hub.model import empty_model, load_config
