@@ -81,7 +81,8 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
     from edgefuse.hub.tokenizer import load_tokenizer  # noqa: PLC0415
     from edgefuse.squeezing.training import tokenize_rows, train  # noqa: PLC0415
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
-    from edgefuse_runtime.data.dataset import read_examples, read_labels  # noqa: PLC0415
+    from edgefuse_runtime.data.dataset import read_examples  # noqa: PLC0415
+    from edgefuse_runtime.data.labels import labels_of_rows  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -96,7 +97,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
             work / "chains", AutoModelForSequenceClassification, num_labels=2
         )
         tokenizer = load_tokenizer(find_source(str(work / "chains")))
-        labels = read_labels(path_of("sst2/train.jsonl"))
+        labels = sorted(labels_of_rows(path_of("sst2/train.jsonl")))
         files = [
             first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)
             for part, count in (("train", 6000), ("valid", 64 if quick else 1000))

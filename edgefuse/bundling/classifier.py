@@ -1,7 +1,5 @@
 """Load a model as a text classifier."""
 
-from collections.abc import Sequence
-
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PretrainedConfig,
@@ -9,23 +7,17 @@ from transformers import (
 )
 
 from edgefuse.artifact.compressed import load
+from edgefuse.bundling.labels import NEW_HEAD, brings_head
 from edgefuse.hub.source import ModelSource
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ExportTask
 
-
-def labels_of_head(config: PretrainedConfig, labels: Sequence[str]) -> list[str]:
-    """Names of classes in the order of the head that a model brings, if it knows those names."""
-    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
-    own = [names[index] for index in sorted(names)]
-    return own if brings_head(config) and sorted(own) == sorted(labels) else list(labels)
-
-
-def brings_head(config: PretrainedConfig) -> bool:
-    """Whether a model was saved as a classifier."""
-    return any(kind.endswith("Classification") for kind in config.architectures or ())
+_UNSUPPORTED = {
+    "multi_label_classification": "several labels a text",
+    "regression": "numbers (regression)",
+}
 
 
 def load_with_head(
@@ -54,6 +46,8 @@ def load_with_head(
         experts_implementation=every_expert_by_name(),
     )
     set_padding(model, padding_id)
+    if model.config.problem_type is not None:  # of a head that it no longer has
+        model.config.problem_type = "single_label_classification"
     put_beside(model)
     return model
 
@@ -68,10 +62,17 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
     """Refuse models that cannot classify in a graph.
 
     Raises:
-        ModelError: It is an encoder-decoder model, which classifies by the state at a token that it
-            looks for; it reads pictures or sound too; or transformers has no classifier of its
-            kind.
+        ModelError: It has a head for several labels at once or for numbers; it is an
+            encoder-decoder model, which classifies by the state at a token that it looks for; it
+            reads pictures or sound too; or transformers has no classifier of its kind.
     """
+    problem = config.problem_type or ("regression" if config.num_labels == 1 else "")
+    if brings_head(config) and problem in _UNSUPPORTED:
+        raise ModelError(
+            f"{name} was saved with a head for {_UNSUPPORTED[problem]}, and EdgeFuse trains "
+            "classifiers of one label a text so far",
+            f"Choose a classifier of one label a text, or {NEW_HEAD}",
+        )
     if config.is_encoder_decoder:
         reason = f"{config.model_type} models have an encoder and a decoder"
     elif config.get_text_config() is not config:
@@ -84,18 +85,3 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
         f"{name} cannot be exported: {reason}",
         "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
     )
-
-
-def check_head(config: PretrainedConfig, labels: Sequence[str], name: str) -> None:
-    """A head that the model brings is kept; transformers does not say which one does not fit.
-
-    Raises:
-        ModelError: It is one for another count of classes.
-    """
-    if brings_head(config) and config.num_labels != len(labels):
-        raise ModelError(
-            f"{name} was saved with a head for {config.num_labels} classes, and {len(labels)} are "
-            "given",
-            "Name that many, or save its encoder alone, which gets a new head: "
-            "`model.base_model.save_pretrained(…)`",
-        )

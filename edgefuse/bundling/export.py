@@ -46,7 +46,7 @@ def export(
     output: Path,
     *,
     device: DeviceProfile,
-    labels: Sequence[str],
+    labels: Sequence[str] | frozenset[str],
     tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
@@ -63,8 +63,8 @@ def export(
         model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
         output: The directory to make.
         device: The board.
-        labels: Names of the classes, in the order of the logits; a head that knows the same names
-            keeps its own.
+        labels: Names of the classes, in the order of the logits; or a set of the labels that rows
+            have, as `read_labels` gives it, whose order a head of the model's decides.
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Count of rows in a batch; None for what the board's memory takes.
         sequence_length: Count of tokens that texts are cut to; None for 128 or what the model

@@ -8,10 +8,9 @@ from transformers import PreTrainedModel
 
 from edgefuse.bundling.classifier import (
     check_architecture,
-    check_head,
-    labels_of_head,
     load_with_head,
 )
+from edgefuse.bundling.labels import choose_labels
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
@@ -38,12 +37,12 @@ class Loaded:
     padding_id: int
 
 
-def load(origin: Origin, labels: Sequence[str], *, seed: int) -> Loaded:
+def load(origin: Origin, labels: Sequence[str] | frozenset[str], *, seed: int) -> Loaded:
     """Load a text classifier and its tokenizer.
 
     Args:
         origin: What to load; a peft adapter stays apart.
-        labels: Names of the classes.
+        labels: Names of the classes in order, or a set of those that rows have.
         seed: Seed of a classification head that the model lacks.
 
     Raises:
@@ -51,8 +50,7 @@ def load(origin: Origin, labels: Sequence[str], *, seed: int) -> Loaded:
     """
     config = load_config(origin.base)
     check_architecture(config, origin.name)
-    check_head(config, labels, origin.name)
-    task = export_task(TextClassification(labels=labels_of_head(config, labels)))
+    task = export_task(TextClassification(labels=choose_labels(config, labels, origin.name)))
     tokenizer = load_padding_tokenizer(origin.base)
     padding_id = tokenizer.padding_id
     assert padding_id is not None

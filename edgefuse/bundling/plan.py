@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from edgefuse.bundling.classifier import (
-    brings_head,
     check_architecture,
     load_with_head,
 )
 from edgefuse.bundling.context import context_of_shapes
+from edgefuse.bundling.labels import brings_head
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config

@@ -123,8 +123,8 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _labels(file: Path | None, count: int | None) -> list[str]:
-    from edgefuse_runtime.data.dataset import read_labels
+def _labels(file: Path | None, count: int | None) -> list[str] | frozenset[str]:
+    from edgefuse_runtime.data.labels import read_labels
 
     if file is not None and count is not None:
         raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")

@@ -29,7 +29,7 @@ def predict(
     """
     from edgefuse_devices.errors import DataError
     from edgefuse_runtime.data.batching import batches_per_epoch
-    from edgefuse_runtime.data.dataset import read_lines, split_lines
+    from edgefuse_runtime.data.texts import read_lines, split_lines
     from edgefuse_runtime.inference.model import InferenceModel
     from edgefuse_runtime.inference.predict import predict_texts
     from edgefuse_runtime.machine.threads import default_threads

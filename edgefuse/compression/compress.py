@@ -25,7 +25,7 @@ from edgefuse.mlps.mlp import MLP, find_mlps, unknown_experts
 from edgefuse.mlps.verify import verify, verify_without_weights
 from edgefuse_devices.errors import DataError, InputError, ModelError
 from edgefuse_devices.probe import probe
-from edgefuse_runtime.data.dataset import read_texts
+from edgefuse_runtime.data.texts import read_texts
 from edgefuse_runtime.files.output import new_directory
 from edgefuse_runtime.progress import OnProgress, silent
 

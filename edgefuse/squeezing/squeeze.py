@@ -29,10 +29,9 @@ from edgefuse.artifact.record import RECORD as COMPRESSION
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.classifier import (
     check_architecture,
-    check_head,
-    labels_of_head,
     set_padding,
 )
+from edgefuse.bundling.labels import choose_labels
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.device import computing_on, fastest, move
@@ -55,7 +54,8 @@ from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.errors import Interrupted, ModelError, OutputError, RunError
 from edgefuse_runtime.bundle.bundle import digest
 from edgefuse_runtime.data.batching import batches_per_epoch
-from edgefuse_runtime.data.dataset import labels_of_rows, read_examples
+from edgefuse_runtime.data.dataset import read_examples
+from edgefuse_runtime.data.labels import labels_of_rows
 from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.training.run import TrainingSettings
 
@@ -151,8 +151,7 @@ def squeeze(
         )
     config = load_config(source)
     check_architecture(config, model)
-    labels = labels_of_head(config, labels_of_rows(train_file))
-    check_head(config, labels, model)
+    labels = choose_labels(config, labels_of_rows(train_file), model)
     tokenizer = load_padding_tokenizer(source)
     longest = choose_length(None, longest_sequence(empty_model(config)))
 

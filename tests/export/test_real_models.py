@@ -7,7 +7,7 @@ import pytest
 from benchmarks.fusion_quality import perplexity_of
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.methods import find_method
-from edgefuse_runtime.data.dataset import read_texts
+from edgefuse_runtime.data.texts import read_texts
 
 ROWS = 60
 

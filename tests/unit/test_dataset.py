@@ -1,15 +1,17 @@
 """Data files: what is read, and the sentence for each row that cannot be."""
 
+import bz2
+import gzip
+import lzma
+import os
+from pathlib import Path
+
 import pytest
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.dataset import (
-    Example,
-    read_examples,
-    read_labels,
-    read_lines,
-    split_lines,
-)
+from edgefuse_runtime.data.dataset import Example, read_examples
+from edgefuse_runtime.data.labels import read_labels
+from edgefuse_runtime.data.texts import read_lines, read_texts, split_lines
 
 LABELS = ["light_on", "light_off", "heat_up"]
 GOOD = b'{"text": "lamp", "label": "light_on"}\n'
@@ -44,6 +46,13 @@ def test_labels_may_be_numbers_and_truth_values(tmp_path, label, labels, index):
     assert read(tmp_path, raw, labels) == [Example("x", index)]
 
 
+def test_a_label_is_read_whatever_its_case_where_one_class_is_meant(tmp_path):
+    rows = b'{"text": "x", "label": "Light_ON"}\n{"text": "y", "label": "us"}'
+    assert read(tmp_path, rows, [*LABELS, "US", "us"]) == [Example("x", 0), Example("y", 4)]
+    with pytest.raises(DataError, match="unknown label 'Us'"):
+        read(tmp_path, b'{"text": "x", "label": "Us"}', [*LABELS, "US", "us"])
+
+
 BAD = {
     "broken": (b'{"text": "lamp", ', "is broken JSON"),
     "a list": (b'["lamp", "light_on"]', "is not a JSON object"),
@@ -56,6 +65,7 @@ BAD = {
     "unknown label": (b'{"text": "lamp", "label": "lights_on"}', "unknown label 'lights_on'"),
     "label is a list": (b'{"text": "lamp", "label": ["heat_up"]}', '"label" that is a list'),
     "label is an object": (b'{"text": "x", "label": {"a": 1}}', '"label" that is an object'),
+    "a pair": (b'{"text": "a", "text_pair": "b", "label": "heat_up"}', 'has a "text_pair"'),
     "not UTF-8": (b'{"text": "l\xe4mp", "label": "light_on"}', "is not UTF-8"),
     "lone surrogate": (b'{"text": "\\ud800", "label": "light_on"}', "is broken JSON"),
 }
@@ -79,6 +89,62 @@ def test_an_unknown_label_names_the_nearest(tmp_path):
 def test_a_blank_line_between_rows_is_an_empty_row(tmp_path):
     with pytest.raises(DataError, match=r"train\.jsonl:2 is an empty row"):
         read(tmp_path, GOOD + b"\n" + GOOD)
+
+
+OTHER_FORMATS = {
+    "gzip": (gzip.compress(GOOD), "is compressed by gzip"),
+    "bzip2": (bz2.compress(GOOD), "is compressed by bzip2"),
+    "xz": (lzma.compress(GOOD), "is compressed by xz"),
+    "Excel": (b"PK\x03\x04\x14\0", "is a zip archive or an Excel sheet"),
+    "Parquet": (b"PAR1\x15\x04PAR1", "is a Parquet file"),
+    "UTF-16": (GOOD.decode().encode("utf-16"), "is UTF-16 text"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "is a git-lfs pointer"),
+    "CSV": (b"text,label\nlamp,light_on\n", "is CSV, not JSON lines"),
+    "quoted CSV": (b'"text","label"\n"lamp","light_on"\n', "is CSV, not JSON lines"),
+    "TSV": (b"text\tlabel\nlamp, red\tlight_on\n", "is TSV, not JSON lines"),
+    "array": (b"[" + GOOD.strip() + b"," + GOOD.strip() + b"]", "is a JSON array"),
+    "long array": (b"[\n" + GOOD.strip() + b"\n]\n", "is a JSON array"),
+    "long object": (b'{"text": "lamp",\n "label": "light_on"}', "is JSON over several lines"),
+    "long objects": (b'{\n"text": "lamp"\n}\n{\n"text": "x"\n}', "is JSON over several lines"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_FORMATS)
+def test_a_file_of_another_format_is_called_what_it_is(tmp_path, case):
+    raw, sentence = OTHER_FORMATS[case]
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(raw)
+    for reading in (lambda: read_examples(path, LABELS), lambda: read_texts(path)):
+        with pytest.raises(DataError) as caught:
+            reading()
+        assert f"{path} {sentence}" in caught.value.problem
+        assert caught.value.hint
+
+
+def test_a_file_that_is_named_for_csv_is_csv_whatever_separates_its_columns(tmp_path):
+    (tmp_path / "train.csv").write_bytes(b"text;label\nlamp;light_on\n")
+    with pytest.raises(DataError, match="is CSV, not JSON lines"):
+        read_examples(tmp_path / "train.csv", LABELS)
+    (tmp_path / "train.csv").write_bytes(GOOD)
+    assert read_examples(tmp_path / "train.csv", LABELS) == [Example("lamp", 0)]
+
+
+def test_what_can_be_read_only_once_is_refused(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for reading in (lambda p: read_examples(p, LABELS), read_labels, read_texts, read_lines):
+        with pytest.raises(DataError, match="pipe is a pipe, which can be read only once"):
+            reading(pipe)
+    with pytest.raises(DataError, match="is a device"):
+        read_texts(Path(os.devnull))
+
+
+def test_a_pair_of_texts_is_refused_where_labels_do_not_matter_too(tmp_path):
+    (tmp_path / "texts.jsonl").write_bytes(b'{"text": "a", "text_pair": null}\n' * 2)
+    assert read_texts(tmp_path / "texts.jsonl") == ["a", "a"]
+    (tmp_path / "texts.jsonl").write_bytes(b'{"text": "a", "text_pair": "b"}\n')
+    with pytest.raises(DataError, match=r"texts\.jsonl:1 has a .text_pair., and pairs"):
+        read_texts(tmp_path / "texts.jsonl")
 
 
 @pytest.mark.parametrize("raw", [b"", b"\n\n", b"\xef\xbb\xbf"])
@@ -117,10 +183,10 @@ def labels_of(tmp_path, name, raw):
     return read_labels(tmp_path / name)
 
 
-def test_a_list_of_labels_keeps_its_order_and_rows_give_theirs_sorted(tmp_path):
+def test_a_list_of_labels_keeps_its_order_and_those_of_rows_have_none(tmp_path):
     assert labels_of(tmp_path, "labels.txt", b"warm\ncold\nhot\n") == ["warm", "cold", "hot"]
     rows = b'{"label": "warm"}\n{"label": 3}\n{"label": "cold"}\n{"label": "warm"}'
-    assert labels_of(tmp_path, "rows.jsonl", rows) == ["3", "cold", "warm"]
+    assert labels_of(tmp_path, "rows.jsonl", rows) == {"3", "cold", "warm"}
 
 
 @pytest.mark.parametrize(

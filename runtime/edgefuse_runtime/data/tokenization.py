@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edgefuse_devices.errors import DataError
+
 _CHUNK = 1024
 
 TokenIds = NDArray[np.int32]
@@ -47,3 +49,24 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
         encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK])
         rows += [np.array(encoding.ids, np.int32) for encoding in encodings]
     return rows
+
+
+def refuse_empty(rows: Sequence[TokenIds], name: str) -> None:
+    """Refuse texts of which nothing is left as token ids, with which a model cannot do anything.
+
+    A tokenizer without special tokens and without one for what it does not know drops unknown
+    scripts.
+
+    Args:
+        rows: Token ids of each text.
+        name: Name of the texts in messages: `NAME:2` is the second one.
+
+    Raises:
+        DataError: A text has no token id.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not len(row):
+            raise DataError(
+                f"{name}:{number} has no character that the model's tokenizer knows",
+                "Remove the text, or begin from a model that reads its script",
+            )

@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Feeds, pad
 from edgefuse_runtime.data.dataset import read_examples
-from edgefuse_runtime.data.tokenization import TokenIds, tokenize
+from edgefuse_runtime.data.labels import LABELLED_ROW
+from edgefuse_runtime.data.texts import refuse_blank
+from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
 from edgefuse_runtime.tasks.task import Figure, Figures, Outputs
@@ -78,7 +80,7 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         Figure(name="macro_f1", title="macro-F1", format=".3f"),
         Figure(name="loss", title="loss", format=".4f", higher_is_better=False),
     )
-    row: ClassVar[str] = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
+    row: ClassVar[str] = LABELLED_ROW
 
     labels: Annotated[list[str], Meta(min_length=1)]
 
@@ -91,15 +93,23 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         """Read and tokenize JSON lines with `text` and `label`.
 
         Raises:
-            DataError: A row is broken; it names file and line.
+            DataError: A row is broken, or has no token; the message names file and line.
         """
         rows = read_examples(file, self.labels)
         token_ids = tokenize(tokenizer, [row.text for row in rows])
+        refuse_empty(token_ids, str(file))
         return [EncodedText(ids, row.label) for ids, row in zip(token_ids, rows, strict=True)]
 
     def examples(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[EncodedText]:
-        """Tokenize texts to classify."""
-        return [EncodedText(ids) for ids in tokenize(tokenizer, texts)]
+        """Tokenize texts to classify.
+
+        Raises:
+            DataError: A text is blank, or has no token.
+        """
+        refuse_blank(texts, "text")
+        token_ids = tokenize(tokenizer, texts)
+        refuse_empty(token_ids, "text")
+        return [EncodedText(ids) for ids in token_ids]
 
     def collate(self, examples: Sequence[EncodedText], *, padding_id: int) -> Feeds:
         """Token ids and mask, both (batch, tokens), and the labels (batch,) where there are any."""

@@ -1,0 +1,96 @@
+"""Which class each logit stands for: a head's own order, or the one that somebody gave."""
+
+import pytest
+from transformers import BertConfig
+
+from edgefuse.bundling.classifier import check_architecture
+from edgefuse.bundling.labels import choose_labels
+from edgefuse_devices.errors import ModelError
+
+TWELVE = [f"LABEL_{index}" for index in range(12)]
+BINARY = ["NEGATIVE", "POSITIVE"]
+NUMBERS = [str(index) for index in range(12)]
+
+
+def head(*names: str, **options: object) -> BertConfig:
+    """The configuration of a model that was saved as a classifier."""
+    return BertConfig(
+        architectures=["BertForSequenceClassification"],
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        **options,
+    )
+
+
+@pytest.mark.parametrize("given", [frozenset(NUMBERS), sorted(NUMBERS), frozenset({"11", "3"})])
+def test_whole_numbers_are_indices_of_the_head(given: list[str] | frozenset[str]) -> None:
+    assert choose_labels(head(*TWELVE), given, "model") == NUMBERS
+
+
+@pytest.mark.parametrize(
+    "given",
+    [frozenset({"positive", "negative"}), ["Positive", "NEGATIVE"], frozenset({"positive"})],
+)
+def test_names_of_the_head_keep_its_order_and_its_spelling(
+    given: list[str] | frozenset[str],
+) -> None:
+    assert choose_labels(head(*BINARY), given, "model") == BINARY
+
+
+def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+    names = ["us", "US", "them"]
+    assert choose_labels(head(*names), frozenset({"US", "THEM"}), "model") == names
+    with pytest.raises(ModelError, match=r"\(us, US, them\), and 2 are given \(Us, them\)"):
+        choose_labels(head(*names), frozenset({"Us", "them"}), "model")
+
+
+def test_a_list_gives_the_classes_of_a_head_other_names() -> None:
+    assert choose_labels(head("LABEL_0", "LABEL_1"), ["good", "bad"], "model") == ["good", "bad"]
+    assert choose_labels(head(*BINARY), ["schlecht", "gut"], "model") == ["schlecht", "gut"]
+    assert choose_labels(head(*BINARY), ["negative", "good"], "model") == ["negative", "good"]
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "sentence"),
+    [
+        (["LABEL_0", "LABEL_1"], frozenset({"good", "bad"}), "others are given (bad, good)"),
+        (BINARY, frozenset({"good", "POSITIVE"}), "others are given (POSITIVE, good)"),
+        (BINARY, ["positive", "good"], "others are given (good, positive)"),  # of the head's second
+        (BINARY, frozenset({"1", "2"}), "others are given (1, 2)"),
+        (["LABEL_0", "LABEL_1"], frozenset({"a", "b", "c"}), "3 are given (a, b, c)"),
+        (["1", "2", "3"], frozenset({"0", "1", "2"}), "others are given (0, 1, 2)"),
+        (TWELVE, NUMBERS[:5], "a head for 12 classes"),
+    ],
+)
+def test_labels_that_leave_it_open_which_class_is_which_are_refused(
+    names: list[str], given: list[str] | frozenset[str], sentence: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        choose_labels(head(*names), given, "model")
+    assert sentence in caught.value.problem
+    assert names[0] in caught.value.problem
+    assert "encoder alone" in caught.value.hint
+
+
+def test_labels_of_a_new_head_are_sorted_numbers_by_their_value() -> None:
+    encoder = BertConfig(architectures=["BertModel"])
+    assert choose_labels(encoder, frozenset(NUMBERS), "model") == NUMBERS
+    assert choose_labels(encoder, frozenset({"b", "a", "10"}), "model") == ["10", "a", "b"]
+    assert choose_labels(encoder, ["b", "a"], "model") == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem", "called"),
+    [
+        (BINARY, "multi_label_classification", "several labels a text"),
+        (BINARY, "regression", "regression"),
+        (["LABEL_0"], None, "regression"),
+    ],
+)
+def test_a_head_of_another_problem_is_refused(
+    names: list[str], problem: str | None, called: str
+) -> None:
+    with pytest.raises(ModelError, match=f"a head for .*{called}"):
+        check_architecture(head(*names, problem_type=problem), "model")
+    check_architecture(head(*BINARY, problem_type="single_label_classification"), "model")
+    check_architecture(BertConfig(architectures=["BertModel"], problem_type=problem), "model")
