@@ -25,11 +25,11 @@ from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
+TASK = TextClassificationExport(TextClassification(labels=LABELS))
 OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
-CONTEXT = context_of_shapes()
+CONTEXT = context_of_shapes(TASK)
 """What a way may look at where no rows are read."""
 VOCABULARY = 50
-TASK = TextClassificationExport(TextClassification(labels=LABELS))
 _FOLDER = TemporaryDirectory(prefix="edgefuse-tuned-")
 
 

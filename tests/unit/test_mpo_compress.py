@@ -35,6 +35,7 @@ from edgefuse.mlps.matrices import (
 from edgefuse.tuning.ways.full import FullWithoutEmbeddings
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pico_tokenizer
+from tests.tuned_pico import TASK
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 LOSSLESS = Limit(max_error=0)
@@ -224,7 +225,7 @@ def test_merged_chains_are_the_plain_model(architecture: str) -> None:
 def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
     model = pico_model("bert", num_labels=2)
     _with_chains(model)
-    FullWithoutEmbeddings().prepare(model, context_of_shapes())
+    FullWithoutEmbeddings().prepare(model, context_of_shapes(TASK))
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     table = "bert.embeddings.word_embeddings"
     chain = {f"{table}.central", *(f"{table}.auxiliary.{index}" for index in range(4))}
