@@ -27,7 +27,7 @@ __all__ = [
 
 
 class EdgeFuseError(Exception):
-    """The root: one sentence that says what is wrong, and what to do next.
+    """The root: a sentence for what is wrong, and one for what to do next.
 
     Args:
         problem: One sentence without its full stop.

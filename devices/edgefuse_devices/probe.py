@@ -1,4 +1,4 @@
-"""What Linux says about the machine at hand, as a profile called `host`.
+"""The machine at hand, as Linux describes it: a profile called `host`.
 
 Everything is read below a root directory, so that a test can bring a tree of its own. Containers
 hide parts of /sys, virtual machines have no clock to show, and under QEMU's user mode /proc is the
@@ -68,7 +68,7 @@ def read_machine(root: Path, machine: str, allowed: set[int]) -> DeviceProfile:
 
     Args:
         root: Usually `/`.
-        machine: As `uname -m` says it.
+        machine: Name of the instruction set, as `uname -m` prints it.
         allowed: The CPU numbers that this process may run on.
 
     Raises:

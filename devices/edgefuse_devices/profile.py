@@ -1,7 +1,7 @@
 """What a board is, as far as training on it goes: plain values, each with its source.
 
-A profile is read from TOML, travels inside a bundle's manifest as JSON, and is what `probe` says
-about the machine at hand.
+A profile is read from TOML, travels inside a bundle's manifest as JSON, and is what `probe`
+finds out about the machine at hand.
 """
 
 from itertools import chain
@@ -58,18 +58,18 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         name: What `--device` calls it; `host` for the machine at hand.
         title: What people call it.
         soc: The system on chip, or the processor.
-        architecture: As `uname -m` says it.
-        clusters: Its cores, in the order of their CPU numbers.
+        architecture: Name of the instruction set, as `uname -m` prints it.
+        clusters: The board's cores, in the order of their CPU numbers.
         features: Instruction-set features, as the flags in Linux's /proc/cpuinfo name them.
         memory_mib: Memory of the variant that is planned for, in MiB.
         memory_variants_mib: Every variant that is sold, in MiB.
-        memory_bandwidth_gb_s: Theoretical peak, 10⁹ bytes a second; None where nothing says.
+        memory_bandwidth_gb_s: Theoretical peak, 10⁹ bytes a second; None where it is not known.
         threads: Threads that training should use.
         pinning: The CPUs that suit those threads, one each. Recorded only: training pins no
             thread so far.
         reported_as: Shell patterns for what Linux calls the board: the text of
             /proc/device-tree/model, or the processor's `model name` in /proc/cpuinfo.
-        sources: Where each of `FIGURES` comes from.
+        sources: Source of each of `FIGURES`.
 
     Raises:
         ValueError: Its figures contradict each other, or one has no source. Decoding makes a

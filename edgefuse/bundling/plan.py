@@ -25,7 +25,7 @@ from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
-from edgefuse_export.quiet import quiet
+from edgefuse_export.silence import silence
 from edgefuse_export.tasks.registry import export_task
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import trace
@@ -196,7 +196,7 @@ class _Steps:
         self.task = task
         self._traced: dict[object, nn.Module] = {}
 
-    @quiet()
+    @silence()
     def flops(self, model: PreTrainedModel, shape: tuple[int, int]) -> int:
         """Count multiplications and additions of the matrix products in the exported graph.
 

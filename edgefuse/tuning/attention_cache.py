@@ -12,7 +12,7 @@ from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.tuning.way import INSTEAD
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.quiet import quiet as without_warnings
+from edgefuse_export.silence import silence
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def shape_of_cache(model: PreTrainedModel) -> CacheShape:
         )
     cache, fakes = DynamicCache(), FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with fakes, silence_transformers(), without_warnings(), torch.no_grad():
+        with fakes, silence_transformers(), silence(), torch.no_grad():
             token = torch.ones((1, 1), dtype=torch.int64)
             fake = with_tensors(backbone, fakes.from_tensor)
             fake(input_ids=token, attention_mask=token, past_key_values=cache)

@@ -19,7 +19,7 @@ from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.tuning.parts import head_modules
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.quiet import quiet as without_warnings
+from edgefuse_export.silence import silence
 
 ADAPTER = "default"
 """What peft calls an adapter that nobody named."""
@@ -27,7 +27,7 @@ ADAPTER = "default"
 
 def wrap(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     """Put what a configuration of peft says around a model, in place."""
-    with silence_transformers(), without_warnings():
+    with silence_transformers(), silence():
         wrapped: PeftModel = get_peft_model(model, config)
     return wrapped
 
@@ -58,7 +58,7 @@ def load_adapter(model: PreTrainedModel, directory: Path, task_type: TaskType) -
         wrapped = wrap(model, config)
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         _check_same(own, stored, heads - saved, directory)
-        with silence_transformers(), without_warnings():
+        with silence_transformers(), silence():
             set_peft_model_state_dict(wrapped, {**own, **stored})
     return wrapped
 

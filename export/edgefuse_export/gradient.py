@@ -16,7 +16,7 @@ from torch.onnx._internal.exporter import _decomp, _registration
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.operators.backward import TRANSLATIONS
-from edgefuse_export.quiet import quiet
+from edgefuse_export.silence import silence
 
 OPSET = 21
 IR_VERSION = 10
@@ -27,7 +27,7 @@ def gradient_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model
     """Differentiate a traced loss with respect to every parameter that requires a gradient.
 
     Args:
-        forward: From `trace`.
+        forward: The traced program, as `trace` gives it.
         outputs: Names of what the task's module gives besides the loss.
 
     Returns:
@@ -49,7 +49,7 @@ def forward_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
 
 
 def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
-    with quiet("torch.onnx"):
+    with silence("torch.onnx"):
         registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
         kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
         program: ExportedProgram = _decompose_exported_program(
@@ -65,7 +65,7 @@ def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> Exp
 def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
     # torch.onnx.export would trace the program once more to decompose it, as it already is.
     program.run_decompositions = lambda _table: program
-    with quiet("torch.onnx"):
+    with silence("torch.onnx"):
         try:
             exported = torch.onnx.export(
                 program,

@@ -11,7 +11,7 @@ from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.passes.simplify import simplify
 
 _SHARE_OF_MEMORY = 0.5
-"""Of the board's memory that training may take: the system and the interpreter want the rest."""
+"""Share of the board's memory that training may take: the system and Python want the rest."""
 _ALIASES = {"Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 

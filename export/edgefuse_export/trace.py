@@ -18,7 +18,7 @@ def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedPro
 
     Args:
         task: What the model is trained for.
-        model: In evaluation mode, so that dropout is off.
+        model: The model, in evaluation mode, so that dropout is off.
         vocabulary: Token ids of the example are below it.
 
     Returns:

@@ -47,7 +47,7 @@ class Request:
         task: What the model is trained for.
         model: A model with the task's head in evaluation mode, float32, with eager attention; the
             parameters that require a gradient are trained.
-        info: Where the model came from.
+        info: Origin of the model.
         fused: The model's fused blocks.
         tuning: Name of the way of tuning.
         learning_rate: Peak that suits the way of tuning.
@@ -90,7 +90,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
 
     Args:
         request: What to export.
-        directory: Exists.
+        directory: An existing directory.
         on_progress: Observer, called before each of `STAGES`.
 
     Raises:

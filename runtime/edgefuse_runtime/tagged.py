@@ -14,7 +14,7 @@ from msgspec import Struct
 
 
 class Tagged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name"):
-    """The base of all members: in JSON, an object whose `name` says which member it is."""
+    """The base of all members: in JSON, an object whose `name` is the member's."""
 
     @property
     def name(self) -> str:

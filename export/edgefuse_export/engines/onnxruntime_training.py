@@ -93,16 +93,16 @@ def write_training_artifacts(
     """Write the artifacts that `OnnxRuntimeTrainingEngine` trains from.
 
     Args:
-        model: Float32, in evaluation mode (no dropout), with eager attention. `model(**inputs)`
-            gives the task's one output, alone or as an entry of a model output. P of a fused block
-            stays standalone: a buffer, hence a constant.
+        model: The model, float32, in evaluation mode (no dropout), with eager attention.
+            `model(**inputs)` gives the task's one output, alone or as an entry of a model output. P
+            of a fused block stays standalone: a buffer, hence a constant.
         task: What the model is trained for; its loss is one of onnxruntime-training's own.
         inputs: Example batch, at least 2 × 2 so that nothing is specialised: int64 tensors of
             shape (batch, sequence). Both dimensions are dynamic in the graphs.
         parameters: What trains. The optimizer graph decays all of them: it cannot tell one from
             another (`docs/onnxruntime-training.md`); the engine exempts those without `decay`.
-        optimizer: Its constants; a `max_gradient_norm` of 0 turns clipping off.
-        directory: Exists.
+        optimizer: Constants of the optimizer; a `max_gradient_norm` of 0 turns clipping off.
+        directory: An existing directory.
         fused: The model's fused blocks: their rows weigh 1/√n in the global norm.
         merges: Recipes of weights that train in parts.
 

@@ -21,8 +21,8 @@ def rowwise(name: str, body: Callable[..., ir.Value], *inputs: Any) -> Any:
     """Apply a function of tensors to every row of the first axis, and stack what it gives.
 
     Args:
-        name: Of the body.
-        body: Called with `Emit` and one value an input, of the input's shape without first axis.
+        name: Name of the body.
+        body: Function of `Emit` and one value an input, of the input's shape without first axis.
         inputs: Float tensors of the shape (batch, …).
 
     Returns:

@@ -25,7 +25,7 @@ def as_external_initializers(
     external data.
 
     Args:
-        model: Whose inputs become initializers.
+        model: The graph whose inputs become initializers.
         names: The inputs, each a tensor of the file.
         file: The safetensors file.
         location: What the graph calls the file, relative to the .onnx file.

@@ -29,7 +29,7 @@ class NormWeight:
 def norm_weights(
     fused: Sequence[FusedMLP], merges: Sequence[Merge], tensors: Mapping[str, np.ndarray]
 ) -> dict[str, NormWeight]:
-    """By parameter; those that are missing weigh 1.
+    """Weights in the norm by parameter; those that are missing weigh 1.
 
     Args:
         fused: The fused blocks.

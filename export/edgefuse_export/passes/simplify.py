@@ -4,7 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from edgefuse_export.quiet import quiet
+from edgefuse_export.silence import silence
 
 
 def simplify(model: ir.Model) -> None:
@@ -16,5 +16,5 @@ def simplify(model: ir.Model) -> None:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
-    with quiet("onnxscript"):  # it says which constants it cannot compute; none of them matter
+    with silence("onnxscript"):  # it says which constants it cannot compute; none of them matter
         optimizer.optimize(model)

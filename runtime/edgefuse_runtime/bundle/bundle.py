@@ -1,8 +1,8 @@
 """The bundle: the one thing that export and runtime share.
 
-A bundle is a directory. `manifest.json` says what is in it; nothing in it is executable or pickled.
+A bundle is a directory that `manifest.json` describes; nothing in it is executable or pickled.
 
-    manifest.json            what is in it (see `manifest.py`)
+    manifest.json            the description (see `manifest.py`)
     train.onnx               batch and every weight → loss, gradient norm, every gradient
     optimizer.onnx           one step of the optimizer over a run of blocks of elements
     inference.onnx           batch and every weight, merged → outputs
@@ -51,7 +51,7 @@ class Bundle:
 
     Attributes:
         path: The bundle's directory.
-        manifest: What is in the bundle.
+        manifest: Description of the bundle.
         id: SHA-256 of manifest.json, which itself holds the digest of every file.
     """
 

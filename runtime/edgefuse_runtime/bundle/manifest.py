@@ -1,4 +1,4 @@
-"""What manifest.json says: frozen structs that refuse unknown fields, with a version."""
+"""The content of manifest.json: frozen structs that refuse unknown fields, with a version."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgefuse_runtime.tasks import registry as tasks
 from edgefuse_runtime.tasks.task import Task
 
 SCHEMA_VERSION = 8
-"""Raised with every change of what the manifest says or the graphs take. 2: optimizer.onnx takes
+"""Raised with every change of what the manifest holds or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.
 6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
@@ -118,14 +118,14 @@ class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is in a bundle, and what it was made for.
+    """A description of a bundle: its content, and what it was made for.
 
     Attributes:
         schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote the bundle.
         edgefuse_version: Version of that EdgeFuse.
         engine: The engine whose graphs the bundle holds.
         task: What the model is trained for, with all that only that task has.
-        model: Where the model came from.
+        model: Origin of the model.
         tuning: What trains.
         optimizer: How gradients move what trains.
         inputs: Inputs of the inference graph that are the batch's. The training graph has these and
@@ -168,7 +168,7 @@ class _Version(Struct):
 
 
 def decode_manifest(raw: bytes, file: Path) -> Manifest:
-    """Read what a manifest says.
+    """Read a manifest.
 
     Args:
         raw: Content of the file.

@@ -1,4 +1,4 @@
-"""From trained weights to what others run: plain ONNX, plain transformers, or a peft adapter."""
+"""Trained weights as what others run: plain ONNX, plain transformers, or a peft adapter."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ class Conversion(Struct, frozen=True, kw_only=True):
     """conversion.json: what a converted model is.
 
     Attributes:
-        format: What runs it.
+        format: Name of what runs the model.
         source: The model that was exported.
         bundle_id: The bundle that was trained.
         task: What the model was trained for, with all that only that task has.
@@ -58,11 +58,11 @@ def convert(
     gives the adapter alone, which `PeftModel.from_pretrained` puts onto the model it was made for.
 
     Args:
-        bundle: That was trained.
+        bundle: The bundle that was trained.
         trained: Trained parameters by name.
         output: The directory to make.
         to: The format.
-        overwrite: Replace an earlier conversion that is there.
+        overwrite: Whether to replace an earlier conversion that is there.
 
     Raises:
         OutputError: The directory is not empty, or the disk is too small.

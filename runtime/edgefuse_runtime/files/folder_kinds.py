@@ -14,7 +14,7 @@ _KINDS = {
     "adapter_config.json": "a peft adapter",
     "config.json": "a model",
 }
-"""The first that is there says it."""
+"""The first file that is there decides."""
 
 
 def kind_of(folder: Path) -> str | None:

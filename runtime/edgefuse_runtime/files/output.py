@@ -31,7 +31,8 @@ def new_directory(
 
     Args:
         path: The directory to make; it may exist when it is empty.
-        marker: The file that says "EdgeFuse wrote this directory", such as `edgefuse.json`.
+        marker: Name of the file by which EdgeFuse knows its own directories, such as
+            `edgefuse.json`.
             Only a directory that holds it is ever replaced.
         overwrite: Replace what is there.
         needed_bytes: Expected size of what will be written.

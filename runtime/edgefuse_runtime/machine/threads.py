@@ -8,7 +8,7 @@ def default_threads(board: DeviceProfile) -> int:
     """The board's recommendation where this machine is the board, else the machine's own cores.
 
     Args:
-        board: That the bundle was exported for.
+        board: The board that the bundle was exported for.
     """
     host = probe()
     return board.threads if matches(board, host) else host.threads

@@ -66,7 +66,7 @@ def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silen
 
     Args:
         bundle: An opened bundle.
-        workload: From `plan_workload`.
+        workload: What to measure, as `plan_workload` fills it in.
         on_progress: Observer, called after every step, warm-up included.
 
     Raises:

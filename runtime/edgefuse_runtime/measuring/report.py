@@ -27,7 +27,7 @@ class BenchReport(
         measured_on: Sentence that names the machine, and whether it is the bundle's board.
         date: Time in ISO 8601, UTC.
         bundle_id: Identity of the bundle.
-        model: Where the model came from.
+        model: Origin of the model.
         tuning: What trains.
         board: The board that the bundle was exported for.
         machine: The machine that was measured.

@@ -67,7 +67,7 @@ class BlockwiseOptimizer:
             graph: The file optimizer.onnx.
             optimizer: The rule that the graph computes.
             values: Every trained element, flat.
-            gradients: Their gradients, of the same shape.
+            gradients: Gradient of every element, flat.
             stretches: All stretches of the values.
             threads: Blocks worked on at a time.
         """

@@ -19,8 +19,8 @@ class Best(Struct, frozen=True, kw_only=True):
     """The evaluation that the best checkpoint had.
 
     Attributes:
-        epoch: From 1.
-        step: Steps done by then.
+        epoch: Number of the epoch, from 1.
+        step: Count of steps done by then.
         figures: The task's figures; none where there is no validation data, and the last epoch is
             the best.
     """
@@ -34,11 +34,11 @@ class Progress(Struct, frozen=True, kw_only=True):
     """How far a run has come; with the engine's state, all that it takes to go on.
 
     Attributes:
-        step: Steps done.
-        evaluations: Epochs whose evaluation is done.
+        step: Count of steps done.
+        evaluations: Count of epochs whose evaluation is done.
         best: The best of them.
-        rows: Texts trained on.
-        tokens: Tokens trained on, padding not counted.
+        rows: Count of rows trained on.
+        tokens: Count of tokens trained on, padding not counted.
         seconds: Time in steps.
         peak_resident: Bytes, the most that a process of the run ever held.
         metrics_bytes: Length of metrics.jsonl.

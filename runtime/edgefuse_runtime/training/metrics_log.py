@@ -29,7 +29,7 @@ class MetricsLog:
         Raises:
             OutputError: The disk is full, say.
         """
-        with self._one_sentence():
+        with self._translated_errors():
             self._file.write(msgspec.json.encode(record) + b"\n")
             self._file.flush()
 
@@ -42,7 +42,7 @@ class MetricsLog:
         Raises:
             OutputError: The disk is full, say.
         """
-        with self._one_sentence():
+        with self._translated_errors():
             os.fsync(self._file.fileno())
             return self._file.tell()
 
@@ -59,7 +59,7 @@ class MetricsLog:
             self._file.close()
 
     @contextmanager
-    def _one_sentence(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

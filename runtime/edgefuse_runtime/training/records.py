@@ -1,4 +1,4 @@
-"""What fine-tuning says about itself: metrics.jsonl line by line, and report.json at the end."""
+"""The records of fine-tuning: lines of metrics.jsonl, and report.json at the end."""
 
 from msgspec import Struct
 
@@ -10,8 +10,8 @@ class StepRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="step
     """A line of metrics.jsonl for each step.
 
     Attributes:
-        step: Steps done, this one included.
-        epoch: From 1.
+        step: Count of steps done, this one included.
+        epoch: Number of the epoch, from 1.
         loss: Mean loss of the batch before the update.
         learning_rate: Learning rate of the step.
         gradient_norm: Global norm before clipping.
@@ -34,8 +34,8 @@ class EvaluationRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag
     """A line of metrics.jsonl for each evaluation, at the end of an epoch.
 
     Attributes:
-        step: Steps done.
-        epoch: From 1.
+        step: Count of steps done.
+        epoch: Number of the epoch, from 1.
         figures: The task's figures of merit by name, the primary one first.
         is_best: Whether the epoch is the best so far.
     """
@@ -52,7 +52,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         bundle_id: Identity of the bundle that was trained.
         task: Name of the task.
-        steps: Steps done.
+        steps: Count of steps done.
         best_epoch: Number of the best epoch, from 1; the last where there is no validation data.
         figures: The task's figures of merit in the best epoch by name, the primary one first;
             empty where there is no validation data.

@@ -1,4 +1,4 @@
-"""A run: the directory that fine-tuning fills, and what it says about itself.
+"""A run: the directory that fine-tuning fills, and its record.
 
 run.json            bundle, data and settings, written first
 metrics.jsonl       a line per step and per evaluation
@@ -33,12 +33,12 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         epochs: Passes over the training data.
-        learning_rate: Its peak; None takes that of the bundle's way of tuning.
-        warmup_ratio: Share of the steps in which it rises.
-        batch_size: None takes the bundle's.
-        seed: Of the shuffling.
+        learning_rate: Peak of the learning rate; None takes that of the bundle's way of tuning.
+        warmup_ratio: Share of the steps in which the learning rate rises.
+        batch_size: Rows in a batch; None takes the bundle's.
+        seed: Seed of the shuffling.
         save_every: Steps between checkpoints; every epoch ends with one besides.
-        threads: None takes the board's recommendation.
+        threads: Threads to compute with; None takes the board's recommendation.
 
     Raises:
         RunError: A value is out of its range.
@@ -68,7 +68,7 @@ class DataFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A data file as it was when the run began.
 
     Attributes:
-        path: Absolute.
+        path: Absolute path.
         sha256: Lower-case hexadecimal digest.
     """
 
@@ -80,13 +80,14 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a run was made from.
 
     Attributes:
-        bundle_path: Absolute.
-        bundle_relative_path: From the run's directory, for when both are moved together.
-        bundle_id: The bundle's identity.
+        bundle_path: Absolute path of the bundle.
+        bundle_relative_path: Path of the bundle from the run's directory, for when both are moved
+            together.
+        bundle_id: Identity of the bundle.
         train: Training data.
         valid: Validation data.
-        settings: With learning rate, batch size and threads filled in.
-        edgefuse_version: That began the run.
+        settings: Settings, with learning rate, batch size and threads filled in.
+        edgefuse_version: Version of the EdgeFuse that began the run.
     """
 
     bundle_path: str
@@ -122,7 +123,7 @@ def check_free(run: Path, *, overwrite: bool) -> None:
 
     Args:
         run: The directory; it may exist when it is empty.
-        overwrite: Whether it may hold an earlier run.
+        overwrite: Whether the directory may hold an earlier run.
 
     Raises:
         OutputError: It is a file, or is not empty.
@@ -196,7 +197,7 @@ def check_same(stored: RunRecord, now: RunRecord) -> None:
     """Check that a run would go on from what it was made from.
 
     Raises:
-        RunError: Bundle, data or settings are others; it says which.
+        RunError: Bundle, data or settings are others; the message names them.
     """
     again = "Give what the run began with, or start another run"
     if stored.bundle_id != now.bundle_id:
@@ -221,11 +222,11 @@ def open_run_bundle(run: Path, record: RunRecord, given: Path | None = None) -> 
 
     Args:
         run: The run's directory.
-        record: Its record.
-        given: Where the user says that the bundle is.
+        record: The run's record.
+        given: Place of the bundle that the user names.
 
     Raises:
-        RunError: It is not where the record says, or is another bundle.
+        RunError: It is not at the recorded place, or is another bundle.
         BundleError: It is there and not whole.
     """
     places = [given] if given else [Path(record.bundle_path), run / record.bundle_relative_path]

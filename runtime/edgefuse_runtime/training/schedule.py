@@ -9,9 +9,9 @@ def learning_rate(step: int, *, peak: float, total_steps: int, warmup_ratio: flo
     The same line as transformers' `get_linear_schedule_with_warmup`.
 
     Args:
-        step: From 0.
+        step: Index of the step, from 0.
         peak: The highest learning rate.
-        total_steps: Of the whole run.
+        total_steps: Count of all steps.
         warmup_ratio: Share of the steps that warm up, from 0 to 1, rounded up to whole steps.
     """
     warmup = math.ceil(warmup_ratio * total_steps)

@@ -14,10 +14,10 @@ def open_trained(path: Path, *, bundle: Path | None = None) -> tuple[Bundle, Ten
 
     Args:
         path: A run, whose best checkpoint is taken, or a bundle, as it stands before training.
-        bundle: Where the run's bundle is, when it is not where it was.
+        bundle: Place of the run's bundle, when it is not where it was.
 
     Returns:
-        The bundle, and its trained parameters by name as read-only views.
+        The bundle, and the trained parameters by name as read-only views.
 
     Raises:
         BundleError: The bundle is not whole, or the path is neither.

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
+def silence(*loggers: str) -> Iterator[None]:
     """Let loggers speak of errors only, and nobody warn, while the block runs.
 
     Args:
-        loggers: Their names.
+        loggers: Names of the loggers.
     """
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
