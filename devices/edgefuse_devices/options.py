@@ -1,7 +1,18 @@
-"""Options that are fields: a class declares them with their help, and flags are made of that."""
+"""Options that are fields: a class declares them with their help, and flags are made of that.
+
+A dataclass declares an option with `option`; a msgspec struct by a `Meta` with a description in the
+field's annotation.
+"""
 
 import dataclasses
-from typing import Any, NamedTuple, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from edgefuse_devices.errors import InputError
+
+Kind = TypeVar("Kind")
 
 
 class Option(NamedTuple):
@@ -33,11 +44,61 @@ def option(default: Any, *, help: str, shown: str | None = None) -> Any:  # noqa
     return dataclasses.field(default=default, metadata={"help": help, "default": text})
 
 
-def options_of(kind: type) -> list[Option]:
-    """The options that a dataclass declares with `option`, in their order."""
+def options_of(kind: type[Any]) -> list[Option]:
+    """The options that a class declares, in their order."""
+    if issubclass(kind, msgspec.Struct):
+        return _options_of_struct(kind)
     types = get_type_hints(kind)
     return [
         Option(field.name, types[field.name], field.metadata["help"], field.metadata["default"])
         for field in dataclasses.fields(kind)
         if "help" in field.metadata
     ]
+
+
+def _options_of_struct(kind: type[msgspec.Struct]) -> list[Option]:
+    options = []
+    for field in msgspec.structs.fields(kind):
+        if get_origin(field.type) is Annotated:
+            annotation, *extras = get_args(field.type)
+            texts = [extra.description for extra in extras if isinstance(extra, msgspec.Meta)]
+            options += [
+                Option(field.name, annotation, text, str(field.default)) for text in texts if text
+            ]
+    return options
+
+
+def keyword_of(family: str, name: str) -> str:
+    """The name of an option among those of all classes: `lora_rank`, whose flag is --lora-rank.
+
+    Args:
+        family: What the names of the class's options begin with; empty for nothing.
+        name: Name of the field.
+    """
+    return f"{family}_{name}".lstrip("_").replace("-", "_")
+
+
+def make(
+    kind: type[Kind], given: Mapping[str, object], *, choice: str, family: str = "", **fixed: object
+) -> Kind:
+    """Make an object of the class that was chosen, with the options that were given.
+
+    Args:
+        kind: The class.
+        given: Values of the options of all classes to choose from, by `keyword_of`; None stands
+            for the default.
+        choice: The choice as it was made, `--tune lora` say.
+        family: What the names of the class's options begin with.
+        **fixed: Values of other fields.
+
+    Raises:
+        InputError: An option that was given is another class's.
+    """
+    own = {keyword_of(family, option.name): option.name for option in options_of(kind)}
+    values = {keyword: value for keyword, value in given.items() if value is not None}
+    for keyword in values.keys() - own.keys():
+        raise InputError(
+            f"--{keyword.replace('_', '-')} is no option of {choice}",
+            "Leave it out, or choose what it belongs to",
+        )
+    return kind(**fixed, **{own[keyword]: value for keyword, value in values.items()})

@@ -13,7 +13,10 @@ from edgefuse.bundling.source import find_origin
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
+from edgefuse_devices.options import options_of
 from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.tasks.registry import EXPORT_TASKS
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
@@ -92,7 +95,7 @@ def export(
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
-    engine_export = ENGINE_EXPORTS[engine]
+    engine_export = _find_engine(engine)
     _check_engine(engine_export.spec(), ready.prepared, optimizer)
     request = Request(
         task=loaded.task,
@@ -124,12 +127,18 @@ def export(
 def _check_request(output: Path, optimizer: Optimizer, seed: int, *, overwrite: bool) -> None:
     """Refuse what can be refused before all the work."""
     check_replaceable(output, MANIFEST, overwrite=overwrite)
-    for name in ("weight_decay", "max_gradient_norm"):
-        value = getattr(optimizer, name, 0.0)
+    for option in options_of(type(optimizer)):
+        value = getattr(optimizer, option.name)
         if not 0 <= value < math.inf:  # which a manifest could not hold
-            raise InputError(f"--{name.replace('_', '-')} is {value}", "0 turns it off")
+            raise InputError(f"--{option.name.replace('_', '-')} is {value}", "0 turns it off")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
+
+
+def _find_engine(name: str) -> EngineExport:
+    if name not in ENGINE_EXPORTS:
+        raise InputError(*unknown("engine", name, ENGINE_EXPORTS))
+    return ENGINE_EXPORTS[name]
 
 
 def _check_engine(engine: EngineSpec, prepared: Prepared, optimizer: Optimizer) -> None:

@@ -6,56 +6,70 @@ A class declares its options once, as fields (`edgefuse_devices.options.option`)
     class Lora(Way):
         rank: int | None = option(None, help="Rank of lora's updates.", shown="8")
 
-and a command gets a flag for each, `--lora-rank`, at the place that it names. It receives them as
-keyword arguments, None where a flag was not given:
+and a command gets a flag for each, `--lora-rank`, in the place of a parameter, which receives what
+was given, None where a flag was not:
 
-    @with_fields([("lora", Lora)], after="tune")
-    def export(tune: …, seed: …, **options: object) -> None:
-        way = find_way(tune, options)  # {"lora_rank": None, …}
+    @with_fields(way_options=[("lora", Lora)])
+    def export(tune: …, way_options: Given, seed: …) -> None:
+        way = find_way(tune, way_options)  # {"lora_rank": None, …}
 
 The modules of such classes are imported for `--help`: none of them imports torch and the like
 outside its functions.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import typer
 
-from edgefuse_devices.options import Option, options_of
+from edgefuse_devices.options import Option, keyword_of, options_of
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Command: TypeAlias = Callable[..., None]
+Given: TypeAlias = Mapping[str, object]
+"""What a parameter receives that stands for the flags of classes: values by keyword."""
 
 
-def with_fields(kinds: Iterable[tuple[str, type]], *, after: str) -> Callable[[Command], Command]:
+def with_fields(**parameters: Iterable[tuple[str, type]]) -> Callable[[Command], Command]:
     """Give a command a flag for every option of some classes.
 
     Args:
-        kinds: Classes, each with what its flags begin with: `lora` for `--lora-rank`, empty for
-            `--rank`. Classes may share an option; they inherit it then.
-        after: The parameter that the flags stand behind in the help.
+        **parameters: Classes by the parameter whose place their flags take, each with what its
+            flags begin with: `lora` for `--lora-rank`, empty for `--rank`. Classes of one
+            parameter may share an option; they inherit it then.
     """
+    groups = {name: _flags(kinds) for name, kinds in parameters.items()}
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def collect(**values: Any) -> None:
+            given = {
+                name: {flag.name: values.pop(flag.name) for flag in flags}
+                for name, flags in groups.items()
+            }
+            command(**values, **given)
+
+        shown: list[inspect.Parameter] = []
+        own = inspect.signature(command)
+        for name, parameter in own.parameters.items():
+            keyword_only = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            shown += groups.get(name, [keyword_only])
+        collect.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
+        return collect
+
+    return decorate
+
+
+def _flags(kinds: Iterable[tuple[str, type]]) -> list[inspect.Parameter]:
     options: dict[str, Option] = {}
     for family, kind in kinds:
         for option in options_of(kind):
-            name = f"{family}_{option.name}".lstrip("_").replace("-", "_")
-            assert options.setdefault(name, option) == option, f"two options are called {name}"
-    flags = [_flag(name, option) for name, option in options.items()]
-
-    def decorate(command: Command) -> Command:
-        own = inspect.signature(command)
-        parameters = []
-        for parameter in own.parameters.values():
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            if parameter.name == after:
-                parameters += flags
-        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return command
-
-    return decorate
+            keyword = keyword_of(family, option.name)
+            same = options.setdefault(keyword, option) == option
+            assert same, f"two options are called {keyword}"
+    return [_flag(keyword, option) for keyword, option in options.items()]
 
 
 def listed(help: str, choices: Iterable[tuple[str, str]]) -> str:  # noqa: A002 - typer's name

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefuse.cli._fields import listed, with_fields
+from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, stage_line
 from edgefuse.report.table import Table
 from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.errors import InputError
+from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
+from edgefuse_runtime.tagged import name_of
 
 if TYPE_CHECKING:
     from edgefuse_runtime.bundle.bundle import Bundle
@@ -20,7 +22,10 @@ _MIB = 2**20
 _TUNE = listed("What trains  [default: full]", ((way.title, way.summary) for way in WAYS))
 
 
-@with_fields([(way.family, way) for way in WAYS], after="tune")
+@with_fields(
+    way_options=[(way.family, way) for way in WAYS],
+    optimizer_options=[("", optimizer) for optimizer in OPTIMIZERS],
+)
 def export(
     model: Annotated[
         str,
@@ -32,6 +37,7 @@ def export(
     device: Annotated[
         str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")
     ],
+    *,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -43,6 +49,7 @@ def export(
     ] = None,
     task: Annotated[str, typer.Option(help="The task, or its synonym.")] = "text-classification",
     tune: Annotated[str, typer.Option(help=_TUNE, show_default=False)] = "full",
+    way_options: Given,
     batch_size: Annotated[
         str, typer.Option(help="Rows in a batch, or auto: what the board's memory takes, up to 16.")
     ] = "auto",
@@ -53,22 +60,17 @@ def export(
             show_default=False,
         ),
     ] = None,
-    optimizer: Annotated[Literal["adamw"], typer.Option(help="The optimizer.")] = "adamw",  # noqa: ARG001
-    weight_decay: Annotated[
-        float, typer.Option(min=0, help="AdamW's, not on biases and norms.")
-    ] = 0.01,
-    max_gradient_norm: Annotated[
-        float, typer.Option(min=0, help="Clip gradients at this global norm; 0 does not.")
-    ] = 1.0,
+    optimizer: Annotated[
+        str, typer.Option(help=f"The optimizer: {' or '.join(map(name_of, OPTIMIZERS))}.")
+    ] = "adamw",
+    optimizer_options: Given,
     engine: Annotated[
-        Literal["onnxruntime", "onnxruntime-training"],
-        typer.Option(help="What will run the bundle."),
+        str, typer.Option(help="The engine that will run the bundle.")
     ] = "onnxruntime",
     seed: Annotated[int, typer.Option(help="Seed of a new classification head.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    **options: object,
 ) -> None:
     """Export a training graph for a board.
 
@@ -86,10 +88,9 @@ def export(
 
     from edgefuse.bundling.export import check_task
     from edgefuse.bundling.export import export as core
-    from edgefuse_runtime.optimizers.adamw import AdamW
 
     check_task(task)
-    way = find_way(tune, options)
+    way = find_way(tune, way_options)
     with stage_line() as on_progress:
         bundle = core(
             model,
@@ -99,7 +100,7 @@ def export(
             tune=way,
             batch_size=rows,
             sequence_length=sequence_length,
-            optimizer=AdamW(weight_decay=weight_decay, max_gradient_norm=max_gradient_norm),
+            optimizer=find_optimizer(optimizer, optimizer_options),
             engine=engine,
             seed=seed,
             revision=revision,

@@ -304,7 +304,7 @@ def test_a_model_that_cannot_train_so_is_refused(
     ("name", "options", "match"),
     [
         ("lorra", {}, "no way of tuning 'lorra'.*Did you mean lora?"),
-        ("everything", {}, "Use one of full, full-without-embeddings, last-N, head, lora"),
+        ("everything", {}, "There are full, full-without-embeddings, last-N, head, lora"),
         ("head", {"lora_rank": 4}, "--lora-rank is no option of --tune head"),
     ],
 )

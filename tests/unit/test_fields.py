@@ -9,8 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgefuse.cli._fields import with_fields
-from edgefuse_devices.options import option, options_of
+from edgefuse.cli._fields import Given, with_fields
+from edgefuse_devices.errors import InputError
+from edgefuse_devices.options import make, option, options_of
+from edgefuse_runtime.optimizers.adamw import AdamW
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,16 @@ def command() -> Callable[..., tuple[str, dict[str, object]]]:
     """Run a command with flags of lamps and candles: its output, and the options that it got."""
     received: dict[str, object] = {}
 
-    @with_fields([("lamp", Lamp), ("lamp", Candle), ("", Candle)], after="name")
+    @with_fields(lamp_options=[("lamp", Lamp), ("lamp", Candle)], other_options=[("", Candle)])
     def light(
         name: Annotated[str, typer.Argument()],
+        *,
+        lamp_options: Given,
         loud: Annotated[bool, typer.Option("--loud")] = False,
-        **options: object,
+        other_options: Given,
     ) -> None:
-        received.update(options)
+        assert not loud
+        received.update({**lamp_options, **other_options})
 
     app = typer.Typer(rich_markup_mode="markdown")
     app.command()(light)
@@ -94,9 +99,21 @@ def test_a_field_without_help_is_no_option() -> None:
     assert "serial" not in {option.name for option in options_of(Lamp)}
 
 
+def test_a_structs_options_are_its_described_fields() -> None:
+    found = {option.name: (option.type, option.default) for option in options_of(AdamW)}
+    assert found == {"weight_decay": (float, "0.01"), "max_gradient_norm": (float, "1.0")}
+
+
+def test_what_is_chosen_is_made_of_its_own_options_alone() -> None:
+    given = {"lamp_watts": 40, "lamp_shade": None}
+    assert make(Lamp, given, choice="a lamp", family="lamp", serial=7) == Lamp(watts=40, serial=7)
+    with pytest.raises(InputError, match="--lamp-watts is no option of a candle"):
+        make(Candle, given, choice="a candle", family="lamp")
+
+
 def test_two_options_of_one_name_are_a_mistake() -> None:
     with pytest.raises(AssertionError, match="two options are called shade"):
-        with_fields([("", Candle), ("", dataclass(type("Other", (), _OTHER)))], after="name")
+        with_fields(options=[("", Candle), ("", dataclass(type("Other", (), _OTHER)))])
 
 
 _OTHER = {"__annotations__": {"shade": float}, "shade": option(0.1, help="Another.")}

@@ -14,7 +14,6 @@ from torch import Tensor
 
 import edgefuse
 from edgefuse.artifact.record import CompressionRecord, read_record
-from edgefuse.bundling.context import context_of_shapes
 from edgefuse.compression.chains.bonds import cut_to_error, cut_to_parameters
 from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
 from edgefuse.compression.chains.limit import Limit
@@ -35,7 +34,7 @@ from edgefuse.mlps.matrices import (
 from edgefuse.tuning.ways.full import FullWithoutEmbeddings
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import ALL_KINDS, ENCODER_DECODERS, TEXTS, pico_model, pico_tokenizer
-from tests.tuned_pico import TASK
+from tests.tuned_pico import CONTEXT
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 LOSSLESS = Limit(max_error=0)
@@ -225,7 +224,7 @@ def test_merged_chains_are_the_plain_model(architecture: str) -> None:
 def test_full_without_embeddings_leaves_the_embeddings_chain_out() -> None:
     model = pico_model("bert", num_labels=2)
     _with_chains(model)
-    FullWithoutEmbeddings().prepare(model, context_of_shapes(TASK))
+    FullWithoutEmbeddings().prepare(model, CONTEXT)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     table = "bert.embeddings.word_embeddings"
     chain = {f"{table}.central", *(f"{table}.auxiliary.{index}" for index in range(4))}

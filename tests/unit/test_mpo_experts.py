@@ -8,7 +8,6 @@ import torch
 import transformers
 
 import edgefuse
-from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.export import export
 from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.chains.compress import compress, plan_mpo
@@ -27,6 +26,7 @@ from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.masks import RandomMask
 from tests.pico_models import EXPERTS, LAYERS
 from tests.tuned_pico import (
+    CONTEXT,
     LABELS,
     TASK,
     VOCABULARY,
@@ -141,7 +141,7 @@ def test_shared_central_tensors_are_not_squeezed(shared: Path, tmp_path: Path) -
 @pytest.mark.parametrize("keep", [-0.1, 1.5])
 def test_a_part_that_is_none_is_refused(keep: float, shared: Path) -> None:
     with pytest.raises(InputError, match=r"--mpo-central-keep .* is outside 0 to 1"):
-        Mpo(central_keep=keep).prepare(edgefuse.from_pretrained(shared), context_of_shapes(TASK))
+        Mpo(central_keep=keep).prepare(edgefuse.from_pretrained(shared), CONTEXT)
 
 
 def test_lora_finds_nothing_where_all_are_chains(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_lora_finds_nothing_where_all_are_chains(tmp_path: Path) -> None:
     auto = transformers.AutoModelForSequenceClassification
     model = edgefuse.from_pretrained(tmp_path / "chains", auto, num_labels=3)
     with pytest.raises(ModelError, match="no linear layers under its head"):
-        Lora().prepare(model, context_of_shapes(TASK))
+        Lora().prepare(model, CONTEXT)
 
 
 def test_a_router_that_chooses_is_no_linear_layer() -> None:

@@ -18,7 +18,7 @@ from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
-from edgefuse_devices.options import options_of
+from edgefuse_devices.options import make
 
 WAYS: tuple[type[Way], ...] = (
     Full,
@@ -51,11 +51,4 @@ def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
             break
     else:
         raise InputError(*unknown("way of tuning", name, [way.title for way in WAYS]))
-    own = {f"{kind.family}_{option.name}": option.name for option in options_of(kind)}
-    given = {option: value for option, value in (options or {}).items() if value is not None}
-    for option in given.keys() - own.keys():
-        raise InputError(
-            f"--{option.replace('_', '-')} is no option of --tune {name}",
-            "Leave it out, or choose the way that it belongs to",
-        )
-    return kind(**named, **{own[option]: value for option, value in given.items()})
+    return make(kind, options or {}, choice=f"--tune {name}", family=kind.family, **named)

@@ -1,8 +1,9 @@
 """AdamW: decoupled weight decay and bias correction."""
 
-from typing import ClassVar
+import math
+from typing import Annotated, ClassVar
 
-import numpy as np
+from msgspec import Meta
 
 from edgefuse_runtime.optimizers.optimizer import clipping_scale
 from edgefuse_runtime.tagged import Tagged
@@ -27,12 +28,16 @@ class AdamW(Tagged, frozen=True, kw_only=True, tag="adamw"):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
+    weight_decay: Annotated[
+        float, Meta(ge=0, description="Weight decay, which biases and norms do not get.")
+    ] = 0.01
+    max_gradient_norm: Annotated[
+        float, Meta(ge=0, description="Global norm that gradients are clipped at; 0 does not clip.")
+    ] = 1.0
 
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
         """Clipping, bias correction, schedule and decay as four numbers."""
-        correction = np.sqrt((1 - self.beta2) / (1 - self.beta2**step))
+        correction = math.sqrt((1 - self.beta2) / (1 - self.beta2**step))
         average = (1 - self.beta1) / (1 - self.beta1**step)
         return {
             "gradient_scale": clipping_scale(self.max_gradient_norm, norm),
