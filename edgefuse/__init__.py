@@ -1,21 +1,60 @@
-"""Fine-tune language models on small boards."""
+"""Fine-tune language models on small boards.
+
+The workstation's half of EdgeFuse in Python; `edgefuse_runtime` is the board's half. Every command
+of the command line is one of these functions (docs/api.md).
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from edgefuse_devices import __version__
+from edgefuse_devices.errors import (
+    BundleError,
+    DataError,
+    DeviceError,
+    EdgeFuseError,
+    InputError,
+    InternalError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    RunError,
+)
 
 if TYPE_CHECKING:
+    from edgefuse.api import export, plan
     from edgefuse.artifact.compressed import from_pretrained
     from edgefuse.artifact.fold import fold
     from edgefuse.layers.fused import multiplicities
+    from edgefuse_runtime.optimizers.adamw import AdamW
 
-__all__ = ["__version__", "fold", "from_pretrained", "multiplicities"]
+__all__ = [
+    "AdamW",
+    "BundleError",
+    "DataError",
+    "DeviceError",
+    "EdgeFuseError",
+    "InputError",
+    "InternalError",
+    "Interrupted",
+    "ModelError",
+    "OutputError",
+    "RunError",
+    "__version__",
+    "export",
+    "fold",
+    "from_pretrained",
+    "multiplicities",
+    "plan",
+]
 
 _HOMES = {
+    "AdamW": "edgefuse_runtime.optimizers.adamw",
+    "export": "edgefuse.api",
     "fold": "edgefuse.artifact.fold",
     "from_pretrained": "edgefuse.artifact.compressed",
     "multiplicities": "edgefuse.layers.fused",
+    "plan": "edgefuse.api",
 }
 
 

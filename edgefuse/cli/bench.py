@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgefuse_runtime
 from edgefuse.cli._options import BatchSize, Bundle, Json, Threads
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 from edgefuse.report.table import Table
@@ -39,23 +40,19 @@ def bench(
     import msgspec
 
     from edgefuse.report.write import check_output_file, write_file
-    from edgefuse_runtime.bundle.bundle import open_bundle
-    from edgefuse_runtime.measuring.bench import bench as core
-    from edgefuse_runtime.measuring.bench import plan_workload
 
     if output:
         check_output_file(output)
-    opened = open_bundle(bundle)
-    workload = plan_workload(
-        opened,
-        batch_size=batch_size,
-        sequence_length=sequence_length,
-        threads=threads,
-        warmup=warmup,
-        steps=steps,
-    )
     with progress_bars() as on_progress:
-        report = core(opened, workload, on_progress=on_progress)
+        report = edgefuse_runtime.bench(
+            bundle,
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            threads=threads,
+            warmup=warmup,
+            steps=steps,
+            on_progress=on_progress,
+        )
     if output:
         write_file(output, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     if as_json:

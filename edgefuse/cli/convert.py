@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import edgefuse_runtime
 from edgefuse.cli._options import BundleOfRun, Json, OutputDirectory, Overwrite, RunOrBundle
 from edgefuse.cli._output import print_json, print_text
 
@@ -26,11 +27,7 @@ def convert(
 
         edgefuse convert run model --to onnx
     """
-    from edgefuse_runtime.converting.convert import convert as core
-    from edgefuse_runtime.training.trained import open_trained
-
-    opened, trained = open_trained(model, bundle=bundle)
-    conversion = core(opened, trained, output, to=to, overwrite=overwrite)
+    conversion = edgefuse_runtime.convert(model, output, to=to, bundle=bundle, overwrite=overwrite)
     if as_json:
         print_json(conversion)
     elif to == "onnx":

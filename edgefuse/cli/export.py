@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgefuse
 from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, stage_line
 from edgefuse.report.table import Table
-from edgefuse.tuning.ways import WAYS, find_way
+from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError
 from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
 from edgefuse_runtime.tagged import name_of
@@ -80,24 +81,16 @@ def export(
 
         edgefuse export fused fused-bundle --device rpi5 --labels train.jsonl
     """
-    from edgefuse_devices.catalog import load_device
-
-    board = load_device(device)
     rows = _batch_size(batch_size)
-    names = _labels(labels, num_labels)
-
-    from edgefuse.bundling.export import check_task
-    from edgefuse.bundling.export import export as core
-
-    check_task(task)
-    way = find_way(tune, way_options)
+    classes = _classes(labels, num_labels)
     with stage_line() as on_progress:
-        bundle = core(
+        bundle = edgefuse.export(
             model,
             output,
-            device=board,
-            labels=names,
-            tune=way,
+            device=device,
+            labels=classes,
+            task=task,
+            tune=tune,
             batch_size=rows,
             sequence_length=sequence_length,
             optimizer=find_optimizer(optimizer, optimizer_options),
@@ -106,6 +99,7 @@ def export(
             revision=revision,
             overwrite=overwrite,
             on_progress=on_progress,
+            **way_options,
         )
     if as_json:
         print_json({"output": str(output), "id": bundle.id, "manifest": bundle.manifest})
@@ -124,21 +118,16 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _labels(file: Path | None, count: int | None) -> list[str] | frozenset[str]:
-    from edgefuse_runtime.data.labels import read_labels
-
+def _classes(file: Path | None, count: int | None) -> Path | int:
     if file is not None and count is not None:
         raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")
-    if file is not None:
-        return read_labels(file)
-    if count is None:
+    given = count if file is None else file
+    if given is None:
         raise InputError(
             "The classes are not known",
             "Name labelled rows with --labels train.jsonl, or give --num-labels N",
         )
-    if count < 2:
-        raise InputError(f"--num-labels {count} leaves nothing to learn", "Give at least 2")
-    return [str(index) for index in range(count)]
+    return given
 
 
 def _show(bundle: "Bundle") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgefuse_runtime
 from edgefuse.cli._options import BatchSize, Bundle, Json, Overwrite, Threads
 from edgefuse.cli._output import print_json, print_table, print_text
 from edgefuse.report.table import Table
@@ -69,22 +70,11 @@ def finetune(
 
     from edgefuse.cli._signals import stop_on_signal
     from edgefuse.cli._training_progress import training_progress
-    from edgefuse_devices.errors import DataError, OutputError
-    from edgefuse_runtime.bundle.bundle import open_bundle
-    from edgefuse_runtime.training.finetune import finetune as core
-    from edgefuse_runtime.training.run import TrainingSettings, read_record
+    from edgefuse_devices.errors import OutputError
 
     if resume and overwrite:
         raise OutputError("--resume and --overwrite contradict each other", "Give one of them")
-    settings = TrainingSettings()
-    if resume:
-        record = read_record(run)
-        settings = record.settings
-        train = train or Path(record.train.path)
-        valid = valid or (Path(record.valid.path) if record.valid else None)
-    if train is None:
-        raise DataError("there is nothing to train on", "Name a data file: --train train.jsonl")
-    opened = open_bundle(bundle)
+    opened = edgefuse_runtime.open_bundle(bundle)
     given = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -94,10 +84,14 @@ def finetune(
         "save_every": save_every,
         "threads": threads,
     }
-    settings = structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    before = edgefuse_runtime.read_run(run).settings if resume else None
+    settings = structs.replace(
+        before or edgefuse_runtime.TrainingSettings(),
+        **{k: v for k, v in given.items() if v is not None},
+    )
     primary = opened.manifest.task.figures[0]
     with stop_on_signal() as stop, training_progress(settings.epochs, primary) as progress:
-        report = core(
+        report = edgefuse_runtime.finetune(
             opened,
             run,
             train=train,

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgefuse
 from edgefuse.cli._options import Json, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 from edgefuse.report.table import Table
+from edgefuse_devices.catalog import load_device
 
 if TYPE_CHECKING:
     from edgefuse.bundling.plan import Plan
@@ -41,14 +43,9 @@ def plan(
 
         edgefuse plan fused --device rpi5
     """
-    from edgefuse_devices.catalog import load_device
-
     board = load_device(device)
-
-    from edgefuse.bundling.plan import plan as core
-
     with progress_bars() as on_progress:
-        found = core(
+        found = edgefuse.plan(
             model,
             device=board,
             classes=num_labels,

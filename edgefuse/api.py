@@ -1,0 +1,145 @@
+"""The functions of the workstation: names and paths in, records out. Every command calls one.
+
+A function imports what it needs itself, so that `import edgefuse` and `edgefuse --help` take no
+torch. May import everything below `report` and `demo`.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError
+from edgefuse_devices.profile import DeviceProfile
+from edgefuse_runtime.progress import OnProgress, silent
+
+if TYPE_CHECKING:
+    from edgefuse.bundling.plan import Plan
+    from edgefuse.tuning.way import Way
+    from edgefuse_runtime.bundle.bundle import Bundle
+    from edgefuse_runtime.optimizers.optimizer import Optimizer
+
+StrPath = str | os.PathLike[str]
+
+
+def plan(
+    model: StrPath,
+    *,
+    device: str | DeviceProfile,
+    classes: int = 2,
+    batch_size: int = 16,
+    sequence_length: int | None = None,
+    revision: str | None = None,
+    on_progress: OnProgress = silent,
+) -> "Plan":
+    """Compute what every way of tuning would cost a model.
+
+    Args:
+        model: A compressed model's directory, a plain model's, or a hub name.
+        device: A board's name, the path of a profile, or a profile.
+        classes: Count of classes of the head, if the model brings none.
+        batch_size: Rows in a step.
+        sequence_length: Tokens in a row; None for 128, or what the model takes.
+        revision: Branch, tag or commit on the hub.
+        on_progress: Observer, called after each way.
+
+    Raises:
+        InputError: The board, the model or a size does not hold.
+    """
+    board = _board(device)
+    from edgefuse.bundling.plan import plan as core
+
+    return core(
+        os.fspath(model),
+        device=board,
+        classes=classes,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        revision=revision,
+        on_progress=on_progress,
+    )
+
+
+def export(
+    model: StrPath,
+    output: StrPath,
+    *,
+    device: str | DeviceProfile,
+    labels: Sequence[str] | StrPath | int,
+    task: str = "text-classification",
+    tune: "str | Way" = "full",
+    batch_size: int | None = None,
+    sequence_length: int | None = None,
+    optimizer: "Optimizer | None" = None,
+    engine: str = "onnxruntime",
+    seed: int = 0,
+    revision: str | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+    **options: object,
+) -> "Bundle":
+    """Export a training graph for a board, as a bundle that is whole or not there at all.
+
+    Args:
+        model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
+        output: The directory to make.
+        device: A board's name, the path of a profile, or a profile.
+        labels: Names of the classes in the order of the logits, a file of labelled rows or of
+            labels, or a count of classes called 0, 1, 2 …
+        task: The task's name or its synonym.
+        tune: A way of tuning, or its name.
+        batch_size: Rows in a batch; None for as many as the board's memory takes, up to 16.
+        sequence_length: Longest text in tokens; None for 128, or what the model takes.
+        optimizer: The optimizer with its settings; None for `AdamW()`.
+        engine: Name of the engine that will run the bundle.
+        seed: Seed of a classification head that the model lacks.
+        revision: Branch, tag or commit on the hub.
+        overwrite: Whether to replace a bundle that is there.
+        on_progress: Observer, called before each stage.
+        **options: Options of the way that `tune` names, such as `lora_rank=4`.
+
+    Raises:
+        InputError: The board, the model, the way of tuning, a size or the output does not hold.
+        InternalError: A graph does not compute what torch computes.
+    """
+    board, classes = _board(device), _classes(labels)
+    from edgefuse.bundling.export import check_task
+    from edgefuse.bundling.export import export as core
+    from edgefuse.tuning.ways import find_way
+
+    check_task(task)
+    return core(
+        os.fspath(model),
+        Path(output),
+        device=board,
+        labels=classes,
+        tune=find_way(tune, options) if isinstance(tune, str) else tune,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        optimizer=optimizer,
+        engine=engine,
+        seed=seed,
+        revision=revision,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def _board(device: str | DeviceProfile) -> DeviceProfile:
+    return device if isinstance(device, DeviceProfile) else load_device(device)
+
+
+def _classes(labels: Sequence[str] | StrPath | int) -> Sequence[str] | frozenset[str]:
+    if isinstance(labels, int):
+        if labels < 2:
+            raise InputError(f"{labels} classes leave nothing to learn", "Give at least 2")
+        return [str(index) for index in range(labels)]
+    if isinstance(labels, str | os.PathLike):
+        from edgefuse_runtime.data.labels import read_labels
+
+        return read_labels(Path(labels))
+    return labels
+
+
+__all__ = ["export", "plan"]

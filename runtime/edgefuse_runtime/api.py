@@ -1,0 +1,179 @@
+"""The functions of the board: paths or opened bundles in, reports out. Every command calls one.
+
+A model is the directory of a run, of which the best epoch is used, or of a bundle as it was
+exported. May import everything else in `edgefuse_runtime`; nothing in it imports this.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from edgefuse_devices.errors import DataError
+from edgefuse_runtime.bundle import bundle as bundles
+from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.converting import convert as converting
+from edgefuse_runtime.converting.convert import Conversion, Format
+from edgefuse_runtime.measuring import bench as measuring
+from edgefuse_runtime.measuring.report import BenchReport
+from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.training import finetune as training
+from edgefuse_runtime.training import run as runs
+from edgefuse_runtime.training.loop import Observer
+from edgefuse_runtime.training.records import Report
+from edgefuse_runtime.training.run import RunRecord, TrainingSettings
+from edgefuse_runtime.training.trained import open_trained
+
+StrPath = str | os.PathLike[str]
+
+
+def open_bundle(path: StrPath, *, verify: bool = True) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Args:
+        path: The bundle's directory.
+        verify: Whether to compare the SHA-256 of every file too, not only its presence and size.
+
+    Raises:
+        BundleError: The directory is no bundle, was cut short or changed, or is of another schema.
+    """
+    return bundles.open_bundle(Path(path), verify=verify)
+
+
+def read_run(run: StrPath) -> RunRecord:
+    """Read from what a run was made: its bundle, data and settings.
+
+    Args:
+        run: The run's directory.
+
+    Raises:
+        RunError: The directory is no run, or its record is broken.
+    """
+    return runs.read_record(Path(run))
+
+
+def finetune(
+    bundle: StrPath | Bundle,
+    run: StrPath,
+    *,
+    train: StrPath | None = None,
+    valid: StrPath | None = None,
+    settings: TrainingSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Train a bundle on rows of its task.
+
+    Everything that can be refused is refused before the first file is written.
+
+    Args:
+        bundle: A bundle, or its directory.
+        run: The directory to make.
+        train: Training data; None takes those of the run that is resumed.
+        valid: Validation data, evaluated after every epoch; without any the last epoch is the best.
+        settings: How to train; None for the defaults, or the settings of the run that is resumed.
+        resume: Whether to go on from the last checkpoint of the run. It ends with the weights of a
+            run that was never interrupted, bit for bit.
+        overwrite: Whether to replace the run that is there.
+        observer: Receiver of every step, evaluation and checkpoint.
+        stop: Called after every step; True saves the run and raises `Interrupted`.
+
+    Returns:
+        The content of report.json; that of a run which is finished already is read again.
+
+    Raises:
+        DataError: There is nothing to train on, or a data file cannot be used.
+        OutputError: The directory is not empty, or the disk is too small.
+        RunError: The run to resume was made from something else, another process is training in
+            it, or training diverged.
+        Interrupted: `stop` returned True; everything up to the last step is saved.
+    """
+    if resume:
+        stored = read_run(run)
+        train = train or stored.train.path
+        valid = valid or (stored.valid.path if stored.valid else None)
+    if train is None:
+        raise DataError("there is nothing to train on", "Name a data file: --train train.jsonl")
+    return training.finetune(
+        _opened(bundle),
+        Path(run),
+        train=Path(train),
+        valid=None if valid is None else Path(valid),
+        settings=settings,
+        resume=resume,
+        overwrite=overwrite,
+        observer=observer,
+        stop=stop,
+    )
+
+
+def convert(
+    model: StrPath,
+    output: StrPath,
+    *,
+    to: Format = "onnx",
+    bundle: StrPath | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write trained weights as a model that needs no EdgeFuse.
+
+    Args:
+        model: The directory of a run or of a bundle.
+        output: The directory to make.
+        to: Format of the converted model: `onnx` for a bare `onnxruntime.InferenceSession`,
+            `transformers` for `from_pretrained`, `peft` for `PeftModel.from_pretrained`.
+        bundle: The run's bundle, if it was moved.
+        overwrite: Whether to replace an earlier conversion that is there.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        OutputError: The directory is not empty, or the disk is too small.
+        RunError: The run has no best epoch yet, or the format has no form for the model.
+    """
+    opened, trained = open_trained(Path(model), bundle=None if bundle is None else Path(bundle))
+    return converting.convert(opened, trained, Path(output), to=to, overwrite=overwrite)
+
+
+def bench(
+    bundle: StrPath | Bundle,
+    *,
+    batch_size: int | None = None,
+    sequence_length: int | None = None,
+    threads: int | None = None,
+    warmup: int = 5,
+    steps: int = 50,
+    on_progress: OnProgress = silent,
+) -> BenchReport:
+    """Measure the time and memory that training a bundle takes on this machine.
+
+    Args:
+        bundle: A bundle, or its directory.
+        batch_size: Rows in a batch; None for the bundle's.
+        sequence_length: Tokens in a row; None for the bundle's.
+        threads: Threads to compute with; None for the board's.
+        warmup: Steps before the measured ones.
+        steps: Steps to measure.
+        on_progress: Observer, called after every step.
+
+    Raises:
+        InputError: The bundle or a size does not hold.
+        EdgeFuseError: The engine is not installed, or the measured process ended early.
+    """
+    opened = _opened(bundle)
+    workload = measuring.plan_workload(
+        opened,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        threads=threads,
+        warmup=warmup,
+        steps=steps,
+    )
+    return measuring.bench(opened, workload, on_progress=on_progress)
+
+
+def _opened(bundle: StrPath | Bundle) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+
+
+__all__ = ["bench", "convert", "finetune", "open_bundle", "read_run"]
