@@ -4,7 +4,7 @@ The model is a bag of words: logits = (Σ embeddings of the tokens) ⊙ P · W�
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -100,17 +100,12 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
     return write_manifest(path, manifest)
 
 
-def logits_of(
-    bundle: Bundle,
-    trained: Tensors,
-    texts: Sequence[str],
-    on_batch: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
+def logits_of(bundle: Bundle, trained: Tensors, texts: Sequence[str]) -> NDArray[np.float32]:
     """Logits of texts with given weights, in the order of the texts."""
     dataset = Dataset(bundle.manifest.task.examples(texts, bundle.tokenizer()))
     model = InferenceModel(bundle, trained, threads=1)
     rows = {}
-    for indices, _, outputs in model.over(dataset, on_batch=on_batch):
+    for indices, _, outputs in model.over(dataset):
         rows.update(zip(indices.tolist(), outputs["logits"], strict=True))
     return np.array([rows[index] for index in range(len(texts))])
 

@@ -1,9 +1,8 @@
 """Where commands write: tables and JSON on stdout, progress on stderr."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -76,23 +75,6 @@ def progress_bars() -> Iterator[OnProgress]:
             progress.update(tasks[stage], completed=done, total=total)
 
         yield show
-
-
-@contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show one bar on stderr while the block runs; silent when stderr is no terminal.
-
-    Args:
-        description: What is being done.
-        total: Count of steps.
-
-    Yields:
-        A function to call after each step.
-    """
-    with progress_bars() as show:
-        steps = count(1)
-        show(description, 0, total)
-        yield lambda: show(description, next(steps), total)
 
 
 @contextmanager

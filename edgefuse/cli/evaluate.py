@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+import edgefuse_runtime
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
-from edgefuse.cli._output import print_json, print_table, progress_bar
+from edgefuse.cli._output import print_json, print_table, progress_bars
 from edgefuse.report.table import Table
 
 
@@ -19,25 +20,17 @@ def evaluate(
 ) -> None:
     """Measure the task's figures on labelled rows: accuracy, macro-F1 and loss.
 
-    Of a run, its best epoch is measured. A bundle is measured as it was exported, before any
+    The best epoch of a run is measured. A bundle is measured as it was exported, before any
     training.
 
         edgefuse evaluate run test.jsonl
     """
-    from edgefuse_runtime.data.batching import batches_per_epoch
-    from edgefuse_runtime.inference.evaluation import evaluate_model
-    from edgefuse_runtime.inference.model import InferenceModel
-    from edgefuse_runtime.machine.threads import default_threads
     from edgefuse_runtime.tasks.registry import figures_as_text
-    from edgefuse_runtime.training.trained import open_trained
 
-    opened, trained = open_trained(model, bundle=bundle)
-    manifest = opened.manifest
-    dataset = opened.read(data)
-    inference = InferenceModel(opened, trained, threads=threads or default_threads(manifest.device))
-    batches = batches_per_epoch(len(dataset), manifest.batch_size)
-    with progress_bar("Evaluating", batches) as advance:
-        evaluation = evaluate_model(opened, inference, dataset, on_batch=lambda _: advance())
+    with progress_bars() as on_progress:
+        evaluation = edgefuse_runtime.evaluate(
+            model, data, bundle=bundle, threads=threads, on_progress=on_progress
+        )
     if as_json:
         print_json(evaluation)
         return

@@ -14,15 +14,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgefuse_runtime.api import bench, convert, finetune, open_bundle, read_run
+    from edgefuse_runtime.api import (
+        Predictor,
+        bench,
+        convert,
+        evaluate,
+        finetune,
+        open_bundle,
+        read_run,
+    )
     from edgefuse_runtime.training.run import TrainingSettings
 
-__all__ = ["TrainingSettings", "bench", "convert", "finetune", "open_bundle", "read_run"]
+__all__ = [
+    "Predictor",
+    "TrainingSettings",
+    "bench",
+    "convert",
+    "evaluate",
+    "finetune",
+    "open_bundle",
+    "read_run",
+]
 
 _HOMES = {
+    "Predictor": "edgefuse_runtime.api",
     "TrainingSettings": "edgefuse_runtime.training.run",
     "bench": "edgefuse_runtime.api",
     "convert": "edgefuse_runtime.api",
+    "evaluate": "edgefuse_runtime.api",
     "finetune": "edgefuse_runtime.api",
     "open_bundle": "edgefuse_runtime.api",
     "read_run": "edgefuse_runtime.api",

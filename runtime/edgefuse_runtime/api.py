@@ -5,7 +5,7 @@ exported. May import everything else in `edgefuse_runtime`; nothing in it import
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgefuse_devices.errors import DataError
@@ -13,9 +13,14 @@ from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting import convert as converting
 from edgefuse_runtime.converting.convert import Conversion, Format
+from edgefuse_runtime.inference.evaluation import Evaluation, evaluate_model
+from edgefuse_runtime.inference.model import InferenceModel
+from edgefuse_runtime.inference.predict import predict_texts
+from edgefuse_runtime.machine.threads import default_threads
 from edgefuse_runtime.measuring import bench as measuring
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.tasks.task import Prediction
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training import run as runs
 from edgefuse_runtime.training.loop import Observer
@@ -99,13 +104,93 @@ def finetune(
         _opened(bundle),
         Path(run),
         train=Path(train),
-        valid=None if valid is None else Path(valid),
+        valid=_path(valid),
         settings=settings,
         resume=resume,
         overwrite=overwrite,
         observer=observer,
         stop=stop,
     )
+
+
+class Predictor:
+    """A trained model that is loaded once, and predicts for any number of texts.
+
+    Attributes:
+        bundle: The bundle of the model.
+    """
+
+    def __init__(
+        self, model: StrPath, *, bundle: StrPath | None = None, threads: int | None = None
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: The directory of a run or of a bundle.
+            bundle: The run's bundle, if it was moved.
+            threads: Threads to compute with; None for the board's.
+
+        Raises:
+            BundleError: The bundle is not whole.
+            RunError: The run has no best epoch yet, or its bundle is not there.
+        """
+        self.bundle, trained = open_trained(Path(model), bundle=_path(bundle))
+        threads = threads or default_threads(self.bundle.manifest.device)
+        self._model = InferenceModel(self.bundle, trained, threads=threads)
+
+    def predict(
+        self, texts: Sequence[str], *, on_progress: OnProgress = silent
+    ) -> list[Prediction]:
+        """Predict for texts, in their order.
+
+        Args:
+            texts: At least one text.
+            on_progress: Observer, called after every batch.
+
+        Raises:
+            DataError: A text has no token.
+        """
+        return predict_texts(self.bundle, self._model, texts, on_progress=on_progress)
+
+    def evaluate(self, data: StrPath, *, on_progress: OnProgress = silent) -> Evaluation:
+        """Measure the figures of the model's task on a data file.
+
+        Args:
+            data: Rows of the task.
+            on_progress: Observer, called after every batch.
+
+        Raises:
+            DataError: There is no such file, it has no row, or a row is broken.
+        """
+        dataset = self.bundle.read(Path(data))
+        return evaluate_model(self.bundle, self._model, dataset, on_progress=on_progress)
+
+
+def evaluate(
+    model: StrPath | Predictor,
+    data: StrPath,
+    *,
+    bundle: StrPath | None = None,
+    threads: int | None = None,
+    on_progress: OnProgress = silent,
+) -> Evaluation:
+    """Measure the figures of a model's task on a data file.
+
+    Args:
+        model: The directory of a run or of a bundle, or a loaded model.
+        data: Rows of the task.
+        bundle: The run's bundle, if it was moved.
+        threads: Threads to compute with; None for the board's.
+        on_progress: Observer, called after every batch.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        DataError: There is no such file, it has no row, or a row is broken.
+        RunError: The run has no best epoch yet, or its bundle is not there.
+    """
+    if not isinstance(model, Predictor):
+        model = Predictor(model, bundle=bundle, threads=threads)
+    return model.evaluate(data, on_progress=on_progress)
 
 
 def convert(
@@ -131,7 +216,7 @@ def convert(
         OutputError: The directory is not empty, or the disk is too small.
         RunError: The run has no best epoch yet, or the format has no form for the model.
     """
-    opened, trained = open_trained(Path(model), bundle=None if bundle is None else Path(bundle))
+    opened, trained = open_trained(Path(model), bundle=_path(bundle))
     return converting.convert(opened, trained, Path(output), to=to, overwrite=overwrite)
 
 
@@ -172,8 +257,12 @@ def bench(
     return measuring.bench(opened, workload, on_progress=on_progress)
 
 
+def _path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
 def _opened(bundle: StrPath | Bundle) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
 
 
-__all__ = ["bench", "convert", "finetune", "open_bundle", "read_run"]
+__all__ = ["Predictor", "bench", "convert", "evaluate", "finetune", "open_bundle", "read_run"]

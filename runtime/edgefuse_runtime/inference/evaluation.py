@@ -1,6 +1,5 @@
 """How well a model does on rows with targets."""
 
-from collections.abc import Callable
 from time import perf_counter
 
 from msgspec import Struct
@@ -8,6 +7,7 @@ from msgspec import Struct
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.inference.model import InferenceModel
+from edgefuse_runtime.progress import OnProgress, silent
 from edgefuse_runtime.tasks.task import Figures
 
 
@@ -32,7 +32,7 @@ def evaluate_model(
     model: InferenceModel,
     dataset: Dataset,
     *,
-    on_batch: Callable[[int], None] | None = None,
+    on_progress: OnProgress = silent,
 ) -> Evaluation:
     """Run a model over rows with targets and compare.
 
@@ -40,12 +40,14 @@ def evaluate_model(
         bundle: The bundle whose task it is.
         model: The bundle's model.
         dataset: At least one row.
-        on_batch: Called with the count of rows after each batch; it may raise to stop.
+        on_progress: Observer, called after every batch; it may raise to stop.
     """
     metric = bundle.manifest.task.metric()
-    begin = perf_counter()
-    for _, feeds, outputs in model.over(dataset, on_batch=on_batch):
+    done, begin = 0, perf_counter()
+    for indices, feeds, outputs in model.over(dataset):
         metric.update(outputs, feeds)
+        done += len(indices)
+        on_progress("Evaluating", done, len(dataset))
     seconds = perf_counter() - begin
     return Evaluation(
         task=bundle.manifest.task.name,

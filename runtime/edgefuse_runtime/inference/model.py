@@ -1,6 +1,6 @@
 """The inference graph, with weights as training left them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,11 @@ class InferenceModel:
         self._session.run_with_iobinding(self._binding)
         return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
-    def over(
-        self, dataset: Dataset, *, on_batch: Callable[[int], None] | None = None
-    ) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
+    def over(self, dataset: Dataset) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
         """Run the model over any number of rows, in batches of like length.
 
         Args:
             dataset: Tokenized rows of the bundle's task.
-            on_batch: Called with the count of rows after each batch; it may raise to stop.
 
         Yields:
             Indices of a batch's rows, what the model was fed, and what it gave.
@@ -76,5 +73,3 @@ class InferenceModel:
             examples = [dataset.examples[index] for index in indices]
             feeds = manifest.task.collate(examples, padding_id=manifest.padding_id)
             yield indices, feeds, self.run(feeds)
-            if on_batch:
-                on_batch(len(indices))

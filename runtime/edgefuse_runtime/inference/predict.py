@@ -1,10 +1,11 @@
 """Texts → predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.inference.model import InferenceModel
+from edgefuse_runtime.progress import OnProgress, silent
 from edgefuse_runtime.tasks.task import Prediction
 
 
@@ -13,7 +14,7 @@ def predict_texts(
     model: InferenceModel,
     texts: Sequence[str],
     *,
-    on_batch: Callable[[int], None] | None = None,
+    on_progress: OnProgress = silent,
 ) -> list[Prediction]:
     """Predict for texts, in their order.
 
@@ -21,7 +22,7 @@ def predict_texts(
         bundle: The bundle whose tokenizer and task are used.
         model: The bundle's model.
         texts: At least one text.
-        on_batch: Called with the count of texts after each batch.
+        on_progress: Observer, called after every batch.
 
     Raises:
         DataError: A text has no token.
@@ -29,7 +30,8 @@ def predict_texts(
     task = bundle.manifest.task
     dataset = Dataset(task.examples(texts, bundle.tokenizer()))
     predictions: dict[int, Prediction] = {}
-    for indices, _, outputs in model.over(dataset, on_batch=on_batch):
+    for indices, _, outputs in model.over(dataset):
         batch = task.predict([texts[index] for index in indices], outputs)
         predictions.update(zip(indices.tolist(), batch, strict=True))
+        on_progress("Predicting", len(predictions), len(texts))
     return [predictions[index] for index in range(len(texts))]

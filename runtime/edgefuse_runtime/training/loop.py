@@ -155,7 +155,7 @@ class TrainingLoop:
         bundle = self._job.bundle
         model = InferenceModel(bundle, self._engine.parameters(), threads=self._job.threads)
         evaluation = evaluate_model(
-            bundle, model, valid, on_batch=lambda _: self._interrupt_if_asked()
+            bundle, model, valid, on_progress=lambda *_: self._interrupt_if_asked()
         )
         now = msgspec.structs.replace(now, figures=evaluation.figures)
         before = self.progress.best
