@@ -1,7 +1,7 @@
 """The functions of the workstation: names and paths in, records out. Every command calls one.
 
 A function imports what it needs itself, so that `import edgefuse` and `edgefuse --help` take no
-torch. May import everything below `report` and `demo`.
+torch. May import everything but `cli`, `report` and `demo`.
 """
 
 import os
