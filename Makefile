@@ -37,7 +37,7 @@ imports: $(VENV)/.dev ## Check that imports run one way
 
 unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not arm64 and not ort_training" --cov --cov-report=term \
-		--numprocesses auto --dist loadfile
+		--numprocesses auto --dist loadfile --no-loadscope-reorder
 
 arm64: $(VENV)/.dev ## Fine-tune on an emulated ARM64 machine
 	PYTHON=$(RUN) tests/arm64/run.sh

@@ -10,12 +10,43 @@ from types import SimpleNamespace
 import pytest
 
 import edgefuse_runtime  # noqa: F401 - telemetry is off before any test imports onnxruntime
+from tests.shared import close_folder, made_once, open_folder
+from tests.uncovered import look_away
 
 PicoModel = Callable[..., Path]
 
 # Whoever starts the tests in the background starts them with Ctrl-C ignored, and so would they the
 # commands that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONGEST_FILES = (
+    "export/test_tuning_ways.py",
+    "export/test_lora.py",
+    "export/test_export.py",
+    "end_to_end/test_demo.py",
+    "export/test_engine.py",
+)
+"""Test files that start first, the longest first, so that no worker ends long after another."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that starts the workers
+        open_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        close_folder()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    rank = {tests / name: index for index, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    look_away()
 
 
 @pytest.fixture
@@ -57,15 +88,14 @@ def pico_model(tmp_path_factory: pytest.TempPathFactory) -> PicoModel:
 
 
 @pytest.fixture(scope="session")
-def pico_bundle(pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pico_bundle(pico_model: PicoModel) -> Path:
     """The directory of a bundle to read: a pico BERT with two classes, for the Raspberry Pi 5."""
     from edgefuse.bundling.export import export  # noqa: PLC0415 - torch, for those that need it
     from edgefuse_devices.catalog import load_device  # noqa: PLC0415
 
-    output = tmp_path_factory.mktemp("pico-bundle") / "bundle"
-    labels, board = ["down", "up"], load_device("rpi5")
-    shape = {"batch_size": 4, "sequence_length": 16}
-    return export(str(pico_model("bert")), output, device=board, labels=labels, **shape).path
+    model, board = str(pico_model("bert")), load_device("rpi5")
+    options = {"labels": ["down", "up"], "batch_size": 4, "sequence_length": 16}
+    return made_once("pico-bundle", lambda path: export(model, path, device=board, **options))
 
 
 @pytest.fixture(scope="session")

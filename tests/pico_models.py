@@ -52,7 +52,12 @@ _ROBERTAS_VOCABULARY = {**_VOCABULARY, "[UNK]": 0, "[PAD]": 1}  # as the real on
 
 
 def save_pico_model(
-    directory: Path, architecture: str, *, num_labels: int | None = None, seed: int = 0
+    directory: Path,
+    architecture: str,
+    *,
+    num_labels: int | None = None,
+    seed: int = 0,
+    layers: int = LAYERS,
 ) -> Path:
     """Save a pico model with its tokenizer and return `directory`.
 
@@ -60,9 +65,10 @@ def save_pico_model(
         directory: Made where it is missing.
         architecture: One of `ALL_KINDS`.
         num_labels: Save it for sequence classification; None for the encoder alone.
-        seed: Of the weights.
+        seed: Seed of the weights.
+        layers: Count of layers.
     """
-    model = pico_model(architecture, num_labels=num_labels, seed=seed)
+    model = pico_model(architecture, num_labels=num_labels, seed=seed, layers=layers)
     with silence_transformers():
         model.save_pretrained(directory)
         pico_tokenizer(architecture).save_pretrained(directory)
@@ -70,10 +76,11 @@ def save_pico_model(
 
 
 def pico_model(
-    architecture: str, *, num_labels: int | None = None, seed: int = 0
+    architecture: str, *, num_labels: int | None = None, seed: int = 0, layers: int = LAYERS
 ) -> PreTrainedModel:
     """A pico model in evaluation mode; the arguments are those of `save_pico_model`."""
     config = pico_config(architecture)
+    config.num_hidden_layers = layers
     auto = transformers.AutoModel
     if num_labels is not None:
         config.num_labels = num_labels
