@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
 from edgefuse.compression.progress import TEACHING
-from edgefuse.compression.tuning import adam
+from edgefuse.compression.teaching import adam
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.inputs import watch_inputs

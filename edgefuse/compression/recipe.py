@@ -9,7 +9,7 @@ from edgefuse.compression.methods import Method
 from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
 from edgefuse.compression.refit import refit
-from edgefuse.compression.tuning import tune
+from edgefuse.compression.teaching import tune
 from edgefuse.mlps.low_rank import LowRank, Replacement
 from edgefuse.mlps.neurons import Layer
 

@@ -10,10 +10,10 @@ from edgefuse.compression.methods import published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.refit import refit
-from edgefuse.compression.tuning import tune
+from edgefuse.compression.teaching import tune
 from tests.pico_layers import KINDS, I, P, as_points, error_of, make
 
-TUNING = import_module("edgefuse.compression.tuning")
+TUNING = import_module("edgefuse.compression.teaching")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
