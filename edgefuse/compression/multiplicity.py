@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from edgefuse.mlps.neurons import FusedNeurons, Layer, in_parts
 
 _LEAST = 0.25  # down is divided by P: a neuron must not vanish from the gradient
 _RIDGE = 1e-2  # of the mean diagonal; keeps few neurons from standing for all
-_STEPS = 1000
 
 
 def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
@@ -48,19 +48,22 @@ def match_kernel(layer: Layer, fused: FusedNeurons) -> FusedNeurons:
 
 
 def _bounded_least_squares(matrix: Tensor, target: Tensor) -> Tensor:
-    """The x ≥ `_LEAST` of least xᵀMx/2 − qᵀx, drawn a little to one common value (FISTA)."""
+    """The x ≥ `_LEAST` of least xᵀMx/2 − qᵀx, drawn a little to one common value.
+
+    With M + λ = LLᵀ that is the least ‖Lᵀx − L⁻¹(q + λ · common)‖², and above `_LEAST` a
+    non-negative least-squares problem.
+    """
     scale = matrix.diagonal().mean()
     if not scale > 0:
         return torch.ones_like(target)
     common = (target.sum() / matrix.sum()).clamp(min=_LEAST)
     penalty = _RIDGE * scale
-    step = 1 / (torch.linalg.matrix_norm(matrix, ord=2) + penalty)
-    x = torch.full_like(target, float(common))
-    y, t = x, 1.0
-    for _ in range(_STEPS):
-        gradient = matrix @ y - target + penalty * (y - common)
-        following = (y - step * gradient).clamp(min=_LEAST)
-        t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        y = following + (t - 1) / t_next * (following - x)
-        x, t = following, t_next
-    return x
+    lower = torch.linalg.cholesky(matrix + penalty * torch.eye(len(matrix)).to(matrix))
+    wanted = (target + penalty * common)[:, None]
+    right = torch.linalg.solve_triangular(lower, wanted, upper=False)[:, 0]
+    right = right - _LEAST * lower.sum(dim=0)
+    most = 10 * len(
+        target
+    )  # far more than it takes: three for each, scipy's own, are nearly enough
+    above, _ = nnls(lower.T.cpu().numpy(), right.cpu().numpy(), maxiter=most)
+    return torch.from_numpy(above).to(target) + _LEAST

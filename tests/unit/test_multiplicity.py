@@ -15,6 +15,7 @@ from edgefuse.compression.refit import refit
 from edgefuse.mlps.neurons import FusedNeurons
 from tests.pico_layers import KINDS, I, P, duplicated, make, output_as, output_of
 
+MULTIPLICITY = import_module("edgefuse.compression.multiplicity")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SIZES = [9, 7, 4, 2, 1, 1]
 
@@ -40,7 +41,7 @@ def test_merged_duplicates_have_their_counts(kind: str, monkeypatch: pytest.Monk
     after = match_kernel(layer, alone)
     torch.testing.assert_close(output_as(after, layer), output_of(layer), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(after.multiplicity, counts, rtol=0, atol=0.35)  # the ridge
-    monkeypatch.setattr(import_module("edgefuse.compression.multiplicity"), "_RIDGE", 1e-6)
+    monkeypatch.setattr(MULTIPLICITY, "_RIDGE", 1e-6)
     after = match_kernel(layer, alone)
     torch.testing.assert_close(after.multiplicity, counts, rtol=0, atol=0.01)
 
@@ -83,3 +84,23 @@ def test_an_expert_that_no_token_reaches_stays() -> None:
     layer = replace(make("gated"), inputs=torch.zeros(0, P))
     before = published(layer, 7, 0)
     assert match_kernel(layer, before) is before
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.9])
+def test_p_is_the_least_of_its_problem(correlation: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(60, 24, generator=generator, dtype=torch.float64)
+    values += 3 * correlation * torch.randn(60, 1, generator=generator, dtype=torch.float64)
+    matrix = values.T @ values
+    target = matrix @ (torch.randn(24, generator=generator, dtype=torch.float64) + 1)
+    p = MULTIPLICITY._bounded_least_squares(matrix, target)
+    penalty = MULTIPLICITY._RIDGE * matrix.diagonal().mean()
+    common = (target.sum() / matrix.sum()).clamp(min=0.25)
+    gradient = matrix @ p - target + penalty * (p - common)
+    bound = p <= 0.25
+    assert 0 < bound.sum() < 24
+    assert (p >= 0.25).all()
+    assert (gradient[bound] > 0).all()
+    torch.testing.assert_close(
+        gradient[~bound], torch.zeros_like(gradient[~bound]), rtol=0, atol=1e-6
+    )
