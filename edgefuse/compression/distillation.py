@@ -1,10 +1,11 @@
 """The last stage: all narrow MLPs taught together, each in its place, by the model as it was."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
@@ -23,10 +24,13 @@ from edgefuse_runtime.progress import OnProgress, silent
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Batch = Mapping[str, Tensor]
+
 _EPOCHS = 2
 _RATE = 0.02  # of Adam, in root mean squares of a tensor
 _OWN = 1.0  # weight of each MLP's own error against that of the hidden states
 _JUDGED = 8  # batches by which the taught ones have to be nearer
+_BYTES = 1 << 30  # of the teacher's answers that are kept
 
 
 def distill(
@@ -50,11 +54,11 @@ def distill(
 
     Args:
         model: Unfused, in evaluation mode; it stays as it is.
-        tokenizer: The model's.
-        mlps: Of that model.
+        tokenizer: The model's tokenizer.
+        mlps: The model's MLPs to replace.
         replacements: What takes each one's place.
-        texts: Of the task, without labels; 65,536 tokens of them are read.
-        seed: Of the batches' order.
+        texts: Texts of the task, without labels; 65,536 tokens of them are read.
+        seed: Seed of the batches' order.
         on_progress: Called after each step.
 
     Returns:
@@ -62,93 +66,164 @@ def distill(
     """
     batches = list(batches_within(model, tokenizer, texts))
     layers = [mlp.layer_view() for mlp in mlps]
+    teacher = _Teacher(model, mlps, layers, batches)
     before = [one.parameters(layer.bias) for one, layer in zip(replacements, layers, strict=True)]
     trained = [{name: t.clone().requires_grad_() for name, t in own.items()} for own in before]
-    lesson = _Lesson(model, mlps, layers, _with(replacements, trained))
-    judged = batches[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
-    at_first = _mean_loss(lesson, judged)
+    student = _Student(teacher, layers, _with_parameters(replacements, trained))
+    judged = range(len(batches))[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
+    at_first = student.mean_loss(judged)
     steps = _EPOCHS * len(batches)
     optimizer, schedule = adam(before, trained, _RATE, steps)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(_EPOCHS):
         for index, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
             with torch.enable_grad():
-                loss = lesson.loss(batches[batch])
+                loss = student.loss(batch)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             on_progress(TEACHING, epoch * len(batches) + index + 1, steps)
-    if not _mean_loss(lesson, judged) < at_first:
+    if not student.mean_loss(judged) < at_first:
         return list(replacements)
-    return _with(replacements, [{name: t.detach() for name, t in own.items()} for own in trained])
+    taught = [{name: t.detach() for name, t in own.items()} for own in trained]
+    return _with_parameters(replacements, taught)
 
 
-class _Lesson:
-    """A model, its student, and how far the student is from it."""
+@dataclass(frozen=True)
+class _Answer:
+    """What the unfused model computes on a batch.
+
+    Attributes:
+        states: Hidden states of every layer (tokens, p).
+        inputs: Inputs of every MLP (n, p); an expert may have none.
+        outputs: Outputs of every MLP (n, p).
+    """
+
+    states: Sequence[Tensor]
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return sum(t.nbytes for t in (*self.states, *self.inputs, *self.outputs))
+
+
+class _Teacher:
+    """The unfused model and its answers, which are computed once as far as memory goes."""
 
     def __init__(
         self,
         model: "PreTrainedModel",
         mlps: Sequence[MLP],
         layers: Sequence[Layer],
-        narrow: Sequence[Replacement],
+        batches: Sequence[Batch],
     ) -> None:
-        """Put narrow MLPs, whose tensors may want gradients, in MLPs' place in a student."""
-        self.teacher = model.base_model  # whatever head there is would be computed for nothing
-        self.mlps = mlps_in(self.teacher, mlps)
-        self.layers = layers
-        self.narrow = narrow
-        self.student = with_tensors(self.teacher, lambda tensor: tensor)
-        self.student.requires_grad_(requires_grad=False)  # only what stands in MLPs' place learns
-        in_student = {mlp.name: mlp for mlp in find_mlps(self.student)}
-        place([in_student[mlp.name] for mlp in self.mlps], [neurons_of(one) for one in narrow])
+        self.model = model.base_model  # whatever head there is would be computed for nothing
+        self.mlps = mlps_in(self.model, mlps)
+        self.batches = batches
+        self._layers = layers
+        self._kept: dict[int, _Answer] = {}
+        self._room = _BYTES
 
-    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """How far the student is from the model on a batch, relative, for a backward pass."""
-        given: dict[str, list[Tensor]] = {mlp.name: [] for mlp in self.mlps}  # a shared one's, each
-        arguments = {**batch, "output_hidden_states": True, "return_dict": True}
-        with torch.no_grad(), watch_inputs(self.mlps, lambda mlp, x: given[mlp.name].append(x)):
-            exact = _hidden_states(self.teacher(**arguments), batch)
-        tensors = write_neurons(
-            [mlp.layout for mlp in self.mlps], [neurons_of(one) for one in self.narrow], folded=True
-        )
-        said = _hidden_states(functional_call(self.student, tensors, kwargs=arguments), batch)
-        states = [_relative(one, other) for one, other in zip(said, exact, strict=True)]
-        own = [
-            _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
-            for one, layer, mlp in zip(self.narrow, self.layers, self.mlps, strict=True)
-            if given[mlp.name] and len(x := torch.cat(given[mlp.name]))
+    def answer(self, index: int) -> _Answer:
+        """The answer to the batch of that index."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        answer = self._compute(self.batches[index])
+        if answer.nbytes <= self._room:
+            self._kept[index] = answer
+            self._room -= answer.nbytes
+        return answer
+
+    @torch.no_grad()
+    def _compute(self, batch: Batch) -> _Answer:
+        seen: dict[str, list[Tensor]] = {
+            mlp.name: [] for mlp in self.mlps
+        }  # several of a shared one
+        with watch_inputs(self.mlps, lambda mlp, x: seen[mlp.name].append(x)):
+            states = _hidden_states(self.model, batch)
+        inputs = [
+            torch.cat(seen[mlp.name] or [states[0].new_zeros(0, mlp.hidden_size)])
+            for mlp in self.mlps
         ]
-        return torch.stack(states).mean() + _OWN * torch.stack(own).mean()
+        outputs = [layer.output(x) for layer, x in zip(self._layers, inputs, strict=True)]
+        return _Answer(states, inputs, outputs)
 
 
-@torch.no_grad()
-def _mean_loss(lesson: _Lesson, batches: Sequence[Mapping[str, Tensor]]) -> float:
-    return float(torch.stack([lesson.loss(batch) for batch in batches]).mean())
+class _Student:
+    """The model with narrow MLPs, and how far it is from its teacher."""
+
+    def __init__(
+        self, teacher: _Teacher, layers: Sequence[Layer], narrow: Sequence[Replacement]
+    ) -> None:
+        """Put narrow MLPs, whose tensors may want gradients, in the MLPs' places in a copy."""
+        self._teacher = teacher
+        self._layers = layers
+        self._narrow = narrow
+        self._model = with_tensors(teacher.model, lambda tensor: tensor)
+        self._model.requires_grad_(requires_grad=False)  # only what is put in trains
+        own = {mlp.name: mlp for mlp in find_mlps(self._model)}
+        place([own[mlp.name] for mlp in teacher.mlps], [neurons_of(one) for one in narrow])
+
+    def loss(self, index: int) -> Tensor:
+        """The relative errors on the batch of that index, for a backward pass."""
+        answer = self._teacher.answer(index)
+        tensors = write_neurons(
+            [mlp.layout for mlp in self._teacher.mlps],
+            [neurons_of(one) for one in self._narrow],
+            folded=True,
+        )
+        states = _hidden_states(self._model, self._teacher.batches[index], tensors)
+        own = [
+            _relative(one.output(x, layer.activation, layer.bias), y)
+            for one, layer, x, y in zip(
+                self._narrow, self._layers, answer.inputs, answer.outputs, strict=True
+            )
+            if len(x)
+        ]
+        errors = [_relative(*pair) for pair in zip(states, answer.states, strict=True)]
+        return torch.stack(errors).mean() + _OWN * torch.stack(own).mean()
+
+    @torch.no_grad()
+    def mean_loss(self, indices: Sequence[int]) -> float:
+        """Mean of the losses on the batches of these indices."""
+        return float(torch.stack([self.loss(index) for index in indices]).mean())
 
 
-def _with(
+def _with_parameters(
     replacements: Sequence[Replacement], tensors: Sequence[dict[str, Tensor]]
 ) -> list[Replacement]:
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
 
 
-def _hidden_states(output: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    """Every layer's (tokens, p), without padding; the embeddings, which stay, left out."""
+def _hidden_states(
+    model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = None
+) -> list[Tensor]:
+    """Hidden states of every layer (tokens, p), without padding and without the embeddings'.
+
+    Args:
+        model: The model.
+        batch: Its arguments.
+        tensors: Tensors, by name, to compute with instead of the model's own.
+    """
+    arguments = {**batch, "output_hidden_states": True, "return_dict": True}
+    output: Any = functional_call(model, dict(tensors or {}), kwargs=arguments)
     mask = batch["attention_mask"].bool()
     if "decoder_attention_mask" not in batch:
-        return _real(output.hidden_states[1:], mask)
+        return _without_padding(output.hidden_states[1:], mask)
     decoder = batch["decoder_attention_mask"].bool()
-    states = _real(output.encoder_hidden_states[1:], mask)
-    return states + _real(output.decoder_hidden_states[1:], decoder)
+    states = _without_padding(output.encoder_hidden_states[1:], mask)
+    return states + _without_padding(output.decoder_hidden_states[1:], decoder)
 
 
-def _real(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
-    """Those of tokens that are not padding; a layer that pools tokens has other ones."""
+def _without_padding(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+    """Hidden states of the tokens that count; a layer that pools tokens has other ones."""
     return [state[mask] for state in states if state.shape[:2] == mask.shape]
 
 
-def _relative(said: Tensor, exact: Tensor) -> Tensor:
-    """‖said − exact‖² / ‖exact‖²."""
-    return (said - exact).square().sum() / exact.square().sum().clamp(min=1e-12)
+def _relative(student: Tensor, teacher: Tensor) -> Tensor:
+    """‖student − teacher‖² / ‖teacher‖²."""
+    return (student - teacher).square().sum() / teacher.square().sum().clamp(min=1e-12)

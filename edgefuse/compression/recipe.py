@@ -9,7 +9,7 @@ from edgefuse.compression.methods import Method
 from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
 from edgefuse.compression.refit import refit
-from edgefuse.compression.teaching import tune
+from edgefuse.compression.teaching import teach
 from edgefuse.mlps.low_rank import LowRank, Replacement
 from edgefuse.mlps.neurons import Layer
 
@@ -46,7 +46,7 @@ class Recipe:
             reduced = refit(layer, reduced)
         if self.tunes:
             inputs = layer.inputs if tune_inputs is None else tune_inputs
-            reduced = tune(replace(layer, inputs=inputs), reduced, self.seed)
+            reduced = teach(replace(layer, inputs=inputs), reduced, self.seed)
         return reduced
 
     @torch.no_grad()

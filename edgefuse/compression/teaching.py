@@ -14,20 +14,21 @@ _RATE = 0.03
 _WARMUP = 20  # steps
 
 
-def tune(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
-    """Train what takes an MLP's place to say what the MLP says on its inputs.
+@torch.no_grad()
+def teach(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
+    """Train what takes an MLP's place to give the MLP's outputs on its inputs.
 
-    On the inputs that the unfused model has, so that it takes seconds a layer; what the layers make
-    of one another is for `edgefuse.compression.distillation`. The loss is ‖y_fused − y‖² over
+    The inputs are those of the unfused model, so that it takes seconds a layer; what the layers
+    make of one another is for `edgefuse.compression.distillation`. The loss is ‖y_fused − y‖² over
     tokens that are not padding; P is constant.
 
     Args:
-        layer: The MLP, with the inputs to tune on. Without any nothing changes.
+        layer: The MLP, with the inputs to teach on. Without any nothing changes.
         replacement: What is to take its place.
-        seed: Of the order of tokens.
+        seed: Seed of the order of tokens.
 
     Returns:
-        The tuned one; the one given where tuning did not bring it nearer.
+        The taught one; the one given where teaching did not bring it nearer.
     """
     assert layer.inputs is not None
     if len(layer.inputs) == 0:
@@ -38,7 +39,7 @@ def tune(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
     optimizer, schedule = adam([before], [parameters], _RATE, steps)
     generator = torch.Generator().manual_seed(seed)
     candidate = replacement.with_parameters(parameters)
-    targets = _targets(layer)
+    targets = torch.cat([layer.output(inputs) for inputs in in_parts(layer.inputs)])
     scale = targets.square().mean().clamp(min=1e-12)
     with torch.enable_grad():
         for _ in range(_EPOCHS):
@@ -50,8 +51,8 @@ def tune(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-    tuned = replacement.with_parameters({name: t.detach() for name, t in parameters.items()})
-    return min((replacement, tuned), key=lambda one: _error(layer, one, targets))
+    taught = replacement.with_parameters({name: t.detach() for name, t in parameters.items()})
+    return min((replacement, taught), key=lambda one: _error(layer, one, targets))
 
 
 def adam(
@@ -64,9 +65,9 @@ def adam(
 
     Args:
         before: Tensors as they are, a mapping an MLP.
-        trained: Those of the same names that train.
-        rate: In root mean squares of a tensor: the same for every scale of weights.
-        steps: That there will be.
+        trained: Tensors of the same names that train.
+        rate: Learning rate in root mean squares of a tensor: the same for every scale of weights.
+        steps: Count of steps that there will be.
     """
     groups: list[dict[str, object]] = []
     for old, new in zip(before, trained, strict=True):
@@ -74,7 +75,7 @@ def adam(
         # A bias that starts at zero has to move; large biases must not hurry small matrices.
         least = 0.1 * min(root[name] for name, tensor in old.items() if tensor.ndim == 2)
         groups += [{"params": [new[name]], "lr": rate * max(root[name], least)} for name in new]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
     warmup = min(_WARMUP, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / warmup) * (1 - step / steps)
@@ -82,19 +83,11 @@ def adam(
     return optimizer, schedule
 
 
-@torch.no_grad()
-def _targets(layer: Layer) -> Tensor:
-    assert layer.inputs is not None
-    parts = in_parts(layer.inputs)
-    return torch.cat([layer.output(inputs) for inputs in parts])
-
-
-@torch.no_grad()
 def _error(layer: Layer, replacement: Replacement, targets: Tensor) -> float:
+    """‖y_fused − y‖² on the layer's inputs, summed over tokens."""
     assert layer.inputs is not None
-    parts = in_parts(layer.inputs)
     error = 0.0
-    for inputs, y in zip(parts, in_parts(targets), strict=True):
+    for inputs, y in zip(in_parts(layer.inputs), in_parts(targets), strict=True):
         output = replacement.output(inputs, layer.activation, layer.bias)
         error += float((output - y).double().square().sum())
     return error

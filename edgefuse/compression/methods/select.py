@@ -64,17 +64,26 @@ def _gram(layer: Layer) -> Tensor:
 
 
 def _eliminate(gram: Tensor, down: Tensor, width: int) -> Iterator[tuple[Tensor, float]]:
-    """The neurons kept, and the residual tr(down G downᵀ) that they leave, all first."""
+    """The neurons kept, and the residual tr(down G downᵀ) that they leave, all first.
+
+    When neurons R go, the refit W of the others and the inverse A = G⁻¹ follow without another
+    inversion: W ← W − A_·R (A_RR)⁻¹ W_R, A ← A − A_·R (A_RR)⁻¹ A_R·.
+    """
     gram = gram + _RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
     target = gram @ down.T.double()
     total = (down.T * target).sum()
     kept = torch.arange(len(gram), device=gram.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    solved = down.T.double()
     while True:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[kept][:, kept]))
-        solved = inverse @ target[kept]
         yield kept, float((total - (target[kept] * solved).sum()).clamp(min=0))
         if len(kept) == width:
             return
         cost = solved.square().sum(dim=1) / inverse.diagonal()
         fewer = max(width, len(kept) - max(1, int(_AT_ONCE * len(kept))))
-        kept = kept[cost.argsort(descending=True, stable=True)[:fewer].sort().values]
+        order = cost.argsort(descending=True, stable=True)
+        stay, go = order[:fewer].sort().values, order[fewer:]
+        share = torch.linalg.solve(inverse[go][:, go], inverse[go][:, stay]).T
+        solved = solved[stay] - share @ solved[go]
+        inverse = inverse[stay][:, stay] - share @ inverse[go][:, stay]
+        kept = kept[stay]
