@@ -1,4 +1,4 @@
-"""What is left of a model when its bonds are cut by singular values, and by what the task feels.
+"""What is left of a model when its bonds are cut by singular values, and by what the task needs.
 
 all-MiniLM-L6-v2 as matrix product operators at full bonds, embeddings among them, trained for 600
 steps on SST-2 as `edgefuse squeeze` does before its first cut. Then the chains are cut at once to
@@ -30,25 +30,26 @@ def measure(choice: str, part: float, case: harness.Case) -> harness.Figures:
     from edgefuse.layers.chains.modules import chains_of  # noqa: PLC0415
     from edgefuse.squeezing.cutting import cut_chains, make_canonical  # noqa: PLC0415
     from edgefuse.squeezing.importance import importance  # noqa: PLC0415
-    from edgefuse.squeezing.training import accuracy  # noqa: PLC0415
+    from edgefuse.squeezing.training import measure as figures_of  # noqa: PLC0415
 
-    trained, train, valid = _trained(quick=case.quick)
+    trained, task, train, valid = _trained(quick=case.quick)
     model = deepcopy(trained)
     make_canonical(model)
     before = _sizes(model)
     count = int(part * sum(before.values()))
     if part and choice == "importance":
         batches = {"count": 2 if case.quick else 50, "batch_size": 16, "seed": 0}
-        cut_chains(model, count, importance(model, train, **batches, on_batch=lambda _: None))
+        cut_chains(model, count, importance(model, task, train, **batches, on_batch=lambda _: None))
     elif part:
         chains = chains_of(model).items()
         cut_chains(model, count, {n: relative_costs(canonical(c.tensors)) for n, c in chains})
     after = _sizes(model)
     gone = {name: before[name] - after[name] for name in before}
+    figures = figures_of(model, task, valid)
     return {
         "parameters": model.num_parameters(),
-        "accuracy": 100 * accuracy(model, valid),
-        "loss": _loss(model, valid),
+        "accuracy": 100 * figures["accuracy"],
+        "loss": figures["loss"],
         "from_embeddings": gone[_EMBEDDINGS] / sum(gone.values()) if part else None,
     }
 
@@ -59,30 +60,23 @@ def _sizes(model: Any) -> dict[str, int]:
     return {name: sum(t.numel() for t in c.tensors) for name, c in chains_of(model).items()}
 
 
-def _loss(model: Any, rows: Any) -> float:
-    import torch  # noqa: PLC0415
-
-    from edgefuse.squeezing.training import loss_of  # noqa: PLC0415
-
-    count = len(rows.labels)
-    with torch.no_grad():
-        parts = torch.split(torch.arange(count), 64)
-        return sum(float(loss_of(model, rows, part)) * len(part) for part in parts) / count
-
-
 @cache
-def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
-    """The model, and the rows to train and to measure on."""
+def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
+    """The model, its task, and the rows to train and to measure on."""
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415
 
     import edgefuse  # noqa: PLC0415
     from edgefuse.hub.source import find_source  # noqa: PLC0415
     from edgefuse.hub.tokenizer import load_tokenizer  # noqa: PLC0415
-    from edgefuse.squeezing.training import tokenize_rows, train  # noqa: PLC0415
+    from edgefuse.squeezing.training import train  # noqa: PLC0415
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
-    from edgefuse_runtime.data.dataset import read_examples  # noqa: PLC0415
+    from edgefuse_export.tasks.registry import export_task  # noqa: PLC0415
+    from edgefuse_runtime.data.batching import Dataset  # noqa: PLC0415
     from edgefuse_runtime.data.labels import labels_of_rows  # noqa: PLC0415
+    from edgefuse_runtime.tasks.text_classification import TextClassification  # noqa: PLC0415
+
+    labels = labels_of_rows(path_of("sst2/train.jsonl"))
+    task = export_task(TextClassification(labels=sorted(labels)))
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -94,19 +88,17 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
         )
         torch.manual_seed(0)
         model = edgefuse.from_pretrained(
-            work / "chains", AutoModelForSequenceClassification, num_labels=2
+            work / "chains", task.model_class(), **task.model_options()
         )
         tokenizer = load_tokenizer(find_source(str(work / "chains")))
-        labels = sorted(labels_of_rows(path_of("sst2/train.jsonl")))
         files = [
             first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)
             for part, count in (("train", 6000), ("valid", 64 if quick else 1000))
         ]
-        rows, valid = (
-            tokenize_rows(tokenizer, read_examples(f, labels), longest=128) for f in files
-        )
+        rows, valid = (Dataset(task.task.read(f, tokenizer.limited(128))) for f in files)
     train(
         model,
+        task,
         rows,
         way=Mpo(),
         steps=4 if quick else 600,
@@ -115,7 +107,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any]:
         seed=0,
         on_step=lambda _: None,
     )
-    return model, rows, valid
+    return model, task, rows, valid
 
 
 if __name__ == "__main__":

@@ -78,6 +78,19 @@ def progress_bars() -> Iterator[OnProgress]:
 
 
 @contextmanager
+def progress_line() -> Iterator[OnProgress]:
+    """Show the stage under way as one line on stderr; silent if stderr is no terminal.
+
+    Yields:
+        The observer to give to what is done.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status("loading …") as status:
+        yield lambda stage, done, total: status.update(f"{stage} {done}/{total}")
+
+
+@contextmanager
 def stage_line() -> Iterator[OnProgress]:
     """Show on stderr which of a few stages is under way; silent if stderr is no terminal.
 

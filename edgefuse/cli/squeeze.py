@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite
-from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
@@ -46,15 +46,17 @@ def squeeze(
         int, typer.Option(help="Training steps after a cut that loses too much.")
     ] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows in a training step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Its peak in every round.")] = 5e-5,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak of the learning rate in every round.")
+    ] = 5e-5,
     auxiliary_rate: Annotated[
-        float, typer.Option(help="What it is multiplied by for auxiliary tensors.")
+        float, typer.Option(help="What the learning rate of auxiliary tensors is multiplied by.")
     ] = 1.0,
     plot: Annotated[
         Path | None,
         typer.Option(help="Picture to draw of parameters and accuracy, such as squeeze.svg."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the rows' order and of a new head.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the rows' order and of a new head.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what was interrupted.")
     ] = False,
@@ -63,15 +65,14 @@ def squeeze(
 ) -> None:
     """Cut the bonds of matrix product operators as far as a task allows.
 
-    In rounds: bonds are cut where the task feels it least, and accuracy is measured; where it fell
-    too far, what `--tune mpo` trains is trained for some steps. The last model within --max-drop
-    points of the first round is written, with its head. It ends where accuracy falls too far, or
-    --budget is reached.
+    In rounds: bonds are cut where the task needs them least, and accuracy is measured; where it
+    fell too far, what `--tune mpo` trains is trained for some steps. The last model within
+    --max-drop points of the first round is written, with its head. It ends where accuracy falls
+    too far, or --budget is reached.
 
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """
     from edgefuse.cli._signals import stop_on_signal
-    from edgefuse.cli._squeeze_progress import squeeze_progress
     from edgefuse.squeezing.record import SqueezeSettings
     from edgefuse.squeezing.squeeze import squeeze as core
 
@@ -90,7 +91,7 @@ def squeeze(
         from edgefuse.report.picture import check_picture
 
         check_picture(plot)
-    with stop_on_signal() as stop, squeeze_progress() as observer:
+    with stop_on_signal() as stop, progress_line() as show:
         record = core(
             model,
             output,
@@ -99,7 +100,7 @@ def squeeze(
             settings=settings,
             resume=resume,
             overwrite=overwrite,
-            observer=observer,
+            on_progress=show,
             stop=stop,
         )
     if plot is not None:

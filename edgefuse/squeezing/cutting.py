@@ -1,4 +1,4 @@
-"""Bonds of a model's chains cut a step further, where a task feels it least."""
+"""Bonds of a model's chains are cut a step further, where a task needs them least."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,13 +25,12 @@ def cut_chains(
     """Leave directions of bonds out, one after the other, in place.
 
     What is left out next is always what costs least for each parameter that goes with it. Chains
-    that are of no importance at all stay whole: nothing has been seen of them, such as experts that
-    no token came to.
+    of no importance at all stay whole: nothing used them, as with experts that no token reached.
 
     Args:
-        model: Its chains are canonical.
+        model: A model whose chains are canonical.
         count: Parameters to cut, at the least.
-        importance: At every bond of every chain, by its name: what each direction's absence costs.
+        importance: Cost of each direction's absence, at every bond of every chain, by its name.
 
     Returns:
         Whether anything could be cut.

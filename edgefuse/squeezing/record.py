@@ -1,4 +1,4 @@
-"""What is kept of a squeeze, so that one that was interrupted goes on where it was."""
+"""squeeze.json: settings and rounds, from which an interrupted squeeze goes on."""
 
 import math
 from pathlib import Path
@@ -12,6 +12,8 @@ from edgefuse_runtime.training.run import read_json
 
 RECORD = "squeeze.json"
 
+_FAILURES = 2  # after which a squeeze ends; each halves the cuts
+
 
 class SqueezeSettings(Struct, frozen=True, kw_only=True):
     """How to squeeze.
@@ -24,9 +26,9 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
         first_steps: Training steps before the first cut; None for three passes over the rows.
         steps: Training steps after a cut that exceeded the gap.
         batch_size: Rows in a training step.
-        learning_rate: Its peak in every round.
-        auxiliary_rate: What it is multiplied by for auxiliary tensors.
-        seed: Of the rows' order and of a head that the model lacks.
+        learning_rate: Peak of the learning rate in every round.
+        auxiliary_rate: What the learning rate of auxiliary tensors is multiplied by.
+        seed: Seed of the rows' order and of a head that the model lacks.
     """
 
     max_drop: float = 1.0
@@ -68,10 +70,10 @@ class Round(Struct, frozen=True, kw_only=True):
     """A round: bonds were cut (not in the first), the model was evaluated, and trained if need was.
 
     Attributes:
-        parameters: Of the whole model.
-        accuracy: On the validation rows, in the end.
-        steps: Of training.
-        kept: The gap was not exceeded.
+        parameters: Parameters of the whole model.
+        accuracy: Accuracy on the validation rows, in the end.
+        steps: Count of training steps.
+        kept: Whether the loss of accuracy stayed within the gap.
     """
 
     parameters: int
@@ -84,15 +86,15 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     """squeeze.json.
 
     Attributes:
-        source: What was squeezed: a directory's name.
-        chains: SHA-256 of each of its safetensors files.
-        parameters_before: Of the plain model, before any compression: before fusing too.
-        settings: How.
+        source: Name of the directory that was squeezed.
+        chains: SHA-256 of each of the model's safetensors files.
+        parameters_before: Parameters of the plain model, before any compression, fusing too.
+        settings: How it was squeezed.
         train: SHA-256 of the training data.
         valid: SHA-256 of the validation data.
         labels: The classes, in the order of the logits.
-        rounds: One after the other, each from the last one before it that was kept.
-        edgefuse_version: Of the EdgeFuse that began.
+        rounds: Rounds, each from the last one before it that was kept.
+        edgefuse_version: Version of the EdgeFuse that began.
     """
 
     source: str
@@ -116,6 +118,11 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
         return sum(not one.kept for one in self.rounds)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether another round follows, if anything can be cut."""
+        return not self.rounds or (self.failures < _FAILURES and not self.small_enough)
+
+    @property
     def excess(self) -> int:
         """Parameters by which the last round that was kept is above the budget."""
         return self.rounds[self.kept].parameters - int(
@@ -124,7 +131,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def small_enough(self) -> bool:
-        """The budget is reached."""
+        """Whether the budget is reached."""
         return self.excess <= 0
 
 

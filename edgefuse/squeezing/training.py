@@ -1,128 +1,148 @@
-"""A classifier trained for a while on the workstation, as the board would train it."""
+"""A model trained on the workstation by the board's rules.
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+Batches, loss, figures, schedule, optimizer, weight decay and clipping are those of a bundle that
+`edgefuse export` makes without options.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count, islice
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgefuse.bundling.context import context_of_shapes
-from edgefuse.hub.tokenizer import ModelTokenizer
-from edgefuse.tuning.ways.mpo import Mpo
-from edgefuse_export.tasks.registry import export_task
-from edgefuse_runtime.data.dataset import Example
-from edgefuse_runtime.tasks.text_classification import TextClassification
+from edgefuse.bundling.fused import fused_mlps
+from edgefuse.layers.fused import multiplicities
+from edgefuse.tuning.way import Way
+from edgefuse_export.passes.norm_weights import norm_weights
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_runtime.data.batching import (
+    Dataset,
+    Feeds,
+    RowIndices,
+    evaluation_batches,
+    training_batches,
+)
+from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.training.run import TrainingSettings
 from edgefuse_runtime.training.schedule import learning_rate as rate_of
 
-_WARMUP = 0.1  # of the steps
-_WEIGHT_DECAY = 0.01
-_GRADIENT_NORM = 1.0
+_ADAMW = AdamW()
+_WARMUP_RATIO = TrainingSettings().warmup_ratio
 _EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Labelled rows as token ids, each (length,), and class indices (rows,)."""
-
-    token_ids: Sequence[Tensor]
-    labels: Tensor
-
-
-def tokenize_rows(tokenizer: ModelTokenizer, examples: Sequence[Example], *, longest: int) -> Rows:
-    """Tokenize labelled texts, cut after so many tokens."""
-    texts = [example.text for example in examples]
-    encoded = tokenizer.encode(texts, length=longest)
-    labels = torch.tensor([example.label for example in examples])
-    return Rows([torch.from_numpy(ids).long() for ids in encoded], labels)
 
 
 def train(
     model: PreTrainedModel,
-    rows: Rows,
+    task: ExportTask,
+    data: Dataset,
     *,
-    way: Mpo,
+    way: Way,
     steps: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
     on_step: Callable[[int], None],
 ) -> None:
-    """Train a classifier in place, from a new optimizer on.
-
-    AdamW with warm-up and linear decay; no dropout, as in exported graphs.
+    """Train a model in place, from a new optimizer on and without dropout.
 
     Args:
-        model: With chains; in evaluation mode.
-        rows: What to learn.
+        model: A model with the task's head, in evaluation mode.
+        task: What it is trained for.
+        data: Rows to learn.
         way: What trains.
-        steps: How many.
+        steps: Count of steps.
         batch_size: Rows in a step.
-        learning_rate: Its peak.
-        seed: Of the rows' order.
+        learning_rate: Peak of the learning rate.
+        seed: Seed of the rows' order.
         on_step: Called with the count of steps done.
     """
-    labels = [str(index) for index in range(model.config.num_labels or 0)]
-    task = export_task(TextClassification(labels=labels))
     rates = way.prepare(model, context_of_shapes(task)).rates
-    groups = [
-        {
-            "params": [parameter],
-            "rate": rates.get(name, 1.0),
-            "weight_decay": _WEIGHT_DECAY if parameter.ndim > 1 else 0.0,
-        }
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    ]
-    optimizer = torch.optim.AdamW(groups)
-    parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    for step, index in enumerate(batches(len(rows.labels), steps, batch_size, seed)):
-        rate = rate_of(step, peak=learning_rate, total_steps=steps, warmup_ratio=_WARMUP)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    weights = _norm_weights(model)
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [parameter],
+                "rate": rates.get(name, 1.0),
+                "weight_decay": _ADAMW.weight_decay if parameter.ndim > 1 else 0.0,
+            }
+            for name, parameter in parameters.items()
+        ],
+        betas=(_ADAMW.beta1, _ADAMW.beta2),
+        eps=_ADAMW.eps,
+    )
+    for step, rows in enumerate(batches(data, steps, batch_size=batch_size, seed=seed)):
+        rate = rate_of(step, peak=learning_rate, total_steps=steps, warmup_ratio=_WARMUP_RATIO)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         optimizer.zero_grad()
-        loss_of(model, rows, index).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
+        loss_of(model, task, data, rows).backward()  # type: ignore[no-untyped-call]
+        _clip(parameters, weights)
         optimizer.step()
         on_step(step + 1)
 
 
-def loss_of(model: PreTrainedModel, rows: Rows, index: Tensor) -> Tensor:
-    """Mean cross-entropy of the rows of these indices."""
-    return F.cross_entropy(_logits(model, rows, index), rows.labels[index].to(model.device))
-
-
-def batches(rows: int, steps: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def batches(data: Dataset, steps: int, *, batch_size: int, seed: int) -> Iterator[RowIndices]:
     """Indices of each step's rows, epoch after epoch in a new order."""
-    generator = torch.Generator().manual_seed(seed)
-    done = 0
-    while True:
-        for index in torch.split(torch.randperm(rows, generator=generator), batch_size):
-            if done == steps:
-                return
-            yield index
-            done += 1
+    epochs = (
+        training_batches(data.lengths, batch_size, seed=seed, epoch=epoch) for epoch in count()
+    )
+    return islice(chain.from_iterable(epochs), steps)
+
+
+def loss_of(model: PreTrainedModel, task: ExportTask, data: Dataset, rows: RowIndices) -> Tensor:
+    """The loss on the rows of these indices."""
+    return _run(model, task, _feeds(model, task, data, rows))[0]
 
 
 @torch.no_grad()
-def accuracy(model: PreTrainedModel, rows: Rows) -> float:
-    """Share of rows that a classifier gets right."""
-    by_length = sorted(range(len(rows.labels)), key=lambda row: len(rows.token_ids[row]))
-    right = 0
-    for index in torch.split(torch.tensor(by_length), _EVALUATION_BATCH):
-        predicted = _logits(model, rows, index).argmax(dim=-1).cpu()
-        right += int((predicted == rows.labels[index]).sum())
-    return right / len(rows.labels)
+def measure(model: PreTrainedModel, task: ExportTask, data: Dataset) -> dict[str, float]:
+    """Figures of merit of a model, the primary one first."""
+    metric = task.task.metric()
+    for rows in evaluation_batches(data.lengths, _EVALUATION_BATCH):
+        feeds = _feeds(model, task, data, rows)
+        _, *outputs = _run(model, task, feeds)
+        arrays = (tensor.cpu().numpy() for tensor in outputs)
+        metric.update(dict(zip(task.outputs, arrays, strict=True)), feeds)
+    return metric.result()
 
 
-def _logits(model: PreTrainedModel, rows: Rows, index: Tensor) -> Tensor:
-    token_ids = [rows.token_ids[row] for row in index.tolist()]
-    padding = model.config.pad_token_id or 0
-    ids = pad_sequence(token_ids, batch_first=True, padding_value=padding)
-    mask = pad_sequence([torch.ones_like(one) for one in token_ids], batch_first=True)
-    logits: Tensor = model(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device)
-    ).logits
-    return logits
+def _feeds(model: PreTrainedModel, task: ExportTask, data: Dataset, rows: RowIndices) -> Feeds:
+    examples = [data.examples[row] for row in rows]
+    return task.task.collate(examples, padding_id=model.config.pad_token_id or 0)
+
+
+def _run(model: PreTrainedModel, task: ExportTask, feeds: Feeds) -> Sequence[Tensor]:
+    """The loss and the outputs."""
+    names = (*task.inputs, *task.targets)
+    tensors = [torch.from_numpy(feeds[name]).to(model.device) for name in names]
+    results: Sequence[Tensor] = task.loss(model)(*tensors)
+    return results
+
+
+def _norm_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What gradients of fused neurons are multiplied by in the global norm, by parameter."""
+    names = {_plain_name(name): name for name, _ in model.named_parameters()}
+    tensors = {n: model.get_parameter(own).detach().cpu().numpy() for n, own in names.items()}
+    fused = fused_mlps(model)
+    for block in fused:
+        multiplicity = multiplicities(model)[block.down_weight.removesuffix(".weight")]
+        tensors[block.multiplicity] = multiplicity.cpu().numpy()
+    return {
+        names[name]: torch.from_numpy(weight.broadcast(tensors[name].ndim)).to(model.device)
+        for name, weight in norm_weights(fused, (), tensors).items()
+    }
+
+
+def _plain_name(name: str) -> str:
+    """A parameter's name without what P of a stack of experts puts into it."""
+    return name.replace("parametrizations.", "").removesuffix(".original")
+
+
+def _clip(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    """Scale the gradients down where their global norm is above the board's limit."""
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    norm = nn.utils.get_total_norm([weights.get(n, 1.0) * g for n, g in gradients.items()])
+    nn.utils.clip_grads_with_norm_(parameters.values(), _ADAMW.max_gradient_norm, norm)

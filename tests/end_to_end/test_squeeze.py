@@ -23,9 +23,11 @@ from edgefuse.compression.chains.limit import Limit
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.mlps.matrices import KINDS
 from edgefuse.report.squeeze_plot import plot_squeeze
-from edgefuse.squeezing import squeeze as core
+from edgefuse.squeezing import rounds as rounds_module
+from edgefuse.squeezing import workspace as workspace_module
 from edgefuse.squeezing.record import Round, SqueezeRecord, SqueezeSettings, read_squeeze
-from edgefuse.squeezing.squeeze import Observer, _discard, squeeze
+from edgefuse.squeezing.squeeze import squeeze
+from edgefuse.squeezing.workspace import discard
 from edgefuse_devices.errors import (
     DataError,
     InputError,
@@ -71,6 +73,17 @@ def squeezed(
     )
 
 
+class Watch:
+    """Progress as a test sees it: the last round, stage and step."""
+
+    def __init__(self) -> None:
+        self.at = (0, "", 0)
+
+    def __call__(self, stage: str, done: int, _total: int) -> None:
+        where, _, what = stage.partition(": ")
+        self.at = (int(where.split()[1].rstrip(",")), what, done)
+
+
 def test_the_first_round_trains_for_three_passes_unless_told(
     chains: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -99,9 +112,18 @@ def test_central_tensors_stay_and_auxiliary_ones_have_a_rate_of_their_own(
 
 
 def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path: Path) -> None:
-    told = []
-    record = squeezed(chains, tmp_path / "out", rows, observer=Observer(on_round=told.append))
-    assert record.rounds == told
+    told: dict[str, list[int]] = {}
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        told.setdefault(stage, []).append(done)
+        assert done <= total
+
+    record = squeezed(chains, tmp_path / "out", rows, on_progress=on_progress)
+    assert told["Round 0: training"] == list(range(1, SETTINGS.first_steps + 1))
+    assert all(steps == sorted(steps) for steps in told.values())
+    cut = [stage for stage in told if stage.endswith("what the task needs")]
+    assert len(cut) == len(record.rounds) - 1
+    assert f"at {record.rounds[0].accuracy:.1%}" in cut[0]
     assert record.rounds[0].accuracy > 0.9  # it learned
     kept = [one.parameters for one in record.rounds if one.kept]
     assert kept == sorted(kept, reverse=True)
@@ -172,15 +194,14 @@ def test_a_stopped_squeeze_goes_on_to_the_same_weights(
     trained: int, whole: Path, chains: Path, rows: Path, tmp_path: Path
 ) -> None:
     rounds = [index for index, one in enumerate(read_squeeze(whole).rounds) if one.steps]
-    at: list[tuple[int, int]] = []
-    observer = Observer(on_step=lambda index, step, _steps: at.append((index, step)))
+    watch = Watch()
     with pytest.raises(Interrupted, match=f"in round {rounds[trained]}, after 2"):
         squeezed(
             chains,
             tmp_path / "out",
             rows,
-            observer=observer,
-            stop=lambda: at[-1] == (rounds[trained], 2),
+            on_progress=watch,
+            stop=lambda: watch.at == (rounds[trained], "training", 2),
         )
     assert not (tmp_path / "out").exists()
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
@@ -194,10 +215,15 @@ def test_one_stopped_after_a_round_was_taken_back_goes_on_to_the_same_weights(
 ) -> None:
     rounds = read_squeeze(whole).rounds
     after = next(index for index, one in enumerate(rounds) if not one.kept) + 1
-    at: list[int] = []
-    observer = Observer(on_step=lambda index, _step, _steps: at.append(index))
+    watch = Watch()
     with pytest.raises(Interrupted, match=f"round {after}"):
-        squeezed(chains, tmp_path / "out", rows, observer=observer, stop=lambda: at[-1] == after)
+        squeezed(
+            chains,
+            tmp_path / "out",
+            rows,
+            on_progress=watch,
+            stop=lambda: watch.at[0] == after,
+        )
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
     assert all(torch.equal(one, weights(whole)[n]) for n, one in weights(tmp_path / "out").items())
 
@@ -227,10 +253,9 @@ def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_pa
 def test_one_stopped_before_a_cut_goes_on_to_the_same_weights(
     whole: Path, chains: Path, rows: Path, tmp_path: Path
 ) -> None:
-    done: list[object] = []
-    observer = Observer(on_round=done.append)
+    watch = Watch()
     with pytest.raises(Interrupted, match="before the cut of round 2"):
-        squeezed(chains, tmp_path / "out", rows, observer=observer, stop=lambda: len(done) == 2)
+        squeezed(chains, tmp_path / "out", rows, on_progress=watch, stop=lambda: watch.at[0] == 2)
     assert squeezed(chains, tmp_path / "out", rows, resume=True) == read_squeeze(whole)
     assert all(torch.equal(one, weights(whole)[n]) for n, one in weights(tmp_path / "out").items())
 
@@ -239,7 +264,7 @@ def test_one_killed_between_model_and_record_goes_on_too(
     whole: Path, chains: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model of round 1 is written, and squeeze.json does not know it yet."""
-    write = core.write_squeeze
+    write = workspace_module.write_squeeze
 
     def killed(directory: Path, record: SqueezeRecord) -> None:
         if len(record.rounds) == 2:
@@ -247,7 +272,7 @@ def test_one_killed_between_model_and_record_goes_on_too(
         write(directory, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(core, "write_squeeze", killed)
+        patch.setattr(workspace_module, "write_squeeze", killed)
         with pytest.raises(KeyboardInterrupt):
             squeezed(chains, tmp_path / "out", rows)
     assert (tmp_path / "out.squeezing" / "round-1").is_dir()
@@ -389,12 +414,12 @@ def test_a_cut_that_was_just_too_much_is_halved_near_the_budget_too(
 ) -> None:
     least = []
 
-    def falls(model: torch.nn.Module, _rows: object) -> float:
+    def falls(model: torch.nn.Module, *_: object) -> dict[str, float]:
         count = sum(p.numel() for p in model.parameters())
         least.append(count)
-        return 1.0 if count == max(least) else 0.0
+        return {"accuracy": 1.0 if count == max(least) else 0.0}
 
-    monkeypatch.setattr(core, "accuracy", falls)
+    monkeypatch.setattr(rounds_module, "measure", falls)
     settings = msgspec.structs.replace(SETTINGS, first_steps=1, steps=0, step=0.9, budget=1.0)
     first, *failed = squeezed(chains, tmp_path / "out", rows, settings).rounds
     cuts = [first.parameters - one.parameters for one in failed]
@@ -454,11 +479,11 @@ def test_one_killed_while_it_clears_up_leaves_nothing_in_the_way(
     for _ in range(2):  # what the first leaves is in nobody's way either
         (work / "round-0").mkdir(parents=True)
         with monkeypatch.context() as patch:
-            patch.setattr("edgefuse.squeezing.squeeze.shutil.rmtree", killed)
+            patch.setattr("edgefuse.squeezing.workspace.shutil.rmtree", killed)
             with pytest.raises(KeyboardInterrupt):
-                _discard(work)
+                discard(work)
         if work.exists():
-            _discard(work)
+            discard(work)
         assert not work.exists()
 
 

@@ -1,4 +1,4 @@
-"""What a task feels of the directions of bonds, and what is left out for it."""
+"""What a task needs of the directions of bonds, and what is left out for it."""
 
 from collections.abc import Iterator
 
@@ -14,12 +14,19 @@ from edgefuse.layers.chains.modules import chains_of
 from edgefuse.mlps.matrices import KINDS, find_matrices, place_chains, read_matrix
 from edgefuse.squeezing.cutting import cut_chains, make_canonical
 from edgefuse.squeezing.importance import importance
-from edgefuse.squeezing.training import Rows, batches, loss_of
+from edgefuse.squeezing.training import batches, loss_of
+from edgefuse_export.tasks.registry import export_task
+from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.tasks.text_classification import EncodedText, TextClassification
 from tests.tuned_pico import classifier, pico
 
-ROWS = Rows(
-    [torch.tensor(ids) for ids in ([2, 9, 11, 3], [2, 7, 3], [2, 30, 31, 32, 3], [2, 8, 3])],
-    torch.tensor([0, 1, 2, 1]),
+TOKEN_IDS = ([2, 9, 11, 3], [2, 7, 3], [2, 30, 31, 32, 3], [2, 8, 3])
+TASK = export_task(TextClassification(labels=["a", "b", "c"]))
+ROWS = Dataset(
+    [
+        EncodedText(np.array(ids, np.int32), label)
+        for ids, label in zip(TOKEN_IDS, (0, 1, 2, 1), strict=True)
+    ]
 )
 
 
@@ -36,8 +43,8 @@ def model_of_chains(kind: str) -> PreTrainedModel:
     return model
 
 
-def felt_by(model: PreTrainedModel, count: int = 2) -> dict[str, list[np.ndarray]]:
-    return importance(model, ROWS, count=count, batch_size=2, seed=0, on_batch=lambda _: None)
+def importance_of(model: PreTrainedModel, count: int = 2) -> dict[str, list[np.ndarray]]:
+    return importance(model, TASK, ROWS, count=count, batch_size=2, seed=0, on_batch=lambda _: None)
 
 
 class _Gates(nn.Module):
@@ -57,17 +64,17 @@ def test_importance_is_the_squared_gradient_of_a_factor_before_each_direction(
     kind: str, bond: int
 ) -> None:
     model = model_of_chains(kind)
-    felt = felt_by(model)
-    name = next(name for name in felt if name.endswith(("intermediate.dense", ".ffn")))
+    weighed = importance_of(model)
+    name = next(name for name in weighed if name.endswith(("intermediate.dense", ".ffn")))
     chain = chains_of(model)[name]
     gates = _Gates(chain.bonds[bond])
     home, key = (chain, "central") if bond == 2 else (chain.auxiliary, str(bond - (bond > 2)))
     nn.utils.parametrize.register_parametrization(home, key, gates, unsafe=True)
     squares = []
-    for index in batches(len(ROWS.labels), 2, 2, 0):
-        (gradient,) = torch.autograd.grad(loss_of(model, ROWS, index), [gates.factors])
+    for index in batches(ROWS, 2, batch_size=2, seed=0):
+        (gradient,) = torch.autograd.grad(loss_of(model, TASK, ROWS, index), [gates.factors])
         squares.append(gradient.square().double().numpy())
-    np.testing.assert_allclose(felt[name][bond], np.mean(squares, axis=0), rtol=1e-3, atol=1e-12)
+    np.testing.assert_allclose(weighed[name][bond], np.mean(squares, axis=0), rtol=1e-3, atol=1e-12)
 
 
 def test_what_is_left_out_are_the_directions_of_least_importance_for_their_parameters() -> None:
@@ -75,14 +82,14 @@ def test_what_is_left_out_are_the_directions_of_least_importance_for_their_param
     chains = chains_of(model)
     name = next(name for name in chains if name.endswith("intermediate.dense"))
     tensors = [tensor.detach() for tensor in chains[name].tensors]
-    felt = {n: [np.full(bond, 1e6) for bond in c.bonds] for n, c in chains.items()}
+    weighed = {n: [np.full(bond, 1e6) for bond in c.bonds] for n, c in chains.items()}
     out = [0, 3, 5]  # not the last ones
-    felt[name][1][out] = 1e-6
+    weighed[name][1][out] = 1e-6
     going = len(out) * (tensors[1][..., 0].numel() + tensors[2][0].numel())
 
-    assert cut_chains(model, going, felt)
+    assert cut_chains(model, going, weighed)
 
-    kept = [index for index in range(len(felt[name][1])) if index not in out]
+    kept = [index for index in range(len(weighed[name][1])) if index not in out]
     tensors[1], tensors[2] = tensors[1][..., kept], tensors[2][kept]
     torch.testing.assert_close(chains[name].weight, rebuild(tensors), rtol=1e-4, atol=1e-5)
     bonds = {n: chain.bonds for n, chain in chains.items()}
@@ -92,10 +99,10 @@ def test_what_is_left_out_are_the_directions_of_least_importance_for_their_param
 def test_chains_of_which_nothing_was_seen_stay_whole() -> None:
     model = model_of_chains("bert")
     before = {name: chain.bonds for name, chain in chains_of(model).items()}
-    felt = felt_by(model)
+    weighed = importance_of(model)
     unseen = next(iter(before))
-    felt[unseen] = [np.zeros(bond) for bond in before[unseen]]
-    assert cut_chains(model, 2000, felt)
+    weighed[unseen] = [np.zeros(bond) for bond in before[unseen]]
+    assert cut_chains(model, 2000, weighed)
     after = {name: chain.bonds for name, chain in chains_of(model).items()}
     assert after[unseen] == before[unseen]
     assert sum(map(sum, after.values())) < sum(map(sum, before.values()))
@@ -107,6 +114,6 @@ def test_chains_of_which_nothing_was_seen_stay_whole() -> None:
 
 def test_bonds_of_one_cannot_be_cut() -> None:
     model = model_of_chains("bert")
-    while cut_chains(model, 100_000, felt_by(model)):
+    while cut_chains(model, 100_000, importance_of(model)):
         pass
     assert {bond for chain in chains_of(model).values() for bond in chain.bonds} == {1}
