@@ -49,7 +49,7 @@ def test_numbers_of_rows_are_the_heads_indices(run, tmp_path: Path) -> None:
     bundle = exported(model, model / "rows.jsonl", tmp_path / "bundle")
     assert bundle.manifest.task.labels == [str(index) for index in range(12)]
     result = run("evaluate", bundle.path, model / "rows.jsonl", "--json")
-    assert json.loads(result.out)["accuracy"] == 1
+    assert json.loads(result.out)["figures"]["accuracy"] == 1
 
 
 def test_names_of_rows_are_the_heads_whatever_their_case(run, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_names_of_rows_are_the_heads_whatever_their_case(run, tmp_path: Path) ->
     bundle = exported(model, rows, tmp_path / "bundle")
     assert bundle.manifest.task.labels == names
     result = run("evaluate", bundle.path, rows, "--json")
-    assert json.loads(result.out)["accuracy"] == 1
+    assert json.loads(result.out)["figures"]["accuracy"] == 1
     result = run("predict", bundle.path, given[0]["text"])
     assert result.out.startswith(names[given[0]["label"]])
 
