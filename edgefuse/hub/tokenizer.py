@@ -1,22 +1,25 @@
 """A model's tokenizer: what makes token ids of texts, and what transformers saves of it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_file
+from edgefuse.hub.token_ids import check_special_tokens, check_unknown_words, same_ids
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.data.tokenization import limit_length, tokenize
 
 _FILE = "tokenizer.json"
+_CONFIG = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class ModelTokenizer:
     @property
     def padding_id(self) -> int | None:
         """Token id that fills rows; None without a token to pad with."""
-        padding_id = self.wrapper.pad_token_id
-        return None if padding_id is None else int(padding_id)
+        token = self.wrapper.pad_token
+        if token is None or self.backend is None:
+            own: int | None = self.wrapper.pad_token_id
+            return own
+        found: int | None = self.backend.token_to_id(str(token))
+        return found
 
     @property
     def highest_id(self) -> int:
@@ -86,11 +93,19 @@ class ModelTokenizer:
 def load_tokenizer(source: ModelSource) -> ModelTokenizer:
     """Load a model's tokenizer.
 
+    Token ids are those of its tokenizer.json. transformers builds some families' tokenizers anew
+    from the vocabulary in that file, with pre-tokenizer and normalizer of its own: of other ids
+    (https://github.com/huggingface/transformers/issues/45812).
+
     Raises:
-        ModelError: There is none, or its files are broken.
+        ModelError: There is none, its files are broken, or they contradict each other about the
+            tokens around a text; or there is no token for unknown words, where it needs one.
     """
     with silence_transformers(), translate_errors(f"The tokenizer of {source.name}"):
-        wrapper = AutoTokenizer.from_pretrained(source.name, revision=source.ref)
+        wrapper = AutoTokenizer.from_pretrained(
+            source.name, revision=source.ref, trust_remote_code=False
+        )
+        assert isinstance(wrapper, PreTrainedTokenizerBase)
         # Without its files transformers makes a tokenizer that knows its special tokens only.
         files = {_FILE, *wrapper.vocab_files_names.values()}
         if not any(find_file(source, file) for file in sorted(files)):
@@ -98,34 +113,65 @@ def load_tokenizer(source: ModelSource) -> ModelTokenizer:
                 f"{source.name} has no tokenizer", f"Put its {_FILE} beside config.json"
             )
         own = find_file(source, _FILE)
-        assert isinstance(wrapper, PreTrainedTokenizerBase)
-        if own is None or not wrapper.is_fast:
-            return ModelTokenizer.of(wrapper)
-        return ModelTokenizer(wrapper, _own_backend(Path(own), wrapper))
+        if own is not None:
+            return _with_own_backend(source, Path(own), wrapper)
+        tokenizer = ModelTokenizer.of(wrapper)
+        if tokenizer.backend is not None:
+            check_unknown_words(tokenizer.backend, source.name)
+        return tokenizer
 
 
 def load_padding_tokenizer(source: ModelSource) -> ModelTokenizer:
-    """Load a tokenizer that is no Python code and can pad: with the end of a text at need.
+    """Load a tokenizer that a tokenizer.json holds and that can pad: with a text's end at need.
 
     Raises:
-        ModelError: The model has none, or no token to pad with.
+        ModelError: There is none, or it has no token to pad with.
     """
     tokenizer = load_tokenizer(source)
     wrapper = tokenizer.wrapper
-    if wrapper.pad_token_id is None and wrapper.eos_token is not None:
+    if tokenizer.padding_id is None and wrapper.eos_token is not None:
         wrapper.pad_token = wrapper.eos_token  # as most do for GPT-2 and Llama
     if tokenizer.backend is None or tokenizer.padding_id is None:
         raise ModelError(
-            f"{source.name} has no tokenizer.json with a token to pad or to end a text with",
+            f"{source.name} has no {_FILE} with a token to pad or to end a text with",
             "Give its tokenizer a `pad_token`, and save it with `save_pretrained`",
+        )
+    if tokenizer.backend.encode_special_tokens:
+        raise ModelError(
+            f"The tokenizer of {source.name} splits special tokens in texts, which no {_FILE} "
+            "can say",
+            f"Take split_special_tokens out of {_CONFIG}",
         )
     return tokenizer
 
 
-def _own_backend(file: Path, wrapper: PreTrainedTokenizerBase) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, with the tokens that other files of the model add."""
+def _with_own_backend(
+    source: ModelSource, file: Path, wrapper: PreTrainedTokenizerBase
+) -> ModelTokenizer:
+    """The tokenizer of a tokenizer.json, in a wrapper that makes the same ids of it."""
     backend = Tokenizer.from_file(str(file))
+    check_unknown_words(backend, source.name)
+    plain = PreTrainedTokenizerFast.from_pretrained(source.name, revision=source.ref)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    added = sorted(wrapper.added_tokens_decoder.items())
-    backend.add_tokens([token for _, token in added if token.content not in known])
-    return backend
+    # Other files of the model may name tokens that this one lacks.
+    named = [token for _, token in sorted(plain.added_tokens_decoder.items())]
+    backend.add_tokens([token for token in named if token.content not in known])
+    backend.encode_special_tokens = wrapper.split_special_tokens
+    backend.no_truncation()
+    backend.no_padding()
+    check_special_tokens(backend, wrapper, _settings(source), source.name)
+    if same_ids(backend, wrapper):
+        return ModelTokenizer(wrapper, backend)
+    vocabulary = backend.get_vocab()
+    for name, token in wrapper.special_tokens_map.items():
+        if getattr(plain, name) is None and token in vocabulary:
+            setattr(plain, name, token)
+    plain.model_input_names = wrapper.model_input_names
+    return ModelTokenizer(plain, backend)
+
+
+def _settings(source: ModelSource) -> dict[str, Any]:
+    """What tokenizer_config.json holds."""
+    file = find_file(source, _CONFIG)
+    settings = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    return dict(settings)
