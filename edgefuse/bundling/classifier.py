@@ -1,18 +1,12 @@
-"""Load a model as a text classifier."""
+"""Text classification with a model: whether it can classify, and by which labels."""
 
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from collections.abc import Sequence
 
-from edgefuse.artifact.compressed import load
-from edgefuse.bundling.labels import NEW_HEAD, brings_head
-from edgefuse.hub.source import ModelSource
-from edgefuse.layers.experts import every_expert_by_name
-from edgefuse.layers.fused import put_beside
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
+
+from edgefuse.bundling.labels import NEW_HEAD, brings_head, choose_labels
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.task import ExportTask
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 _UNSUPPORTED = {
     "multi_label_classification": "several labels a text",
@@ -20,42 +14,21 @@ _UNSUPPORTED = {
 }
 
 
-def load_with_head(
-    source: ModelSource, task: ExportTask, *, padding_id: int | None
-) -> PreTrainedModel:
-    """Load a model with a task's head, which is new where the model brings none.
+def classification(
+    config: PretrainedConfig, labels: Sequence[str] | frozenset[str], name: str
+) -> TextClassification:
+    """Make the task of classifying by the labels that were given, as far as a model allows it.
 
     Args:
-        source: A plain model, or a compressed one, which gets its P standalone.
-        task: What the model is trained for.
-        padding_id: Token id that pads: a decoder looks for the last token before it. None where
-            nothing will be computed.
-
-    Returns:
-        The model, float32, in evaluation mode, in the form that graphs are made of: with eager
-        attention, and with every expert of a stack computed.
+        config: Configuration of the model.
+        labels: Names of the classes in order, or a set of those that rows have.
+        name: Name of the model, for messages.
 
     Raises:
-        ModelError: The model is broken, or cannot have the head.
+        ModelError: The model cannot classify in a graph, or brings a head for other classes.
     """
-    model = load(
-        source,
-        task.model_class(),
-        **task.model_options(),
-        attn_implementation="eager",
-        experts_implementation=every_expert_by_name(),
-    )
-    set_padding(model, padding_id)
-    if model.config.problem_type is not None:  # of a head that it no longer has
-        model.config.problem_type = "single_label_classification"
-    put_beside(model)
-    return model
-
-
-def set_padding(model: PreTrainedModel, padding_id: int | None) -> None:
-    """Set the token id that a model takes for padding to its tokenizer's, in place."""
-    if padding_id is not None or model.config.pad_token_id is None:
-        model.config.pad_token_id = padding_id or 0
+    check_architecture(config, name)
+    return TextClassification(labels=choose_labels(config, labels, name))
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optimum.exporters.tasks import TasksManager
 
+from edgefuse.bundling.classifier import classification
 from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
@@ -26,6 +27,7 @@ from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.tasks.task import Task
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
@@ -49,7 +51,8 @@ def export(
     output: Path,
     *,
     device: DeviceProfile,
-    labels: Sequence[str] | frozenset[str],
+    labels: Sequence[str] | frozenset[str] = (),
+    task: Task | None = None,
     tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
@@ -60,14 +63,16 @@ def export(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
 ) -> Bundle:
-    """Export a text classifier as a bundle, whole or not at all.
+    """Export a model's training as a bundle, whole or not at all.
 
     Args:
         model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
         output: The directory to make.
         device: The board.
-        labels: Names of the classes, in the order of the logits; or a set of the labels that rows
-            have, as `read_labels` gives it, whose order a head of the model's decides.
+        labels: Names of the classes of a text classifier, in the order of the logits; or a set of
+            the labels that rows have, as `read_labels` gives it, whose order a head of the model's
+            decides.
+        task: What the model is trained for; None for text classification by these labels.
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Count of rows in a batch; None for what the board's memory takes.
         sequence_length: Count of tokens that texts are cut to; None for 128 or what the model
@@ -86,8 +91,9 @@ def export(
     optimizer = optimizer or AdamW()
     _check_request(output, optimizer, seed, overwrite=overwrite)
     way = find_way(tune) if isinstance(tune, str) else tune
+    engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
-    loaded = load(origin, labels, seed=seed)
+    loaded = load(origin, lambda config: task or classification(config, labels, model), seed=seed)
     ready = make_ready(
         origin,
         loaded,
@@ -95,7 +101,6 @@ def export(
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
-    engine_export = _find_engine(engine)
     _check_engine(engine_export.spec(), ready.prepared, optimizer)
     request = Request(
         task=loaded.task,

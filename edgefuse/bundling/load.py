@@ -1,23 +1,22 @@
-"""A text classifier and its tokenizer are loaded, and checked against each other."""
+"""A model with a task's head and its tokenizer are loaded, and checked against each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.bundling.classifier import (
-    check_architecture,
-    load_with_head,
-)
-from edgefuse.bundling.labels import choose_labels
+from edgefuse.artifact.compressed import load as load_model
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
+from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
+from edgefuse.layers.experts import every_expert_by_name
+from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.registry import export_task
 from edgefuse_export.tasks.task import ExportTask
-from edgefuse_runtime.tasks.text_classification import TextClassification
+from edgefuse_runtime.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,18 @@ class Loaded:
     padding_id: int
 
 
-def load(origin: Origin, labels: Sequence[str] | frozenset[str], *, seed: int) -> Loaded:
-    """Load a text classifier and its tokenizer.
+def load(origin: Origin, choose_task: Callable[[PretrainedConfig], Task], *, seed: int) -> Loaded:
+    """Load a model with a task's head, and its tokenizer.
 
     Args:
         origin: What to load; a peft adapter stays apart.
-        labels: Names of the classes in order, or a set of those that rows have.
-        seed: Seed of a classification head that the model lacks.
+        choose_task: Gives the task for a model of a configuration.
+        seed: Seed of a head that the model lacks.
 
     Raises:
-        ModelError: The model or its tokenizer is broken, or cannot classify such.
+        ModelError: The model or its tokenizer is broken, or cannot have the head.
     """
-    config = load_config(origin.base)
-    check_architecture(config, origin.name)
-    task = export_task(TextClassification(labels=choose_labels(config, labels, origin.name)))
+    task = export_task(choose_task(load_config(origin.base)))
     tokenizer = load_padding_tokenizer(origin.base)
     padding_id = tokenizer.padding_id
     assert padding_id is not None
@@ -58,6 +55,44 @@ def load(origin: Origin, labels: Sequence[str] | frozenset[str], *, seed: int) -
     model = load_with_head(origin.base, task, padding_id=padding_id)
     _check_token_ids(model, tokenizer, origin.name)
     return Loaded(task, model, tokenizer, padding_id)
+
+
+def load_with_head(
+    source: ModelSource, task: ExportTask, *, padding_id: int | None
+) -> PreTrainedModel:
+    """Load a model with a task's head, which is new where the model brings none.
+
+    Args:
+        source: A plain model, or a compressed one, which gets its P standalone.
+        task: What the model is trained for.
+        padding_id: Token id that pads: a decoder looks for the last token before it. None where
+            nothing will be computed.
+
+    Returns:
+        The model, float32, in evaluation mode, in the form that graphs are made of: with eager
+        attention, and with every expert of a stack computed.
+
+    Raises:
+        ModelError: The model is broken, or cannot have the head.
+    """
+    model = load_model(
+        source,
+        task.model_class(),
+        **task.model_options(),
+        attn_implementation="eager",
+        experts_implementation=every_expert_by_name(),
+    )
+    set_padding(model, padding_id)
+    if model.config.problem_type is not None:  # of a head that it no longer has
+        model.config.problem_type = "single_label_classification"
+    put_beside(model)
+    return model
+
+
+def set_padding(model: PreTrainedModel, padding_id: int | None) -> None:
+    """Set the token id that a model takes for padding to its tokenizer's, in place."""
+    if padding_id is not None or model.config.pad_token_id is None:
+        model.config.pad_token_id = padding_id or 0
 
 
 def _check_token_ids(model: PreTrainedModel, tokenizer: ModelTokenizer, name: str) -> None:

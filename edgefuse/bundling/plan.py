@@ -9,13 +9,11 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from edgefuse.bundling.classifier import (
-    check_architecture,
-    load_with_head,
-)
+from edgefuse.bundling.classifier import check_architecture
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.labels import brings_head
 from edgefuse.bundling.length import choose_length, longest_sequence
+from edgefuse.bundling.load import load_with_head
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config
 from edgefuse.hub.source import find_source

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 
 from edgefuse.artifact.compressed import from_pretrained
 from edgefuse.artifact.record import CompressionRecord, read_record
-from edgefuse.bundling.classifier import check_architecture, set_padding
+from edgefuse.bundling.classifier import check_architecture
 from edgefuse.bundling.labels import choose_labels
 from edgefuse.bundling.length import choose_length, longest_sequence
+from edgefuse.bundling.load import set_padding
 from edgefuse.hub.device import computing_on, fastest, move
 from edgefuse.hub.model import empty_model, load_config
 from edgefuse.hub.source import ModelSource, find_source

@@ -19,6 +19,7 @@ from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, OutputError
 from edgefuse_export.gradient import _innermost
 from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.registry import find_optimizer
 
 OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
 
@@ -64,7 +65,7 @@ def test_a_model_that_no_graph_can_hold_is_refused_by_what_it_lacks(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgefuse.bundling.classifier.every_expert_by_name", lambda: experts)
+    monkeypatch.setattr("edgefuse.bundling.load.every_expert_by_name", lambda: experts)
     with pytest.raises(ModelError, match=match):
         export(str(pico_model("mixtral")), tmp_path / "bundle", **OPTIONS)
     assert not (tmp_path / "bundle").exists()
@@ -103,6 +104,17 @@ def test_numbers_that_no_bundle_can_hold_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=match):
         export("no-model", tmp_path / "bundle", **OPTIONS, **options)
+
+
+def test_engines_and_optimizers_that_there_are_not_are_refused_with_near_ones(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"no engine 'onnx-runtime'.*Did you mean onnxruntime"):
+        export("no-model", tmp_path / "bundle", engine="onnx-runtime", **OPTIONS)
+    with pytest.raises(InputError, match=r"no optimizer 'adam'.*Did you mean adamw"):
+        find_optimizer("adam")
+    with pytest.raises(InputError, match="--momentum is no option of --optimizer adamw"):
+        find_optimizer("adamw", {"momentum": 0.9})
 
 
 def test_an_output_that_is_there_is_refused_before_the_model_is_read(tmp_path: Path) -> None:

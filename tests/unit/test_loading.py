@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import edgefuse
-from edgefuse.bundling.classifier import load_with_head
 from edgefuse.bundling.export import export
+from edgefuse.bundling.load import load_with_head
 from edgefuse.compression.chains.compress import compress as decompose
 from edgefuse.compression.chains.compress import plan_mpo
 from edgefuse.compression.chains.limit import Limit
