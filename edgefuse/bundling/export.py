@@ -142,7 +142,7 @@ def _check_request(output: Path, optimizer: Optimizer, seed: int, *, overwrite: 
 
 def _find_engine(name: str) -> EngineExport:
     if name not in ENGINE_EXPORTS:
-        raise InputError(*unknown("engine", name, ENGINE_EXPORTS))
+        raise InputError(*unknown("engine", name, list(ENGINE_EXPORTS)))
     return ENGINE_EXPORTS[name]
 
 

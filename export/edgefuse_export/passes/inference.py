@@ -32,6 +32,7 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
             graph.outputs.remove(value)
     inputs = {value.name: value for value in graph.inputs}
     for target in task.targets:
+        _count_rows_elsewhere(inputs[target], inputs[task.inputs[0]])
         graph.inputs.remove(inputs[target])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
@@ -44,3 +45,10 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
     common.RemoveUnusedNodesPass()(model)
     assert [value.name for value in graph.inputs][: len(task.inputs)] == list(task.inputs)
     return model
+
+
+def _count_rows_elsewhere(target: ir.Value, batch: ir.Value) -> None:
+    """Take the count of rows, which torch reads off any of the batch's tensors, off another one."""
+    for node in target.consumers():
+        if node.op_type == "Shape" and node.attributes.get_int("end", 0) == 1:
+            node.replace_input_with(0, batch)

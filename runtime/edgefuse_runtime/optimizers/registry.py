@@ -24,5 +24,5 @@ def find_optimizer(name: str, options: Mapping[str, object] | None = None) -> Op
     """
     kinds = {name_of(kind): kind for kind in OPTIMIZERS}
     if name not in kinds:
-        raise InputError(*unknown("optimizer", name, kinds))
+        raise InputError(*unknown("optimizer", name, list(kinds)))
     return make(kinds[name], options or {}, choice=f"--optimizer {name}")
