@@ -29,7 +29,7 @@ from edgefuse.artifact.widths import even_widths
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.hub.copies import share
 from edgefuse.hub.errors import translate_errors
-from edgefuse.hub.model import check_weights
+from edgefuse.hub.model import check_sizes, check_weights
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.hub.tokenizer import ModelTokenizer
@@ -136,9 +136,11 @@ def load(
             revision=source.ref,
             dtype=dtype,
             output_loading_info=True,
-            **kwargs,
+            **{"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs},
         )
     assert isinstance(model, PreTrainedModel)
+    if not kwargs.get("ignore_mismatched_sizes"):
+        check_sizes(model, info, source.name)
     check_weights(model, info, source.name, needs_head=False)
     return model
 
@@ -148,7 +150,9 @@ def _compressed(
 ) -> PreTrainedModel:
     """Load a compressed model, float32."""
     with silence_transformers(), translate_errors(str(directory)):
-        config, kwargs = AutoConfig.from_pretrained(directory, return_unused_kwargs=True, **kwargs)
+        config, kwargs = AutoConfig.from_pretrained(
+            directory, return_unused_kwargs=True, **{"trust_remote_code": False, **kwargs}
+        )
         kwargs |= {"config": config, "dtype": torch.float32}
         kind = _concrete(auto_class, config)
         if record.matrices:
@@ -177,7 +181,7 @@ def _concrete(auto_class: type[Any], config: PretrainedConfig) -> type[Any]:
     if issubclass(auto_class, PreTrainedModel):
         return auto_class
     with torch.device("meta"):
-        return type(auto_class.from_config(config))
+        return type(auto_class.from_config(config, trust_remote_code=False))
 
 
 def _narrowed(kind: type[Any], record: CompressionRecord) -> type[Any]:

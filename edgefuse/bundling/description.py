@@ -46,8 +46,11 @@ def _not_plain(
 ) -> str:
     """What keeps plain transformers from loading the model's weights, as the end of a sentence."""
     if record is not None and not record.even:
-        sizes = ", ".join(map(str, sorted({*widths})))
-        return f"has one width for all MLPs, and this model has {sizes}"
+        sizes = sorted({*widths})
+        if len(sizes) == 1:  # as XLM's, which are always four times as wide as its hidden states
+            kind = model.config.model_type
+            return f"has no setting for the width of a {kind} model's MLPs, here {sizes[0]}"
+        return f"has one width for all MLPs, and this model has {', '.join(map(str, sizes))}"
     if any(isinstance(module, Experts) for module in model.modules()):
         return "has experts in one stack, and this model's are apart"
     return ""

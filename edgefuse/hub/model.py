@@ -1,6 +1,6 @@
 """A model's configuration and weights, as transformers loads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ def load_config(source: ModelSource) -> PretrainedConfig:
             model is quantised.
     """
     with silence_transformers(), translate_errors(source.name):
-        config = AutoConfig.from_pretrained(source.name, revision=source.ref)
+        config = AutoConfig.from_pretrained(
+            source.name, revision=source.ref, trust_remote_code=False
+        )
     assert isinstance(config, PretrainedConfig)
     parts = (config, config.get_text_config())
     if any(getattr(part, "quantization_config", None) for part in parts):
@@ -52,7 +54,9 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
         translate_errors(f"A {kind.__name__} of this configuration"),
         torch.device("meta"),
     ):
-        model = kind.from_config(config) if kind is AutoModel else kind(config)
+        model = (
+            kind.from_config(config, trust_remote_code=False) if kind is AutoModel else kind(config)
+        )
     assert isinstance(model, PreTrainedModel)
     return model
 
@@ -70,17 +74,38 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, in a sentence
+            trust_remote_code=False,
         )
     assert isinstance(model, PreTrainedModel)
-    mismatched = sorted(key for key, *_ in info["mismatched_keys"])
-    if mismatched:
-        raise ModelError(
-            f"{source.name} has weights of other sizes than its config.json says, "
-            f"{mismatched[0]} for one",
-            "Download or save the model again",
-        )
+    check_sizes(model, info, source.name)
     check_weights(model, info, source.name)
     return model  # from_pretrained leaves it in evaluation mode
+
+
+def check_sizes(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
+    """Refuse a model whose files have weights of other sizes than its configuration.
+
+    Args:
+        model: The model as it was loaded, with `ignore_mismatched_sizes`.
+        info: What transformers says of its loading.
+        name: Name of the model, for messages.
+
+    Raises:
+        ModelError: They have.
+    """
+    for key, stored, expected in sorted(info["mismatched_keys"]):
+        rows, configured = stored[0], expected[0]
+        if key.endswith(_embedding_name(model)) and stored[1:] == expected[1:]:
+            raise ModelError(
+                f"{name} has embeddings for {rows} tokens, and a vocab_size of {configured} in its "
+                "config.json",
+                f"Set vocab_size to {rows}, if the model was trained with that",
+            )
+        raise ModelError(
+            f"{name} has weights of other sizes than its config.json says: {key} is "
+            f"{_shape(stored)}, not {_shape(expected)}",
+            "Download or save the model again",
+        )
 
 
 def check_weights(
@@ -125,3 +150,14 @@ def position_count(config: PretrainedConfig) -> int | None:
     """Positions that a configuration names; None for none, or for any number (XLNet's -1)."""
     count = int(getattr(config, "max_position_embeddings", None) or 0)
     return count if count > 0 else None
+
+
+def _embedding_name(model: PreTrainedModel) -> str:
+    """The end of the name of a model's token embeddings, with a head above them or without."""
+    embeddings = model.get_input_embeddings()
+    names = (name for name, module in model.base_model.named_modules() if module is embeddings)
+    return f"{next(names)}.weight"
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))

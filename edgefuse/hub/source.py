@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 from transformers.utils.hub import cached_file
 
 from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.file_checks import folder_within, refuse_pointers, refuse_remote_code
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD, kind_of
@@ -68,6 +69,12 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
                     f"{model} is an adapter, not a model",
                     "Name the model that it was made for; `edgefuse export` takes adapters too",
                 )
+            within = folder_within(path)
+            if within is not None:
+                raise ModelError(
+                    f"{model} has no config.json, and its folder {within.name} holds a model",
+                    f"Name that: {quote(str(within))}",
+                )
             kind = kind_of(path)
             raise ModelError(
                 f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
@@ -81,7 +88,8 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
                 f"{model} is a directory, and revisions are of models on the hub",
                 "Leave --revision out, or name a model on the hub",
             )
-        return ModelSource(str(path), _label(path.resolve()), None)
+        refuse_pointers(path)
+        return _checked(ModelSource(str(path), _label(path.resolve()), None), model)
     if path.exists():
         raise ModelError(
             f"{model} is a file, not a model's directory", "Name the directory that holds it"
@@ -93,7 +101,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     plain = ModelSource(model, model, _commit(model, revision))
     with silence_transformers(), translate_errors(model):
         if not find_file(plain, COMPRESSION_RECORD):
-            return plain
+            return _checked(plain, model)
         snapshot = snapshot_download(model, revision=plain.revision)
     return ModelSource(snapshot, model, plain.revision)
 
@@ -107,6 +115,13 @@ def find_file(source: ModelSource, file: str) -> str | None:
         _raise_exceptions_for_missing_entries=False,
     )
     return path
+
+
+def _checked(source: ModelSource, name: str) -> ModelSource:
+    """The source, unless it is a model of code that is not run."""
+    found = (find_file(source, file) for file in ("config.json", "tokenizer_config.json"))
+    refuse_remote_code([Path(file) for file in found if file is not None], name)
+    return source
 
 
 def _label(directory: Path) -> str:

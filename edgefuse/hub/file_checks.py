@@ -1,0 +1,57 @@
+"""What a model's files show before anything is loaded."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgefuse_devices.errors import ModelError
+
+_POINTER = b"version https://git-lfs"
+
+
+def refuse_remote_code(files: Iterable[Path], name: str) -> None:
+    """Refuse a model that is computed by Python code of its own, which is never run.
+
+    Args:
+        files: The model's config.json and tokenizer_config.json, where they are.
+        name: Name of the model, for messages.
+
+    Raises:
+        ModelError: One of them names such code in `auto_map`.
+    """
+    for file in files:
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # loading it has a sentence for that
+        if isinstance(settings, dict) and settings.get("auto_map"):
+            raise ModelError(
+                f"{name} brings Python code of its own (auto_map in {file.name}), which EdgeFuse "
+                "does not run",
+                "Choose a model whose architecture transformers has itself; if this is one, take "
+                f"auto_map out of {file.name}",
+            )
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a folder in which git-lfs left its pointers in the place of files that are needed.
+
+    Raises:
+        ModelError: One is; the message names it.
+    """
+    weights = [*folder.glob("model*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
+    vocabulary = [*folder.glob("tokenizer.json")] or [*folder.glob("*.model")]
+    for file in sorted((*weights, *vocabulary)):
+        with file.open("rb") as opened:
+            if opened.read(len(_POINTER)) == _POINTER:
+                raise ModelError(
+                    f"{file} is a git-lfs pointer, not the file itself",
+                    f"Fetch it: git -C {folder} lfs pull",
+                )
+
+
+def folder_within(folder: Path) -> Path | None:
+    """The one subfolder that holds a model, as sentence-transformers' `0_Transformer` does."""
+    found = [file.parent for file in folder.glob("*/config.json")]
+    whole = [one for one in found if any(one.glob("*.safetensors")) or any(one.glob("*.bin"))]
+    return whole[0] if len(whole) == 1 else None
