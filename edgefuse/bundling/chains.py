@@ -37,7 +37,7 @@ def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
     return replace(
         prepared,
         inference=plain_form(prepared.inference or model),
-        merges=[*prepared.merges, *products],
+        merges=[*products, *prepared.merges],  # in order: a way may update the matrix of a chain
     )
 
 
