@@ -24,8 +24,7 @@ from edgefuse_devices.errors import (
 if TYPE_CHECKING:
     from edgefuse.api import export, plan
     from edgefuse.artifact.compressed import from_pretrained
-    from edgefuse.artifact.fold import fold
-    from edgefuse.layers.fused import multiplicities
+    from edgefuse.layers.stand_ins import fold, multiplicities
     from edgefuse_runtime.optimizers.adamw import AdamW
 
 __all__ = [
@@ -51,9 +50,9 @@ __all__ = [
 _HOMES = {
     "AdamW": "edgefuse_runtime.optimizers.adamw",
     "export": "edgefuse.api",
-    "fold": "edgefuse.artifact.fold",
+    "fold": "edgefuse.layers.stand_ins",
     "from_pretrained": "edgefuse.artifact.compressed",
-    "multiplicities": "edgefuse.layers.fused",
+    "multiplicities": "edgefuse.layers.stand_ins",
     "plan": "edgefuse.api",
 }
 

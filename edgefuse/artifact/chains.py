@@ -25,7 +25,7 @@ from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.chains.modules import Chain
-from edgefuse.layers.fused import multiply
+from edgefuse.layers.stand_ins import put_multiplicity
 from edgefuse.mlps.install import resize
 from edgefuse.mlps.matrices import place_chains
 from edgefuse.mlps.unstack import unstack
@@ -116,10 +116,9 @@ def give_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
     resize([mlp for mlp, _ in fused], [layer.width_after for _, layer in fused])
     for name, group in groupby(fused, key=lambda pair: pair[0].layout.down.name):
         members = list(group)
-        slot = members[0][0].layout.down
         p = [torch.tensor(layer.multiplicities) for _, layer in members]
-        multiplicity = p[0] if slot.expert is None else torch.stack(p)
-        multiply(model, name, multiplicity, transposed=slot.transposed)
+        multiplicity = p[0] if members[0][0].stack is None else torch.stack(p)
+        put_multiplicity(model, name, multiplicity)
 
 
 def _place_empty_chains(model: PreTrainedModel, matrices: Sequence[MatrixRecord]) -> None:

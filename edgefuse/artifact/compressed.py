@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from edgefuse.artifact.chains import load_chains
-from edgefuse.artifact.fold import fold
 from edgefuse.artifact.record import CompressionRecord, LayerRecord, read_record, write_record
 from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.artifact.widths import even_widths
@@ -34,6 +33,7 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.fused import unfold
+from edgefuse.layers.stand_ins import fold
 from edgefuse.mlps import low_rank
 from edgefuse.mlps.install import install, resize
 from edgefuse.mlps.mlp import MLP, find_mlps

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from edgefuse.hub.copies import share
 from edgefuse.layers.chains.decomposition import CENTRAL
 from edgefuse.layers.chains.modules import MPOLinear, chains_of
-from edgefuse.mlps.matrices import merge_chains
+from edgefuse.layers.stand_ins import merge_chains
 from edgefuse.tuning.bottleneck import Adapted
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared

@@ -11,7 +11,6 @@ from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
-from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 
@@ -82,7 +81,6 @@ def load_with_head(
     set_padding(model, padding_id)
     if model.config.problem_type is not None:  # of a head that it no longer has
         model.config.problem_type = "single_label_classification"
-    put_beside(model)
     return model
 
 

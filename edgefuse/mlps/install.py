@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.layers.fused import multiply
+from edgefuse.layers.stand_ins import put_multiplicity
 from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.mlp import MLP, by_stack
 from edgefuse.mlps.neurons import FusedNeurons, Neurons
@@ -27,9 +27,8 @@ def install(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
     for group in by_stack(mlps):
         p = [fused[index].multiplicity for index in group]
         mlp = mlps[group[0]]
-        down = mlp.layout.down
         multiplicity = p[0] if mlp.stack is None else torch.stack(p)
-        multiply(mlp.model, down.name, multiplicity, transposed=down.transposed)
+        put_multiplicity(mlp.model, mlp.layout.down.name, multiplicity)
 
 
 def resize(mlps: Sequence[MLP], widths: Sequence[int]) -> None:

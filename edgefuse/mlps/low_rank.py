@@ -141,26 +141,17 @@ def inseparable(layout: Layout) -> str | None:
 def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
     """Put factors in MLPs' place in their model, as its parameters."""
     for mlp, one in zip(mlps, low_rank, strict=True):
-        layout, model = mlp.layout, mlp.model
-        own_bias = mlp.layer_view().bias
-        bias = own_bias if one.output_bias is None else one.output_bias
-        for slot, factors, its_bias in (
-            (layout.up, one.up, one.up_bias),
-            (layout.gate, one.gate, one.gate_bias),
-            (layout.down, one.down, bias),
+        for slot, factors, bias in (
+            (mlp.layout.up, one.up, one.up_bias),
+            (mlp.layout.gate, one.gate, one.gate_bias),
+            (mlp.layout.down, one.down, one.output_bias),
         ):
             if slot is not None and factors is not None:
                 name = slot.name.removesuffix(".weight")
-                transposed = isinstance(model.get_submodule(name), Conv1D)
-                layer = LowRankLinear(factors.left, factors.right, its_bias, transposed=transposed)
-                model.set_submodule(name, layer)
-
-
-@torch.no_grad()
-def fold(model: nn.Module) -> None:
-    """Replace every `LowRankLinear` of a model, in place, by the plain layer of the same weight."""
-    low_rank = [n for n, module in model.named_modules() if isinstance(module, LowRankLinear)]
-    for name in low_rank:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LowRankLinear)
-        model.set_submodule(name, layer.fold())
+                layer = mlp.model.get_submodule(name)
+                assert isinstance(layer, nn.Linear | Conv1D)
+                if bias is not None:
+                    layer.bias = nn.Parameter(bias)
+                mlp.model.set_submodule(
+                    name, LowRankLinear.from_plain(layer, factors.left, factors.right)
+                )

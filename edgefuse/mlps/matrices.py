@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.hub.finite import check_finite
 from edgefuse.layers.chains.modules import MPOEmbedding, MPOLinear
-from edgefuse.layers.fused import multiplicities
+from edgefuse.layers.stand_ins import places, put
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_devices.errors import InputError, ModelError
 
@@ -114,47 +113,19 @@ def place_chains(model: nn.Module, chains: Iterable[tuple[str, Sequence[Tensor]]
     """Put chains in the places of matrices, with the bias and P that their modules have.
 
     Args:
-        model: Changed in place, chain by chain.
+        model: Model that is changed in place, chain by chain.
         chains: Names of modules, and T_1 … T_5 of their matrices.
     """
-    places = _places(model)
+    names = places(model)
     for name, tensors in chains:
-        _put(model, places[model.get_submodule(name)], _chain(model, name, tensors))
-
-
-@torch.no_grad()
-def merge_chains(model: nn.Module) -> None:
-    """Rebuild every matrix of a model, in place: the model before, P standalone where it was."""
-    for module, names in _places(model).items():
-        if isinstance(module, MPOLinear | MPOEmbedding):
-            _put(model, names, module.plain())
-
-
-def _chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> nn.Module:
-    module = model.get_submodule(name)
-    tensors = [tensor.to(model.get_parameter(f"{name}.weight")) for tensor in tensors]
-    if isinstance(module, nn.Embedding):
-        return MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
-    assert isinstance(module, nn.Linear | Conv1D)
-    return MPOLinear(
-        tensors,
-        None if module.bias is None else module.bias.detach(),
-        multiplicity=multiplicities(module).get(""),
-        transposed=isinstance(module, Conv1D),
-    )
-
-
-def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """All names of each module: a layer that is shared has several."""
-    places: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        places.setdefault(module, []).append(name)
-    return places
-
-
-def _put(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
-    for name in names:
-        model.set_submodule(name, module)
+        module = model.get_submodule(name)
+        chain: nn.Module
+        if isinstance(module, nn.Embedding):
+            chain = MPOEmbedding.from_plain(module, tensors)
+        else:
+            assert isinstance(module, nn.Linear | Conv1D)
+            chain = MPOLinear.from_plain(module, tensors)
+        put(model, names[module], chain)
 
 
 def _of_mlps(model: PreTrainedModel) -> Iterator[str]:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.layers.fused import effective_tensor
+from edgefuse.layers.stand_ins import plain_tensor
 from edgefuse.mlps.layout import Layout, Slot, read_neurons
 from edgefuse.mlps.neurons import Activation, Layer
 from edgefuse_devices.errors import ModelError
@@ -84,7 +84,7 @@ class MLP:
         Raises:
             ModelError: A weight is NaN or infinite.
         """
-        return self.read(lambda name: effective_tensor(self.model, name))
+        return self.read(lambda name: plain_tensor(self.model, name))
 
     def read(self, get: Callable[[str], Tensor]) -> Layer:
         """The same from elsewhere, such as a file: `get` gives the tensor of a name.
@@ -203,8 +203,6 @@ def _place_among_experts(model: nn.Module, name: str) -> int | None:
 def _stacked(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
     """Layout, p and I of each expert in a stack: up (E, I, p) or gate_up (E, 2I, p), down."""
     parts = dict(module.named_parameters(recurse=False))
-    for key in getattr(module, "parametrizations", ()):
-        parts[key] = module.parametrizations[key].original  # type: ignore[index, union-attr]
     key = "gate_up_proj" if "gate_up_proj" in parts else "up_proj"
     up, down = parts.get(key), parts.get("down_proj")
     if up is None or down is None or up.ndim != 3 or len(parts) > 2:

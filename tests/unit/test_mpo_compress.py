@@ -23,11 +23,11 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.chains.decomposition import MPO, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import Chain
+from edgefuse.layers.stand_ins import merge_chains
 from edgefuse.mlps.matrices import (
     KINDS,
     Kind,
     find_matrices,
-    merge_chains,
     place_chains,
     read_matrix,
 )

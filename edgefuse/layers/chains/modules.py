@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.chains.contraction import TOKENS, Order, cheapest
 from edgefuse.layers.chains.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.layers.chains.dimensions import Dimensions
 from edgefuse.layers.chains.lookup import by_two_parts, suits
-from edgefuse.layers.fused import multiply
+from edgefuse.layers.fused import FusedConv1D, FusedLinear
 from edgefuse.layers.plain import conv1d_of, linear_of
 
 
@@ -105,21 +106,44 @@ class MPOLinear(Chain):
         """How its chain meets activations."""
         return cheapest(self.dimensions, self.bonds)
 
+    @classmethod
+    def from_plain(cls, layer: nn.Linear | Conv1D, tensors: Sequence[Tensor]) -> Self:
+        """Put T_1 … T_5 in the place of a layer's matrix; its bias stays, and P where it is fused.
+
+        Args:
+            layer: Plain or fused layer of a matrix (I, J).
+            tensors: T_1 … T_5, which become of its type.
+        """
+        return cls(
+            [tensor.to(layer.weight) for tensor in tensors],
+            None if layer.bias is None else layer.bias.detach(),
+            multiplicity=layer.multiplicity
+            if isinstance(layer, FusedLinear | FusedConv1D)
+            else None,
+            transposed=isinstance(layer, Conv1D),
+        )
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         """Map (…, J) to (…, I)."""
         if self.multiplicity is not None:
             input = input * self.multiplicity  # noqa: A001
         return self.order(input, self.tensors, self.bias)
 
-    def plain(self) -> nn.Module:
+    def merged(self) -> nn.Linear | Conv1D:
         """The layer in whose place it is, with its matrix as it is now and P standalone."""
         weight = self.weight.detach()
         bias = None if self.bias is None else self.bias.detach()
-        plain = conv1d_of(weight, bias) if self.transposed else linear_of(weight, bias)
-        holder = nn.Sequential(plain)
-        if self.multiplicity is not None:
-            multiply(holder, "0.weight", self.multiplicity, transposed=self.transposed)
-        return holder[0]
+        layer = conv1d_of(weight, bias) if self.transposed else linear_of(weight, bias)
+        if self.multiplicity is None:
+            return layer
+        if isinstance(layer, Conv1D):
+            return FusedConv1D.from_plain(layer, self.multiplicity)
+        return FusedLinear.from_plain(layer, self.multiplicity)
+
+    def plain(self) -> nn.Linear | Conv1D:
+        """The plain layer with its matrix as it is now, P folded in."""
+        layer = self.merged()
+        return layer.plain() if isinstance(layer, FusedLinear | FusedConv1D) else layer
 
 
 class MPOEmbedding(Chain):
@@ -139,6 +163,12 @@ class MPOEmbedding(Chain):
         self.padding_idx = padding_idx
         self.tokens = TOKENS
 
+    @classmethod
+    def from_plain(cls, table: nn.Embedding, tensors: Sequence[Tensor]) -> Self:
+        """Put T_1 … T_5 in the place of a table (I, J), of whose type they become."""
+        chain = [tensor.to(table.weight) for tensor in tensors]
+        return cls(chain, table.num_embeddings, table.padding_idx)
+
     @property
     def looks_up(self) -> bool:
         """Whether rows are made without the table."""
@@ -154,7 +184,7 @@ class MPOEmbedding(Chain):
             return rows
         return torch.where((input == self.padding_idx)[..., None], rows.detach(), rows)
 
-    def plain(self) -> nn.Module:
+    def merged(self) -> nn.Embedding:
         """The table as it is now."""
         table = nn.Embedding(
             self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx, device="meta"
@@ -162,9 +192,13 @@ class MPOEmbedding(Chain):
         table.weight = nn.Parameter(self.weight.detach())
         return table
 
+    def plain(self) -> nn.Embedding:
+        """The table as it is now."""
+        return self.merged()
+
 
 def expect_batches(model: nn.Module, tokens: int) -> None:
-    """Tell a model's chains how many tokens the largest batch will have."""
+    """Set how many tokens a model's embeddings expect in the largest batch."""
     for module in model.modules():
         if isinstance(module, MPOEmbedding):
             module.tokens = tokens
