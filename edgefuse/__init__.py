@@ -23,7 +23,7 @@ from edgefuse_devices.errors import (
 
 if TYPE_CHECKING:
     from edgefuse.api import export, plan
-    from edgefuse.artifact.compressed import from_pretrained
+    from edgefuse.artifact.load import from_pretrained
     from edgefuse.layers.stand_ins import fold, multiplicities
     from edgefuse_runtime.optimizers.adamw import AdamW
 
@@ -51,7 +51,7 @@ _HOMES = {
     "AdamW": "edgefuse_runtime.optimizers.adamw",
     "export": "edgefuse.api",
     "fold": "edgefuse.layers.stand_ins",
-    "from_pretrained": "edgefuse.artifact.compressed",
+    "from_pretrained": "edgefuse.artifact.load",
     "multiplicities": "edgefuse.layers.stand_ins",
     "plan": "edgefuse.api",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.compressed import load as load_model
+from edgefuse.artifact.load import load as load_model
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.source import ModelSource

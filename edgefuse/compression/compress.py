@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.compressed import WEIGHTS, save_compressed, save_description
 from edgefuse.artifact.record import RECORD, CompressionRecord, LayerRecord, read_record
+from edgefuse.artifact.save import WEIGHTS, save_compressed, save_description
 from edgefuse.artifact.widths import even_widths
 from edgefuse.compression.allocation import check_allocation
 from edgefuse.compression.calibration import Texts, split_texts

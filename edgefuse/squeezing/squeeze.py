@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.compressed import from_pretrained
+from edgefuse.artifact.load import from_pretrained
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import set_padding

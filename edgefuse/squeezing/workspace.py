@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.chains import save_chains
+from edgefuse.artifact.save import save_chains
 from edgefuse.artifact.record import RECORD as COMPRESSION
 from edgefuse.artifact.record import CompressionRecord
 from edgefuse.compression.chains.records import record_of_squeezed

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import edgefuse
-from edgefuse.artifact.chains import WEIGHTS
+from edgefuse.artifact.save import VARIANT_WEIGHTS as WEIGHTS
 from edgefuse.bundling.chains import plain_form
 from edgefuse.bundling.export import export
 from edgefuse.compression.chains.compress import compress, plan_mpo

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import edgefuse
-from edgefuse.artifact.compressed import save_compressed
 from edgefuse.artifact.record import (
     RECORD,
     SCHEMA_VERSION,
@@ -22,6 +21,7 @@ from edgefuse.artifact.record import (
     LayerRecord,
     read_record,
 )
+from edgefuse.artifact.save import save_compressed
 from edgefuse.artifact.widths import even_widths
 from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.compress import compress, plan_compression

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.chains import give_widths, save_chains
-from edgefuse.artifact.compressed import from_pretrained
+from edgefuse.artifact.load import from_pretrained
 from edgefuse.artifact.record import RECORD, CompressionRecord, MatrixRecord, read_record
+from edgefuse.artifact.save import save_chains
+from edgefuse.artifact.shape import give_widths
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.chains.records import matrix_record, record_on_top
 from edgefuse.compression.chains.shared import decompose_together, relative_error

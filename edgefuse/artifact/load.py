@@ -1,95 +1,28 @@
-"""The compressed model directory: written folded, read back with P standalone.
-
-    config.json, model.safetensors, tokenizer files    as transformers writes them, P folded
-    edgefuse.json                                       the record, with P
-
-Where a configuration can say all MLPs' widths, plain transformers loads it. Of other widths
-(uneven ones, or of Bloom, whose MLPs are always four times as wide as its hidden states) the
-configuration keeps the model's own and plain transformers refuses the tensors' sizes: only
-`from_pretrained` here loads it.
-"""
+"""A compressed model directory is read back with P standalone."""
 
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.chains import load_chains
-from edgefuse.artifact.record import CompressionRecord, LayerRecord, read_record, write_record
+from edgefuse.artifact.record import CompressionRecord, LayerRecord, read_record
 from edgefuse.artifact.recorded_mlps import recorded_mlps
-from edgefuse.artifact.widths import even_widths
+from edgefuse.artifact.save import VARIANT
+from edgefuse.artifact.shape import give_widths, place_empty_chains
 from edgefuse.compression.methods.svd import factorise
-from edgefuse.hub.copies import share
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.model import check_sizes, check_weights
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
-from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.fused import unfold
-from edgefuse.layers.stand_ins import fold
 from edgefuse.mlps import low_rank
 from edgefuse.mlps.install import install, resize
-from edgefuse.mlps.mlp import MLP, find_mlps
+from edgefuse.mlps.mlp import MLP
 from edgefuse.mlps.neurons import FusedNeurons
+from edgefuse.mlps.unstack import unstack
 from edgefuse_devices.errors import ModelError
-
-WEIGHTS = "model.safetensors"
-
-
-def save_compressed(
-    directory: Path,
-    model: PreTrainedModel,
-    tokenizer: ModelTokenizer | None,
-    record: CompressionRecord,
-) -> None:
-    """Write a fused model (P standalone; not changed) as a compressed model directory."""
-    folded = share(model)
-    fold(folded)
-    _say_widths(folded, record)
-    with silence_transformers():
-        folded.save_pretrained(directory, max_shard_size="1TB")
-        if tokenizer is not None:
-            tokenizer.save(directory)
-    write_record(directory, record)
-
-
-def save_description(
-    directory: Path,
-    model: PreTrainedModel,
-    tokenizer: ModelTokenizer,
-    record: CompressionRecord,
-) -> None:
-    """Write all of a compressed model directory but its weights.
-
-    Args:
-        directory: Has or gets the weights in `WEIGHTS`, float32.
-        model: Of the fused widths; its own weights are not looked at. Its configuration changes.
-        tokenizer: Its.
-        record: What was done.
-    """
-    _say_widths(model, record)
-    model.config.dtype = "float32"
-    model.config.architectures = [type(model).__name__]
-    with silence_transformers():
-        model.config.save_pretrained(directory)
-        if model.can_generate():
-            model.generation_config.save_pretrained(directory)
-        tokenizer.save(directory)
-    write_record(directory, record)
-
-
-def _say_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
-    if record.even:
-        widths = [mlp.width for mlp in find_mlps(model)]
-        for key, width in (even_widths(model, widths) or {}).items():
-            setattr(model.config, key, width)
 
 
 def from_pretrained(
@@ -213,3 +146,39 @@ def _fused(mlp: MLP, layer: LayerRecord) -> FusedNeurons:
     neurons = mlp.layer_view().neurons
     multiplicity = torch.tensor(layer.multiplicities, device=neurons.down.device)
     return FusedNeurons(neurons.with_down(unfold(neurons.down, multiplicity)), multiplicity)
+
+
+def load_chains(
+    kind: type[PreTrainedModel],
+    directory: Path,
+    record: CompressionRecord,
+    *,
+    config: PretrainedConfig,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load what `save_chains` wrote, with whatever head the class has.
+
+    Args:
+        kind: The architecture's class.
+        directory: With the weights.
+        record: Its record.
+        config: Its configuration.
+        **kwargs: As for `from_pretrained`.
+
+    Returns:
+        The model in evaluation mode, and transformers' account of what its file lacked.
+    """
+
+    def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, *args, **kwargs)
+        give_widths(self, record)
+        if any(matrix.kind == "mlp" for matrix in record.matrices):
+            unstack(self)
+        place_empty_chains(self, record.matrices)
+
+    chained = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
+    model, info = chained.from_pretrained(  # type: ignore[attr-defined]
+        directory, config=config, variant=VARIANT, output_loading_info=True, **kwargs
+    )
+    model.__class__ = kind
+    return model, info
