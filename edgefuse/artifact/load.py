@@ -1,4 +1,4 @@
-"""A compressed model directory is read back with P standalone."""
+"""Load a model for training, a compressed one or any plain one."""
 
 from itertools import groupby
 from pathlib import Path
@@ -10,18 +10,15 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from edgefuse.artifact.record import CompressionRecord, LayerRecord, read_record
 from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.artifact.save import VARIANT
-from edgefuse.artifact.shape import give_widths, place_empty_chains
-from edgefuse.compression.methods.svd import factorise
+from edgefuse.artifact.shape import give_shape
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.model import check_sizes, check_weights
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.layers.fused import unfold
-from edgefuse.mlps import low_rank
-from edgefuse.mlps.install import install, resize
+from edgefuse.mlps.install import install
 from edgefuse.mlps.mlp import MLP
 from edgefuse.mlps.neurons import FusedNeurons
-from edgefuse.mlps.unstack import unstack
 from edgefuse_devices.errors import ModelError
 
 
@@ -34,14 +31,15 @@ def from_pretrained(
         path: A compressed or a plain model's directory, or its name on the hub.
         auto_class: Such as `AutoModelForSequenceClassification`. Weights that the file does not
             have (a new head) are initialised; seed them with `torch.manual_seed`.
-        **kwargs: As for transformers: `num_labels`, `id2label`, `attn_implementation`,
+        **kwargs: Options of transformers: `num_labels`, `id2label`, `attn_implementation`,
             `revision`, `dtype` …
 
     Returns:
         The model in evaluation mode. `edgefuse.multiplicities(model)` has P.
 
     Raises:
-        ModelError: There is no such model, or it is broken or of a newer schema.
+        ModelError: There is no such model, or it is broken, or of a schema that this EdgeFuse does
+            not read.
     """
     return load(find_source(str(path), kwargs.pop("revision", None)), auto_class, **kwargs)
 
@@ -53,7 +51,7 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     **kwargs: Any,
 ) -> PreTrainedModel:
-    """The same of a model that is found already."""
+    """Load a model that was found already, as `from_pretrained` does."""
     record = read_record(Path(source.name))
     if record is not None:
         own = torch.float32 if dtype == "auto" else dtype
@@ -61,7 +59,7 @@ def load(
             own = getattr(torch, own, None) or own
         if not isinstance(own, torch.dtype):
             raise ModelError(f"There is no type {own!r} of numbers", "Give torch.bfloat16, say")
-        model = _compressed(Path(source.name), record, auto_class, **kwargs)
+        model = _load_compressed(Path(source.name), record, auto_class, **kwargs)
         return _cast(model, own)
     with silence_transformers(), translate_errors(source.name):
         model, info = auto_class.from_pretrained(
@@ -78,34 +76,29 @@ def load(
     return model
 
 
-def _compressed(
+def _load_compressed(
     directory: Path, record: CompressionRecord, auto_class: type[Any], **kwargs: Any
 ) -> PreTrainedModel:
-    """Load a compressed model, float32."""
+    """Load a compressed model, float32: shape an empty one by its record, then load its tensors."""
     with silence_transformers(), translate_errors(str(directory)):
         config, kwargs = AutoConfig.from_pretrained(
             directory, return_unused_kwargs=True, **{"trust_remote_code": False, **kwargs}
         )
         kwargs |= {"config": config, "dtype": torch.float32}
         kind = _concrete(auto_class, config)
-        if record.matrices:
-            model, info = load_chains(kind, directory, record, **kwargs)
-        else:
-            loads = kind if record.even else _narrowed(kind, record)
-            model, info = loads.from_pretrained(directory, output_loading_info=True, **kwargs)
+        model, info = _shaped(kind, record).from_pretrained(
+            directory,
+            config=config,
+            dtype=torch.float32,
+            variant=None if record.folded else VARIANT,
+            output_loading_info=True,
+            **kwargs,
+        )
     check_weights(model, info, str(directory), needs_head=False)
-    if not record.matrices:
-        model.__class__ = kind
-        _stand_alone(model, record)
-    return model
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Give what a file has another type, P too; what is computed anew stays as it is."""
-    model.config.dtype = dtype
-    for tensor in model.state_dict(keep_vars=True).values():
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
+    model.__class__ = kind
+    if record.folded:
+        _unfold(model, record)
+    assert isinstance(model, PreTrainedModel)
     return model
 
 
@@ -117,26 +110,19 @@ def _concrete(auto_class: type[Any], config: PretrainedConfig) -> type[Any]:
         return type(auto_class.from_config(config, trust_remote_code=False))
 
 
-def _narrowed(kind: type[Any], record: CompressionRecord) -> type[Any]:
-    """That class, with MLPs of the record's widths, which the configuration cannot say."""
+def _shaped(kind: type[Any], record: CompressionRecord) -> type[Any]:
+    """That class, whose models have the record's shape."""
 
     def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, *args, **kwargs)
-        pairs = recorded_mlps(self, record)
-        resize([mlp for mlp, _ in pairs], [layer.width_after for _, layer in pairs])
+        give_shape(self, record)
 
     return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
 
 
-def _stand_alone(model: PreTrainedModel, record: CompressionRecord) -> None:
+def _unfold(model: PreTrainedModel, record: CompressionRecord) -> None:
     """Divide P out of the weights and put it beside them."""
     pairs = recorded_mlps(model, record)
-    products = [(mlp, layer) for mlp, layer in pairs if layer.kind == "low-rank"]
-    low_rank.install_low_rank(
-        [mlp for mlp, _ in products],
-        [factorise(mlp.layer_view().neurons, layer.rank or 1) for mlp, layer in products],
-    )
-    pairs = [(mlp, layer) for mlp, layer in pairs if layer.kind == "fused"]
     for _, group in groupby(pairs, key=lambda pair: pair[0].layout.down.name):
         mlps, layers = zip(*group, strict=True)
         install(mlps, [_fused(mlp, layer) for mlp, layer in zip(mlps, layers, strict=True)])
@@ -148,37 +134,10 @@ def _fused(mlp: MLP, layer: LayerRecord) -> FusedNeurons:
     return FusedNeurons(neurons.with_down(unfold(neurons.down, multiplicity)), multiplicity)
 
 
-def load_chains(
-    kind: type[PreTrainedModel],
-    directory: Path,
-    record: CompressionRecord,
-    *,
-    config: PretrainedConfig,
-    **kwargs: Any,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load what `save_chains` wrote, with whatever head the class has.
-
-    Args:
-        kind: The architecture's class.
-        directory: With the weights.
-        record: Its record.
-        config: Its configuration.
-        **kwargs: As for `from_pretrained`.
-
-    Returns:
-        The model in evaluation mode, and transformers' account of what its file lacked.
-    """
-
-    def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
-        kind.__init__(self, *args, **kwargs)
-        give_widths(self, record)
-        if any(matrix.kind == "mlp" for matrix in record.matrices):
-            unstack(self)
-        place_empty_chains(self, record.matrices)
-
-    chained = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
-    model, info = chained.from_pretrained(  # type: ignore[attr-defined]
-        directory, config=config, variant=VARIANT, output_loading_info=True, **kwargs
-    )
-    model.__class__ = kind
-    return model, info
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Give what a file has another type, P too; what is computed anew stays as it is."""
+    model.config.dtype = dtype
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return model

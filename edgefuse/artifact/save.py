@@ -1,13 +1,4 @@
-"""The compressed model directory: written folded, read back with P standalone.
-
-    config.json, model.safetensors, tokenizer files    as transformers writes them, P folded
-    edgefuse.json                                       the record, with P
-
-Where a configuration can say all MLPs' widths, plain transformers loads it. Of other widths
-(uneven ones, or of Bloom, whose MLPs are always four times as wide as its hidden states) the
-configuration keeps the model's own and plain transformers refuses the tensors' sizes: only
-`from_pretrained` here loads it.
-"""
+"""Write a compressed model directory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
-from edgefuse.artifact.record import (
-    CompressionRecord,
-    write_record,
-)
+from edgefuse.artifact.record import CompressionRecord, write_record
 from edgefuse.artifact.widths import even_widths
 from edgefuse.hub.copies import share
 from edgefuse.hub.silence import silence_transformers
@@ -28,9 +16,11 @@ from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.layers.stand_ins import fold
 from edgefuse.mlps.mlp import find_mlps
 
-WEIGHTS = "model.safetensors"
-VARIANT = "mpo"
-VARIANT_WEIGHTS = f"model.{VARIANT}.safetensors"
+VARIANT = "edgefuse"
+"""Variant, in transformers' sense, of weights that are stored as they train."""
+
+PLAIN_WEIGHTS = "model.safetensors"
+TRAINED_WEIGHTS = f"model.{VARIANT}.safetensors"
 SPECTRA = "spectra.safetensors"
 
 
@@ -40,81 +30,69 @@ def save_compressed(
     tokenizer: ModelTokenizer | None,
     record: CompressionRecord,
 ) -> None:
-    """Write a fused model (P standalone; not changed) as a compressed model directory."""
-    folded = share(model)
-    fold(folded)
-    _say_widths(folded, record)
-    with silence_transformers():
-        folded.save_pretrained(directory, max_shard_size="1TB")
-        if tokenizer is not None:
-            tokenizer.save(directory)
-    write_record(directory, record)
-
-
-def save_description(
-    directory: Path,
-    model: PreTrainedModel,
-    tokenizer: ModelTokenizer,
-    record: CompressionRecord,
-) -> None:
-    """Write all of a compressed model directory but its weights.
+    """Write a compressed model.
 
     Args:
-        directory: Has or gets the weights in `WEIGHTS`, float32.
-        model: Of the fused widths; its own weights are not looked at. Its configuration changes.
-        tokenizer: Its.
+        directory: Directory that exists and is empty.
+        model: Model with P standalone, thin matrices or chains; it is not changed.
+        tokenizer: Tokenizer of the model.
         record: What was done.
     """
-    _say_widths(model, record)
-    model.config.dtype = "float32"
-    model.config.architectures = [type(model).__name__]
-    with silence_transformers():
-        model.config.save_pretrained(directory)
-        if model.can_generate():
-            model.generation_config.save_pretrained(directory)
+    stored = share(model)
+    if record.folded:
+        fold(stored)
+        _write_widths(stored, record)
+        with silence_transformers():
+            stored.save_pretrained(directory, max_shard_size="1TB")
+    else:
+        tensors = remove_tied_weights_from_state_dict(dict(stored.state_dict()), stored)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, directory / TRAINED_WEIGHTS, {"format": "pt"})
+        _save_configuration(directory, stored)
+    if tokenizer is not None:
         tokenizer.save(directory)
     write_record(directory, record)
 
 
-def _say_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
+def save_spectra(directory: Path, spectra: Mapping[str, Sequence[Tensor]]) -> None:
+    """Write λ_1 … λ_4 of matrices, by their names, beside the chains that were made of them."""
+    tensors = {
+        f"{name}.{m}": spectrum.float().contiguous()
+        for name, of_matrix in spectra.items()
+        for m, spectrum in enumerate(of_matrix)
+    }
+    save_file(tensors, directory / SPECTRA, {"format": "pt"})
+
+
+def save_description(
+    directory: Path, model: PreTrainedModel, tokenizer: ModelTokenizer, record: CompressionRecord
+) -> None:
+    """Write all of a compressed model directory but its weights, float32, which are there.
+
+    Args:
+        directory: Directory with the weights.
+        model: Plain model of the widths afterwards, whose weights are not looked at; its
+            configuration changes.
+        tokenizer: Tokenizer of the model.
+        record: What was done.
+    """
+    _write_widths(model, record)
+    _save_configuration(directory, model)
+    tokenizer.save(directory)
+    write_record(directory, record)
+
+
+def _write_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
     if record.even:
         widths = [mlp.width for mlp in find_mlps(model)]
         for key, width in (even_widths(model, widths) or {}).items():
             setattr(model.config, key, width)
 
 
-def save_chains(
-    directory: Path,
-    model: PreTrainedModel,
-    tokenizer: ModelTokenizer,
-    record: CompressionRecord,
-    spectra: Mapping[str, Sequence[Tensor]] | None = None,
-) -> None:
-    """Write a model with chains.
-
-    Args:
-        directory: Exists and is empty.
-        model: With chains in their places; its configuration says its even widths already.
-        tokenizer: Its.
-        record: What was done.
-        spectra: λ_1 … λ_4 of every matrix by its name, where they are known.
-    """
-    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    files = {VARIANT_WEIGHTS: tensors}
-    if spectra is not None:
-        files[SPECTRA] = {
-            f"{name}.{m}": spectrum.float().contiguous()
-            for name, of_matrix in spectra.items()
-            for m, spectrum in enumerate(of_matrix)
-        }
-    for file, content in files.items():
-        save_file(content, directory / file, {"format": "pt"})
+def _save_configuration(directory: Path, model: PreTrainedModel) -> None:
     model.config.dtype = "float32"
     model.config.architectures = [type(model).__name__]
     with silence_transformers():
         model.config.save_pretrained(directory)
         if model.can_generate():
             model.generation_config.save_pretrained(directory)
-        tokenizer.save(directory)
-    write_record(directory, record)

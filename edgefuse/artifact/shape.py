@@ -1,35 +1,51 @@
-"""The shape that a record gives an empty model."""
+"""Give an empty model the shape that a record describes, so that weights can be loaded into it."""
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.record import CompressionRecord, MatrixRecord
+from edgefuse.artifact.record import CompressionRecord, LayerRecord, MatrixRecord
 from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.layers.stand_ins import put_multiplicity
 from edgefuse.mlps.install import resize
+from edgefuse.mlps.low_rank import make_room
 from edgefuse.mlps.matrices import place_chains
+from edgefuse.mlps.mlp import MLP, by_stack
+from edgefuse.mlps.unstack import unstack
 
 
-def give_widths(model: PreTrainedModel, record: CompressionRecord) -> None:
-    """Give the fused MLPs of an empty model their widths and P, in place; values are for later."""
-    if not record.layers:
-        return
-    fused = recorded_mlps(model, record)
+def give_shape(model: PreTrainedModel, record: CompressionRecord) -> None:
+    """Give a plain model without values the record's widths and what stands in for its layers.
+
+    Args:
+        model: Model on the meta device, or within transformers' loading, that is changed in place.
+        record: Record of the files that will be loaded: plain tensors need the widths alone.
+    """
+    known = recorded_mlps(model, record)
+    fused = [(mlp, layer) for mlp, layer in known if layer.kind == "fused"]
+    thin = [(mlp, layer) for mlp, layer in known if layer.kind == "low-rank"]
     resize([mlp for mlp, _ in fused], [layer.width_after for _, layer in fused])
-    for name, group in groupby(fused, key=lambda pair: pair[0].layout.down.name):
-        members = list(group)
-        p = [torch.tensor(layer.multiplicities) for _, layer in members]
-        multiplicity = p[0] if members[0][0].stack is None else torch.stack(p)
-        put_multiplicity(model, name, multiplicity)
+    if record.folded:
+        return
+    _put_multiplicities(model, fused)
+    make_room([mlp for mlp, _ in thin], [layer.rank or 1 for _, layer in thin])
+    if any(matrix.kind == "mlp" for matrix in record.matrices):
+        unstack(model)
+    _place_empty_chains(model, record.matrices)
 
 
-def place_empty_chains(model: PreTrainedModel, matrices: Sequence[MatrixRecord]) -> None:
-    """Put chains without values in the places of an empty model's matrices."""
+def _put_multiplicities(model: PreTrainedModel, fused: Sequence[tuple[MLP, LayerRecord]]) -> None:
+    for group in by_stack([mlp for mlp, _ in fused]):
+        mlp = fused[group[0]][0]
+        p = torch.tensor([fused[index][1].multiplicities for index in group])
+        put_multiplicity(model, mlp.layout.down.name, p if mlp.stack else p[0])
+
+
+def _place_empty_chains(model: PreTrainedModel, matrices: Sequence[MatrixRecord]) -> None:
     modules: dict[str, nn.Module] = dict(model.named_modules())
     prefix = f"{model.base_model_prefix}."
 

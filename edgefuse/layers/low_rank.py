@@ -29,8 +29,9 @@ class LowRankLinear(nn.Module):
 
     @classmethod
     def from_plain(cls, layer: nn.Linear | Conv1D, left: Tensor, right: Tensor) -> Self:
-        """Put factors in the place of a layer's matrix; the layer's bias stays."""
+        """Put factors in the place of a layer's matrix, whose type they take; its bias stays."""
         bias = None if layer.bias is None else layer.bias.detach()
+        left, right = left.to(layer.weight), right.to(layer.weight)
         return cls(left, right, bias, transposed=isinstance(layer, Conv1D))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name

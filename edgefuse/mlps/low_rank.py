@@ -138,6 +138,20 @@ def inseparable(layout: Layout) -> str | None:
     return None
 
 
+def make_room(mlps: Sequence[MLP], ranks: Sequence[int]) -> None:
+    """Put factors of these ranks in MLPs' place, without values: a model to load weights into.
+
+    Args:
+        mlps: MLPs of a plain model on the meta device.
+        ranks: Rank r of each one's matrices.
+    """
+    for mlp, rank in zip(mlps, ranks, strict=True):
+        width, hidden_size = mlp.width, mlp.hidden_size
+        gate = _empty(width, hidden_size, rank) if mlp.gated else None
+        up, down = _empty(width, hidden_size, rank), _empty(hidden_size, width, rank)
+        install_low_rank([mlp], [LowRank(up=up, down=down, gate=gate)])
+
+
 def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
     """Put factors in MLPs' place in their model, as its parameters."""
     for mlp, one in zip(mlps, low_rank, strict=True):
@@ -155,3 +169,31 @@ def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
                 mlp.model.set_submodule(
                     name, LowRankLinear.from_plain(layer, factors.left, factors.right)
                 )
+
+
+def write_low_rank(layout: Layout, low_rank: LowRank, bias: Tensor | None) -> dict[str, Tensor]:
+    """Name the tensors of an MLP's factors as `install_low_rank` would in the model.
+
+    Args:
+        layout: Where the plain MLP lies.
+        low_rank: What takes its place.
+        bias: The MLP's own b2 (p,), or None.
+    """
+    tensors = {}
+    for part, tensor in low_rank.parameters(bias).items():
+        role, _, side = part.partition(".")
+        slot = layout.slots()["bias" if role == "output_bias" else role]
+        left, *right = factor_names(slot.name)
+        tensors[right[0] if side == "right" else left] = tensor
+    return tensors
+
+
+def factor_names(name: str) -> tuple[str, ...]:
+    """Names of what a plain layer's weight or bias becomes: two factors' weights, or one's bias."""
+    path, _, attribute = name.rpartition(".")
+    sides = ("left", "right") if attribute == "weight" else ("left",)
+    return tuple(f"{path}.{side}.{attribute}" for side in sides)
+
+
+def _empty(rows: int, columns: int, rank: int) -> Factors:
+    return Factors(torch.empty(rows, rank), torch.empty(rank, columns))

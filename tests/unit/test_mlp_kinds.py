@@ -556,8 +556,14 @@ def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 1'), "cannot be read"),
-        (lambda raw: raw.replace(b'"schema_version": 3', b'"schema_version": 9'), "newer EdgeFuse"),
+        (lambda raw: raw.replace(b'"schema_version": 4', b'"schema_version": 1'), "cannot be read"),
+        (lambda raw: raw.replace(b'"schema_version": 4', b'"schema_version": 9'), "newer EdgeFuse"),
+        (
+            lambda raw: raw.replace(b'"schema_version": 4', b'"schema_version": 3').replace(
+                b'"fused"', b'"low-rank"'
+            ),
+            "older EdgeFuse, which stored its matrices otherwise",
+        ),
         (lambda raw: raw.replace(b'"layers": [', b'"layers": [3, '), "cannot be read"),
         (lambda raw: raw.replace(b"merge", b"m\xff"), "cannot be read"),
         (lambda raw: raw[:50], "cannot be read"),

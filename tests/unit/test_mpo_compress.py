@@ -108,7 +108,7 @@ def test_the_record_says_what_the_files_hold(
     record = compress(
         plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(budget=0.5)), tmp_path / "chains"
     )
-    stored = load_file(tmp_path / "chains" / "model.mpo.safetensors")
+    stored = load_file(tmp_path / "chains" / "model.edgefuse.safetensors")
     spectra = load_file(tmp_path / "chains" / "spectra.safetensors")
     for matrix in record.matrices:
         assert f"{matrix.name}.weight" not in stored
