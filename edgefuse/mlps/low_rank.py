@@ -1,4 +1,4 @@
-"""An MLP whose matrices are products of two thin ones: no neurons are fused, I stays."""
+"""Make an MLP's matrices products of two thin ones: no neurons are fused, I stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,29 +19,29 @@ class Factors:
     """A matrix (m, n) of rank r.
 
     Attributes:
-        left: (m, r).
-        right: (r, n).
+        left: Left factor (m, r).
+        right: Right factor (r, n).
     """
 
     left: Tensor
     right: Tensor
 
     def product(self) -> Tensor:
-        """The matrix (m, n)."""
+        """Multiply the factors into the matrix (m, n)."""
         return self.left @ self.right
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """What stands for an MLP's matrices: y = down_left f + b2 with features f = down_right h.
+    """An MLP in factors: y = down_left f + b2 with features f = down_right h.
 
     Attributes:
-        up: Of (I, p).
-        down: Of (p, I).
-        up_bias: (I,), None where the architecture has none.
-        gate: Of (I, p), None for a dense MLP.
-        gate_bias: (I,), None without a gate or where the architecture has none.
-        output_bias: What takes b2's place (p,); None leaves b2 alone.
+        up: Factors of W1 (I, p).
+        down: Factors of W2 (p, I).
+        up_bias: b1 (I,), None where the architecture has none.
+        gate: Factors of the gate's matrix (I, p), None for a dense MLP.
+        gate_bias: Bias of the gate (I,), None without one.
+        output_bias: Bias (p,) in place of b2; None leaves b2 alone.
     """
 
     up: Factors
@@ -57,7 +57,7 @@ class LowRank:
         return self.up.right.shape[0]
 
     def features(self, inputs: Tensor, activation: Activation) -> Tensor:
-        """What `down`'s left factor reads, (…, r), of inputs (…, p)."""
+        """Compute what `down`'s left factor reads, (…, r), of inputs (…, p)."""
         hidden = _linear(inputs, self.up, self.up_bias)
         if self.gate is None:
             hidden = activation(hidden)
@@ -72,15 +72,15 @@ class LowRank:
 
     @property
     def readout(self) -> Tensor:
-        """What maps `features` to y, (p, r): the left factor of `down`."""
+        """The matrix (p, r) that maps `features` to y: the left factor of `down`."""
         return self.down.left
 
     def with_readout(self, left: Tensor, bias: Tensor | None) -> "LowRank":
-        """The same with another left factor of `down` (p, r) and b2 (p,): what a refit gives."""
+        """Replace the left factor of `down` (p, r) and b2 (p,), as a refit does."""
         return replace(self, down=replace(self.down, left=left), output_bias=bias)
 
     def parameters(self, bias: Tensor | None) -> dict[str, Tensor]:
-        """What trains, by name; `bias` (p,) is the block's own b2."""
+        """List what trains, by name; `bias` (p,) is the block's own b2."""
         bias = bias if self.output_bias is None else self.output_bias
         tensors = {"up_bias": self.up_bias, "gate_bias": self.gate_bias, "output_bias": bias}
         for name, factors in (("up", self.up), ("down", self.down), ("gate", self.gate)):
@@ -89,7 +89,7 @@ class LowRank:
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def with_parameters(self, parameters: dict[str, Tensor]) -> "LowRank":
-        """The same with other tensors, of the names that `parameters` gave."""
+        """Replace all tensors by others, of the names that `parameters` gave."""
 
         def factors(name: str) -> Factors:
             return Factors(parameters[f"{name}.left"], parameters[f"{name}.right"])
@@ -104,7 +104,7 @@ class LowRank:
         )
 
     def product(self) -> FusedNeurons:
-        """The I neurons, P = 1, that compute the same."""
+        """Make the I neurons, P = 1, that compute the same."""
         neurons = Neurons(
             up=self.up.product(),
             down=self.down.product(),
@@ -120,7 +120,7 @@ Replacement = FusedNeurons | LowRank
 
 
 def neurons_of(one: Replacement) -> FusedNeurons:
-    """What takes an MLP's place as neurons: products for factors."""
+    """Make neurons of what takes an MLP's place: products of factors."""
     return one.product() if isinstance(one, LowRank) else one
 
 
@@ -129,7 +129,7 @@ def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
 
 
 def inseparable(layout: Layout) -> str | None:
-    """Why an MLP's matrices cannot be replaced by products; None where they can."""
+    """Explain why an MLP's matrices cannot be replaced by products; None where they can."""
     for slot in layout.slots().values():
         if slot.expert is not None:
             return "its experts lie in one stack, where a matrix cannot become two"

@@ -1,4 +1,4 @@
-"""Which matrices of a model can become chains, and chains in their place."""
+"""Find the matrices of a model that can become chains, and put chains in their place."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +26,8 @@ class Matrix:
     """A matrix (rows, columns) of a model.
 
     Attributes:
-        name: Of the module that holds it, such as `bert.encoder.layer.0.intermediate.dense`.
-        kind: What it is part of.
+        name: Name of the module that holds it, such as `bert.encoder.layer.0.intermediate.dense`.
+        kind: Part of the model that it belongs to.
         rows: Outputs of a layer, or tokens of an embedding.
         columns: Inputs of a layer, or the size of an embedding.
     """
@@ -39,7 +39,7 @@ class Matrix:
 
 
 def parse_kinds(text: str) -> tuple[Kind, ...]:
-    """The kinds of matrices that `mlp,attention` and the like name.
+    """Parse kinds of matrices, such as `mlp,attention`.
 
     Raises:
         InputError: One of them is none.
@@ -55,12 +55,12 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
 
 
 def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix, ...]:
-    """Every matrix of some kinds, in the order of the model's modules, shared ones once.
+    """Find every matrix of some kinds, in the order of the model's modules, shared ones once.
 
     Args:
-        model: Plain, or with P standalone, no experts in a stack; its weights may be on the meta
-            device.
-        kinds: Of matrices.
+        model: Model that is plain or fused, without stacks of experts; its weights may be on the
+            meta device.
+        kinds: Kinds of matrices.
 
     Raises:
         ModelError: It has none of a kind, or one that cannot become a chain.
@@ -88,7 +88,7 @@ def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix
 
 
 def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
-    """Indices of matrices that have the same place in the experts of one layer, group by group."""
+    """Group the indices of matrices that have the same place in the experts of one layer."""
     groups: dict[str, list[int]] = {}
     for index, matrix in enumerate(matrices):
         place = _EXPERT.sub(r"\1*", matrix.name)
@@ -98,7 +98,7 @@ def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
 
 
 def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
-    """It (rows, columns), detached; of a fused down-projection W2 as it trains, without P.
+    """Read a matrix (rows, columns), detached; of a fused down-projection W2 without P.
 
     Raises:
         ModelError: It has numbers that are NaN or infinite.

@@ -21,8 +21,8 @@ class Chain(nn.Module):
     """A matrix (I, J) as a chain.
 
     Attributes:
-        rows: I; the chain's own may be more, and those are padding.
-        auxiliary: T_1, T_2, T_4 and T_5.
+        rows: Count I of the matrix's rows; the chain's own may be more, and those are padding.
+        auxiliary: Tensors T_1, T_2, T_4 and T_5.
     """
 
     def __init__(self, tensors: Sequence[Tensor], rows: int) -> None:
@@ -40,45 +40,45 @@ class Chain(nn.Module):
         self.__dict__.pop("order", None)  # chosen by the bonds that were
 
     def follow(self, leader: "Chain") -> None:
-        """Have another chain's central tensor, of the same shape, from now on."""
+        """Use another chain's central tensor, of the same shape, from now on."""
         del self.central
         self._leader = [leader]
 
     def __getattr__(self, name: str) -> Any:
-        """T_3 (d_2, i_3, j_3, d_3) as `central`, whose ever it is."""
+        """Give T_3 (d_2, i_3, j_3, d_3) as `central`, its own or that of the chain it follows."""
         if name == "central" and (leader := self.__dict__.get("_leader")):
             return leader[0].central
         return super().__getattr__(name)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """T_1 … T_5."""
+        """All tensors T_1 … T_5."""
         auxiliary = list(self.auxiliary)
         return (*auxiliary[:CENTRAL], self.central, *auxiliary[CENTRAL:])
 
     @property
     def dimensions(self) -> Dimensions:
-        """Its local dimensions."""
+        """Local dimensions of the chain."""
         return dimensions_of(self.tensors)
 
     @property
     def bonds(self) -> tuple[int, ...]:
-        """d_1 … d_4."""
+        """Bonds d_1 … d_4."""
         return bonds_of(self.tensors)
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (I, J), rebuilt, as models that ask for its type or device expect it."""
+        """The matrix (I, J), rebuilt, where models look for its type or device."""
         return rebuild(self.tensors)[: self.rows]
 
 
 class MPOLinear(Chain):
-    """A linear layer.
+    """A linear layer whose matrix is a chain.
 
     Attributes:
-        in_features: J.
-        out_features: I.
-        bias: (I,), or None.
+        in_features: Count J of inputs.
+        out_features: Count I of outputs.
+        bias: Bias (I,), or None.
         multiplicity: Buffer (J,): P of a fused down-projection (see `FusedLinear`), or None.
         transposed: It is in the place of a `Conv1D`, whose matrix lies (J, I).
     """
@@ -103,7 +103,7 @@ class MPOLinear(Chain):
 
     @cached_property
     def order(self) -> Order:
-        """How its chain meets activations."""
+        """Order in which its chain meets activations."""
         return cheapest(self.dimensions, self.bonds)
 
     @classmethod
@@ -147,12 +147,12 @@ class MPOLinear(Chain):
 
 
 class MPOEmbedding(Chain):
-    """An embedding table.
+    """An embedding table that is a chain.
 
     Attributes:
-        num_embeddings: I.
-        embedding_dim: J.
-        padding_idx: Row that gets no gradient from its tokens, or None.
+        num_embeddings: Count I of rows.
+        embedding_dim: Size J of a row.
+        padding_idx: Number of the row that gets no gradient from its tokens, or None.
         tokens: Row numbers in the largest batch that is expected.
     """
 
@@ -205,5 +205,5 @@ def expect_batches(model: nn.Module, tokens: int) -> None:
 
 
 def chains_of(model: nn.Module) -> dict[str, Chain]:
-    """A model's chains by their names."""
+    """Find a model's chains, by their names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}
