@@ -84,7 +84,6 @@ def _load_compressed(
         config, kwargs = AutoConfig.from_pretrained(
             directory, return_unused_kwargs=True, **{"trust_remote_code": False, **kwargs}
         )
-        kwargs |= {"config": config, "dtype": torch.float32}
         kind = _concrete(auto_class, config)
         model, info = _shaped(kind, record).from_pretrained(
             directory,
