@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 
 from edgefuse.bundling.export import export
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.catalog import load_device
+from edgefuse_runtime import Predictor
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.labels import read_labels
 from tests.pico_models import TEXTS, pico_model, pico_tokenizer
@@ -44,9 +46,31 @@ def exported(model: Path, rows: Path, output: Path) -> Bundle:
     return export(str(model), output, device=board, labels=read_labels(rows), **shape)
 
 
-def test_numbers_of_rows_are_the_heads_indices(run, tmp_path: Path) -> None:
-    model = save_head(tmp_path / "model", [f"LABEL_{index}" for index in range(12)])
-    bundle = exported(model, model / "rows.jsonl", tmp_path / "bundle")
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    """A model of twelve classes without names, which cuts long texts on the left; its bundle."""
+    folder = tmp_path_factory.mktemp("twelve")
+    model = save_head(folder / "model", [f"LABEL_{index}" for index in range(12)])
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
+    return model, exported(model, model / "rows.jsonl", folder / "bundle")
+
+
+def test_a_long_text_is_cut_as_transformers_cuts_it(twelve: tuple[Path, Bundle]) -> None:
+    folder, bundle = twelve
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = [" ".join(WORDS[start::5] * 3) for start in range(5)]
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits.softmax(dim=-1)
+    for prediction, row in zip(Predictor(bundle.path).predict(texts), expected, strict=True):
+        assert prediction.label == str(int(row.argmax()))
+        assert prediction.probability == pytest.approx(float(row.max()), rel=1e-4)
+
+
+def test_numbers_of_rows_are_the_heads_indices(run, twelve: tuple[Path, Bundle]) -> None:
+    model, bundle = twelve
     assert bundle.manifest.task.labels == [str(index) for index in range(12)]
     result = run("evaluate", bundle.path, model / "rows.jsonl", "--json")
     assert json.loads(result.out)["figures"]["accuracy"] == 1
