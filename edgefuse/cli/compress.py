@@ -285,6 +285,11 @@ def _show_record(
             "No configuration of that architecture can say these widths, so plain transformers "
             "refuses this directory: load it with edgefuse.from_pretrained."
         )
+    if not record.folded:
+        print_text(
+            "Thin matrices are stored as they train, so plain transformers refuses this directory: "
+            "load it with edgefuse.from_pretrained."
+        )
     print_text(
         f"Wrote {output}. Next:",
         f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "

@@ -72,6 +72,16 @@ def test_a_stack_becomes_chains_and_comes_back_from_the_file(kind: str, tmp_path
     torch.testing.assert_close(hidden_states(model), expected, rtol=0, atol=1e-5)
 
 
+def test_p_of_a_stack_comes_back_from_the_file_beside_chains(tmp_path: Path) -> None:
+    source = str(pico("fused-mixtral"))
+    compress(plan_mpo(source, kinds=["attention"], limit=LOSSLESS), tmp_path / "chains")
+    model, fused = (edgefuse.from_pretrained(d) for d in (tmp_path / "chains", source))
+    ours, theirs = edgefuse.multiplicities(model), edgefuse.multiplicities(fused)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(p, theirs[name]) for name, p in ours.items())
+    torch.testing.assert_close(hidden_states(model), hidden_states(fused), rtol=0, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fused Mixtral whose experts have one central tensor a layer and matrix."""
