@@ -22,9 +22,11 @@ from edgefuse_devices.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgefuse.api import export, plan
-    from edgefuse.artifact.load import from_pretrained
-    from edgefuse.layers.stand_ins import fold, multiplicities
+    from edgefuse.api import compress, export, plan, plan_compression, squeeze
+    from edgefuse.artifact.compressed import from_pretrained
+    from edgefuse.artifact.fold import fold
+    from edgefuse.layers.fused import multiplicities
+    from edgefuse.squeezing.record import SqueezeSettings
     from edgefuse_runtime.optimizers.adamw import AdamW
 
 __all__ = [
@@ -39,21 +41,29 @@ __all__ = [
     "ModelError",
     "OutputError",
     "RunError",
+    "SqueezeSettings",
     "__version__",
+    "compress",
     "export",
     "fold",
     "from_pretrained",
     "multiplicities",
     "plan",
+    "plan_compression",
+    "squeeze",
 ]
 
 _HOMES = {
     "AdamW": "edgefuse_runtime.optimizers.adamw",
+    "SqueezeSettings": "edgefuse.squeezing.record",
+    "compress": "edgefuse.api",
     "export": "edgefuse.api",
-    "fold": "edgefuse.layers.stand_ins",
-    "from_pretrained": "edgefuse.artifact.load",
-    "multiplicities": "edgefuse.layers.stand_ins",
+    "fold": "edgefuse.artifact.fold",
+    "from_pretrained": "edgefuse.artifact.compressed",
+    "multiplicities": "edgefuse.layers.fused",
     "plan": "edgefuse.api",
+    "plan_compression": "edgefuse.api",
+    "squeeze": "edgefuse.api",
 }
 
 

@@ -5,21 +5,194 @@ torch. May import everything but `cli`, `report` and `demo`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgefuse_devices.catalog import load_device
+from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
+    from edgefuse.artifact.record import CompressionRecord
     from edgefuse.bundling.plan import Plan
+    from edgefuse.compression.chains.compress import MPOPlan
+    from edgefuse.compression.compress import CompressionPlan
+    from edgefuse.squeezing.record import SqueezeRecord, SqueezeSettings
     from edgefuse.tuning.way import Way
     from edgefuse_runtime.bundle.bundle import Bundle
     from edgefuse_runtime.optimizers.optimizer import Optimizer
 
 StrPath = str | os.PathLike[str]
+
+
+def plan_compression(
+    model: StrPath,
+    *,
+    method: str = "mlp-fusion",
+    ratio: float | None = None,
+    width: int | None = None,
+    layers: str | None = None,
+    matrices: str | None = None,
+    bond: int | None = None,
+    budget: float | None = None,
+    max_error: float | None = None,
+    share_central: bool = False,
+    revision: str | None = None,
+) -> "CompressionPlan | MPOPlan":
+    """Plan a compression by the model's configuration, without its weights.
+
+    Args:
+        model: A model's directory, or a hub name.
+        method: Name of the method; `mpo` makes matrices chains, all others fuse MLPs.
+        ratio: Part of each MLP's width to keep; a quarter without `ratio` and `width`.
+        width: Width of each MLP to keep, instead of `ratio`.
+        layers: Layers to fuse, such as `4-11` or `0,2,5-7`; None for all.
+        matrices: Kinds of matrices that become chains; None for `mlp,attention`.
+        bond: The largest bond of a chain.
+        budget: Part of the matrices' parameters to keep.
+        max_error: Relative error of each matrix at most; 0 loses nothing.
+        share_central: Whether experts of a layer share a central tensor.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InputError: The model or an option does not hold, or an option belongs to other methods.
+    """
+    from edgefuse.compression.chains.compress import METHOD, plan_mpo
+    from edgefuse.compression.chains.limit import Limit
+    from edgefuse.compression.compress import plan_compression as plan_fusion
+    from edgefuse.compression.dry_run import refuse_options
+    from edgefuse.compression.methods import find_method
+    from edgefuse.mlps.matrices import parse_kinds
+
+    name = os.fspath(model)
+    if method == METHOD:
+        refuse_options(method, ratio=ratio, width=width, layers=layers)
+        return plan_mpo(
+            name,
+            kinds=parse_kinds(matrices or "mlp,attention"),
+            limit=Limit(bond=bond, budget=budget, max_error=max_error),
+            shares_central=share_central,
+            revision=revision,
+        )
+    chosen = find_method(method)
+    refuse_options(
+        method,
+        matrices=matrices,
+        bond=bond,
+        budget=budget,
+        max_error=max_error,
+        share_central=share_central or None,
+    )
+    return plan_fusion(
+        name, method=chosen, ratio=ratio, width=width, layers=layers, revision=revision
+    )
+
+
+def compress(
+    model: "StrPath | CompressionPlan | MPOPlan",
+    output: StrPath,
+    *,
+    seed: int = 0,
+    calibration: StrPath | None = None,
+    refit: bool | None = None,
+    tune_text: StrPath | None = None,
+    allocation: str = "even",
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+    **options: Any,
+) -> "CompressionRecord":
+    """Compress a model, and write it as a directory that is whole or not there at all.
+
+    Args:
+        model: A model's directory, a hub name, or a plan that `plan_compression` made.
+        output: The directory to make.
+        seed: Seed of the method.
+        calibration: Text to fit the narrow MLPs to and to measure errors on.
+        refit: Whether to fit each output to the original's; None for the method's own choice.
+        tune_text: Text to teach the narrow MLPs on; it is the calibration text too without another.
+        allocation: Name of the rule by which MLPs get their widths.
+        overwrite: Whether to replace a compressed model that is there.
+        on_progress: Observer, called after each step of a stage.
+        **options: Options of `plan_compression`, if the model is not planned yet.
+
+    Returns:
+        The content of edgefuse.json.
+
+    Raises:
+        InputError: The model, an option, a text or the output does not hold.
+    """
+    from edgefuse.compression import compress as fusing
+    from edgefuse.compression.chains import compress as chaining
+    from edgefuse.compression.dry_run import refuse_text
+
+    if isinstance(model, str | os.PathLike):
+        model = plan_compression(model, **options)
+    folder, texts = Path(output), (_path(calibration), _path(tune_text))
+    if isinstance(model, chaining.MPOPlan):
+        refuse_text(*texts, refit=refit, allocation=allocation)
+        return chaining.compress(model, folder, overwrite=overwrite, on_progress=on_progress)
+    return fusing.compress(
+        model,
+        folder,
+        seed=seed,
+        calibration=texts[0],
+        refit=refit,
+        tune_text=texts[1],
+        allocation=allocation,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def squeeze(
+    model: StrPath,
+    output: StrPath,
+    *,
+    train: StrPath,
+    valid: StrPath,
+    settings: "SqueezeSettings | None" = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+    stop: Callable[[], bool] = lambda: False,
+) -> "SqueezeRecord":
+    """Cut the bonds of a model's chains as far as a task allows.
+
+    Args:
+        model: A directory that `compress` made by the method `mpo`.
+        output: The compressed model's directory to make, with a trained head.
+        train: Labelled rows to train on.
+        valid: Labelled rows to measure accuracy on.
+        settings: How to squeeze; None for the defaults.
+        resume: Whether to go on with an interrupted squeeze.
+        overwrite: Whether to replace the output, and an earlier attempt.
+        on_progress: Observer, called after every batch.
+        stop: Called after every batch; True saves what was reached and raises `Interrupted`.
+
+    Returns:
+        The record of all rounds.
+
+    Raises:
+        InputError: The model, the data or the output does not hold.
+        RunError: What is to be resumed was begun otherwise.
+        Interrupted: `stop` returned True.
+    """
+    from edgefuse.squeezing.record import SqueezeSettings
+    from edgefuse.squeezing.squeeze import squeeze as core
+
+    return core(
+        os.fspath(model),
+        Path(output),
+        train_file=Path(train),
+        valid_file=Path(valid),
+        settings=settings or SqueezeSettings(),
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=on_progress,
+        stop=stop,
+    )
 
 
 def plan(
@@ -102,16 +275,17 @@ def export(
         InputError: The board, the model, the way of tuning, a size or the output does not hold.
         InternalError: A graph does not compute what torch computes.
     """
-    board = _board(device)
+    board, classes = _board(device), _classes(labels)
+    from edgefuse.bundling.export import check_task
     from edgefuse.bundling.export import export as core
     from edgefuse.tuning.ways import find_way
-    from edgefuse_export.tasks.registry import find_task
 
+    check_task(task)
     return core(
         os.fspath(model),
         Path(output),
         device=board,
-        task=find_task(task)(labels),
+        labels=classes,
         tune=find_way(tune, options) if isinstance(tune, str) else tune,
         batch_size=batch_size,
         sequence_length=sequence_length,
@@ -124,8 +298,24 @@ def export(
     )
 
 
+def _path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
 def _board(device: str | DeviceProfile) -> DeviceProfile:
     return device if isinstance(device, DeviceProfile) else load_device(device)
 
 
-__all__ = ["export", "plan"]
+def _classes(labels: Sequence[str] | StrPath | int) -> Sequence[str] | frozenset[str]:
+    if isinstance(labels, int):
+        if labels < 2:
+            raise InputError(f"{labels} classes leave nothing to learn", "Give at least 2")
+        return [str(index) for index in range(labels)]
+    if isinstance(labels, str | os.PathLike):
+        from edgefuse_runtime.data.labels import read_labels
+
+        return read_labels(Path(labels))
+    return labels
+
+
+__all__ = ["compress", "export", "plan", "plan_compression", "squeeze"]

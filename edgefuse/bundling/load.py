@@ -1,18 +1,22 @@
 """A model with a task's head and its tokenizer are loaded, and checked against each other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.load import load as load_model
+from edgefuse.artifact.compressed import load as load_model
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
+from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.task import ExportTask, WantedTask
+from edgefuse_export.tasks.registry import export_task
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_runtime.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,18 @@ class Loaded:
     padding_id: int
 
 
-def load(origin: Origin, wanted: WantedTask, *, seed: int) -> Loaded:
+def load(origin: Origin, choose_task: Callable[[PretrainedConfig], Task], *, seed: int) -> Loaded:
     """Load a model with a task's head, and its tokenizer.
 
     Args:
         origin: What to load; a peft adapter stays apart.
-        wanted: What the model is to be trained for.
+        choose_task: Gives the task for a model of a configuration.
         seed: Seed of a head that the model lacks.
 
     Raises:
         ModelError: The model or its tokenizer is broken, or cannot have the head.
     """
-    task = wanted.of_model(load_config(origin.base), origin.name)
+    task = export_task(choose_task(load_config(origin.base)))
     tokenizer = load_padding_tokenizer(origin.base)
     padding_id = tokenizer.padding_id
     assert padding_id is not None
@@ -81,6 +85,7 @@ def load_with_head(
     set_padding(model, padding_id)
     if model.config.problem_type is not None:  # of a head that it no longer has
         model.config.problem_type = "single_label_classification"
+    put_beside(model)
     return model
 
 

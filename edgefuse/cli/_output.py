@@ -87,18 +87,4 @@ def progress_line() -> Iterator[OnProgress]:
     from rich.console import Console
 
     with Console(stderr=True).status("loading …") as status:
-        yield lambda stage, done, total: status.update(f"{stage} {done}/{total}")
-
-
-@contextmanager
-def stage_line() -> Iterator[OnProgress]:
-    """Show on stderr which of a few stages is under way; silent if stderr is no terminal.
-
-    Yields:
-        The observer to give to what is done.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("") as status:
-        yield lambda stage, done, total: status.update(f"[{done + 1}/{total}] {stage} …")
+        yield lambda stage, done, total: status.update(f"[{done}/{total}] {stage} …")

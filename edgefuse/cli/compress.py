@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from edgefuse.cli._compress_mpo import compress_mpo, refuse_options
+import edgefuse
+from edgefuse.cli._chains import show_chains
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 from edgefuse.report.table import Table
@@ -119,74 +120,44 @@ def compress(
     """
     # Before torch: its threads would spin for one another, on a busy machine longer than they work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgefuse.artifact.record import RECORD
-    from edgefuse.compression import compress as core
-    from edgefuse.compression.methods import find_method
-    from edgefuse_runtime.files.output import check_replaceable
-
-    of_fusion = {
-        "ratio": ratio,
-        "width": width,
-        "layers": layers,
-        "calibration": calibration,
-        "refit" if refit else "no-refit": refit,
-        "tune-text": tune_text,
-        "plot": plot,
-        "allocation": None if allocation == "even" else allocation,
-    }
-    of_mpo = {
-        "matrices": matrices,
-        "bond": bond,
-        "budget": budget,
-        "max-error": max_error,
-        "share-central": share_central or None,
-    }
-    if method == "mpo":
-        refuse_options(method, of_fusion)
-        compress_mpo(
-            model,
-            output,
-            matrices=matrices or "mlp,attention",
-            bond=bond,
-            budget=budget,
-            max_error=max_error,
-            share_central=share_central,
-            revision=revision,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            as_json=as_json,
-        )
-        return
-    chosen = find_method(method)
-    refuse_options(method, of_mpo)
-    plan = core.plan_compression(
-        model, method=chosen, ratio=ratio, width=width, layers=layers, revision=revision
+    planned = edgefuse.plan_compression(
+        model,
+        method=method,
+        ratio=ratio,
+        width=width,
+        layers=layers,
+        matrices=matrices,
+        bond=bond,
+        budget=budget,
+        max_error=max_error,
+        share_central=share_central,
+        revision=revision,
     )
     if plot is not None:
-        _check_plot(plot, has_text=bool(calibration or tune_text))
-    if dry_run:
-        check_replaceable(output, RECORD, overwrite=overwrite)
-        core.check_compression(
-            plan,
-            calibration=calibration,
-            refit=refit,
-            tune_text=tune_text,
-            allocation=allocation,
-        )
+        _check_plot(plot, method, has_text=bool(calibration or tune_text))
+    stages: dict[str, Any] = {
+        "calibration": calibration,
+        "refit": refit,
+        "tune_text": tune_text,
+        "allocation": allocation,
+        "overwrite": overwrite,
+    }
+    with progress_bars() as on_progress:
+        if dry_run:
+            from edgefuse.compression.dry_run import dry_run as core
+
+            record = core(planned, output, **stages, on_progress=on_progress)
+        else:
+            record = edgefuse.compress(
+                planned, output, seed=seed, **stages, on_progress=on_progress
+            )
+    if record is not None and record.matrices:
+        show_chains(record, output, dry_run=dry_run, as_json=as_json)
+        return
+    plan = cast("CompressionPlan", planned)
+    if record is None:
         _show_plan(plan, allocation, as_json=as_json)
         return
-    with progress_bars() as show:
-        record = core.compress(
-            plan,
-            output,
-            seed=seed,
-            calibration=calibration,
-            refit=refit,
-            tune_text=tune_text,
-            allocation=allocation,
-            overwrite=overwrite,
-            on_progress=show,
-        )
     _show_record(record, output, plan.left_out, as_json=as_json)
     if plot is not None:
         from edgefuse.report.fidelity_plot import plot_fidelity
@@ -194,10 +165,14 @@ def compress(
         plot_fidelity(record, plot)
 
 
-def _check_plot(plot: Path, *, has_text: bool) -> None:
+def _check_plot(plot: Path, method: str, *, has_text: bool) -> None:
     from edgefuse.report.picture import check_picture
     from edgefuse_devices.errors import InputError
 
+    if method == "mpo":
+        raise InputError(
+            "--method mpo has no --plot", "Leave it out, or choose a method that fuses MLPs"
+        )
     if not has_text:
         raise InputError("--plot needs text to measure errors on", "Give --calibration a file")
     check_picture(plot)

@@ -9,7 +9,7 @@ import typer
 import edgefuse
 from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, Overwrite, Revision
-from edgefuse.cli._output import print_json, print_table, print_text, stage_line
+from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError
@@ -83,7 +83,7 @@ def export(
     """
     rows = _batch_size(batch_size)
     classes = _classes(labels, num_labels)
-    with stage_line() as on_progress:
+    with progress_line() as on_progress:
         bundle = edgefuse.export(
             model,
             output,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgefuse
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
@@ -73,10 +74,8 @@ def squeeze(
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """
     from edgefuse.cli._signals import stop_on_signal
-    from edgefuse.squeezing.record import SqueezeSettings
-    from edgefuse.squeezing.squeeze import squeeze as core
 
-    settings = SqueezeSettings(
+    settings = edgefuse.SqueezeSettings(
         max_drop=max_drop,
         budget=budget,
         step=step,
@@ -92,11 +91,11 @@ def squeeze(
 
         check_picture(plot)
     with stop_on_signal() as stop, progress_line() as show:
-        record = core(
+        record = edgefuse.squeeze(
             model,
             output,
-            train_file=train,
-            valid_file=valid,
+            train=train,
+            valid=valid,
             settings=settings,
             resume=resume,
             overwrite=overwrite,

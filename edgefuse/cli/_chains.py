@@ -1,72 +1,18 @@
-"""`edgefuse compress --method mpo`."""
+"""The table of chains that `edgefuse compress --method mpo` shows."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.cli._output import print_json, print_table, print_text
 from edgefuse.report.table import Table
-from edgefuse_devices.errors import InputError
 
 if TYPE_CHECKING:
     from edgefuse.artifact.record import CompressionRecord
 
 
-def refuse_options(method: str, options: Mapping[str, object]) -> None:
-    """Refuse options that were given and belong to other methods.
-
-    Raises:
-        InputError: There are some.
-    """
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    if given:
-        others = "a method that fuses MLPs" if method == "mpo" else "--method mpo"
-        raise InputError(
-            f"--method {method} has no {' and no '.join(given)}",
-            f"Leave it out, or choose {others}",
-        )
-
-
-def compress_mpo(
-    model: str,
-    output: Path,
-    *,
-    matrices: str,
-    bond: int | None,
-    budget: float | None,
-    max_error: float | None,
-    share_central: bool,
-    revision: str | None,
-    overwrite: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Decompose, write, show; the arguments are the command's."""
-    from edgefuse.artifact.record import RECORD
-    from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
-    from edgefuse.compression.chains.limit import Limit
-    from edgefuse.mlps.matrices import parse_kinds
-    from edgefuse_runtime.files.output import check_replaceable
-
-    limit = Limit(bond=bond, budget=budget, max_error=max_error)
-    plan = plan_mpo(
-        model,
-        kinds=parse_kinds(matrices),
-        limit=limit,
-        shares_central=share_central,
-        revision=revision,
-    )
-    with progress_bars() as on_progress:
-        if dry_run:
-            check_replaceable(output, RECORD, overwrite=overwrite)
-            record = decompose_model(plan, on_progress=on_progress).record
-        else:
-            record = compress(plan, output, overwrite=overwrite, on_progress=on_progress)
-    _show(record, output, dry_run=dry_run, as_json=as_json)
-
-
-def _show(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: bool) -> None:
+def show_chains(record: "CompressionRecord", output: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Show what became of every matrix, and what to do next."""
     if as_json:
         print_json(
             {"dry_run": True, "compression": record}

@@ -1,0 +1,76 @@
+"""The example of docs/api.md runs as it stands there, and opened things do where paths do."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import edgefuse
+import edgefuse_runtime
+from tests.pico_models import save_pico_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+pytestmark = pytest.mark.slow
+
+ROWS = {"turn the lamp on": "light_on", "it is too dark": "light_on", "lights out": "light_off"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the page's example has run."""
+    folder = tmp_path_factory.mktemp("api")
+    save_pico_model(folder / "model", "bert")
+    lines = "".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in ROWS.items())
+    for name in ("train.jsonl", "valid.jsonl"):
+        (folder / name).write_text(lines)
+    example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(example[1], {})
+    return folder
+
+
+def test_the_pages_example_runs(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        *("model", "train.jsonl", "valid.jsonl"),
+        *("fused", "bundle", "run", "onnx-model"),
+    }
+    assert edgefuse_runtime.read_run(folder / "run").settings.epochs == 2
+
+
+def test_a_loaded_model_is_taken_where_a_path_is(folder):
+    predictor = edgefuse_runtime.Predictor(folder / "run")
+    seen = []
+    evaluation = edgefuse_runtime.evaluate(
+        predictor, folder / "valid.jsonl", on_progress=lambda *now: seen.append(now)
+    )
+    again = edgefuse_runtime.evaluate(folder / "run", folder / "valid.jsonl")
+    assert evaluation.figures == again.figures
+    assert seen[-1] == ("Evaluating", len(ROWS), len(ROWS))
+
+
+def test_an_opened_bundle_is_taken_where_a_path_is(folder):
+    bundle = edgefuse_runtime.open_bundle(str(folder / "bundle"))
+    again = edgefuse_runtime.finetune(bundle, folder / "run", resume=True)
+    assert again.bundle_id == bundle.id
+
+
+def test_a_planned_compression_is_taken_where_a_model_is(folder, tmp_path):
+    plan = edgefuse.plan_compression(folder / "model", ratio=0.5)
+    record = edgefuse.compress(plan, tmp_path / "fused")
+    assert [layer.width_after for layer in record.layers] == [
+        layer.width_after for layer in plan.layers
+    ]
+
+
+def test_nothing_to_train_on_is_said(folder, tmp_path):
+    with pytest.raises(edgefuse.DataError, match="nothing to train on"):
+        edgefuse_runtime.finetune(folder / "bundle", tmp_path / "run")
+
+
+@pytest.mark.parametrize("labels", [1, 0])
+def test_too_few_classes_are_refused(folder, tmp_path, labels):
+    with pytest.raises(edgefuse.InputError, match="nothing to learn"):
+        edgefuse.export(folder / "fused", tmp_path / "bundle", device="rpi5", labels=labels)
