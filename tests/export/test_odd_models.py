@@ -20,7 +20,15 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import find_mlps, unknown_experts
 from edgefuse_devices.errors import ModelError
-from tests.pico_models import HIDDEN_SIZE, TEXTS, WIDTH, pico_config, pico_model, pico_tokenizer
+from tests.pico_models import (
+    HIDDEN_SIZE,
+    TEXTS,
+    WIDTH,
+    model_tokenizer,
+    pico_config,
+    pico_model,
+    pico_tokenizer,
+)
 
 SWITCH = transformers.SwitchTransformersForConditionalGeneration
 
@@ -181,12 +189,12 @@ def test_tokens_that_lie_across_the_batch_are_told_from_padding(
         bos_token_id=2,
         eos_token_id=3,
     )
-    model, tokenizer = of(transformers.XLNetModel, config), pico_tokenizer("distilbert")
+    model, tokenizer = of(transformers.XLNetModel, config), model_tokenizer("distilbert")
     mlps = find_mlps(model)
     kept: list[torch.Tensor] = []
     with watch_inputs(mlps[:1], lambda _mlp, x: kept.append(x)), torch.no_grad():
         for text in TEXTS:
-            model(input_ids=tokenizer(text, return_tensors="pt")["input_ids"])
+            model(input_ids=tokenizer.wrapper(text, return_tensors="pt")["input_ids"])
     one_by_one = torch.cat(kept).sort(dim=0).values
     (together, *_) = collect_inputs(model, tokenizer, mlps, TEXTS)
     torch.testing.assert_close(together.sort(dim=0).values, one_by_one, rtol=1e-4, atol=1e-4)

@@ -268,9 +268,9 @@ def test_options_that_do_not_hold_get_one_sentence(
         ('{"text": "fine"}\n{"text": \n', ":2 is broken JSON"),
         ('{"text": "fine"}\n\n{"label": "x"}\n', ":2 is an empty row"),
         ('{"text": 7}\n', ':1 has no "text"'),
-        ("\n \n", "has no text"),
-        ("", "has no text"),
-        (b"\xff\xfe", ":1 is not UTF-8"),
+        ("\n \n", "has no rows"),
+        ("", "has no rows"),
+        (b"\xe4\xf6", ":1 is not UTF-8"),
     ],
 )
 def test_calibration_rows_that_do_not_hold_are_named_by_file_and_line(
