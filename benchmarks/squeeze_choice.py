@@ -70,13 +70,13 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
     from edgefuse.hub.tokenizer import load_tokenizer  # noqa: PLC0415
     from edgefuse.squeezing.training import train  # noqa: PLC0415
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
-    from edgefuse_export.tasks.registry import export_task  # noqa: PLC0415
+    from edgefuse_export.tasks.text_classification import TextClassificationExport  # noqa: PLC0415
     from edgefuse_runtime.data.batching import Dataset  # noqa: PLC0415
     from edgefuse_runtime.data.labels import labels_of_rows  # noqa: PLC0415
     from edgefuse_runtime.tasks.text_classification import TextClassification  # noqa: PLC0415
 
     labels = labels_of_rows(path_of("sst2/train.jsonl"))
-    task = export_task(TextClassification(labels=sorted(labels)))
+    task = TextClassificationExport(TextClassification(labels=sorted(labels)))
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

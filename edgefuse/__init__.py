@@ -23,9 +23,8 @@ from edgefuse_devices.errors import (
 
 if TYPE_CHECKING:
     from edgefuse.api import compress, export, plan, plan_compression, squeeze
-    from edgefuse.artifact.compressed import from_pretrained
-    from edgefuse.artifact.fold import fold
-    from edgefuse.layers.fused import multiplicities
+    from edgefuse.artifact.load import from_pretrained
+    from edgefuse.layers.stand_ins import fold, multiplicities
     from edgefuse.squeezing.record import SqueezeSettings
     from edgefuse_runtime.optimizers.adamw import AdamW
 
@@ -58,9 +57,9 @@ _HOMES = {
     "SqueezeSettings": "edgefuse.squeezing.record",
     "compress": "edgefuse.api",
     "export": "edgefuse.api",
-    "fold": "edgefuse.artifact.fold",
-    "from_pretrained": "edgefuse.artifact.compressed",
-    "multiplicities": "edgefuse.layers.fused",
+    "fold": "edgefuse.layers.stand_ins",
+    "from_pretrained": "edgefuse.artifact.load",
+    "multiplicities": "edgefuse.layers.stand_ins",
     "plan": "edgefuse.api",
     "plan_compression": "edgefuse.api",
     "squeeze": "edgefuse.api",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.progress import OnProgress, silent
 
@@ -275,17 +274,16 @@ def export(
         InputError: The board, the model, the way of tuning, a size or the output does not hold.
         InternalError: A graph does not compute what torch computes.
     """
-    board, classes = _board(device), _classes(labels)
-    from edgefuse.bundling.export import check_task
+    board = _board(device)
     from edgefuse.bundling.export import export as core
     from edgefuse.tuning.ways import find_way
+    from edgefuse_export.tasks.registry import find_task
 
-    check_task(task)
     return core(
         os.fspath(model),
         Path(output),
         device=board,
-        labels=classes,
+        task=find_task(task)(labels),
         tune=find_way(tune, options) if isinstance(tune, str) else tune,
         batch_size=batch_size,
         sequence_length=sequence_length,
@@ -304,18 +302,6 @@ def _path(path: StrPath | None) -> Path | None:
 
 def _board(device: str | DeviceProfile) -> DeviceProfile:
     return device if isinstance(device, DeviceProfile) else load_device(device)
-
-
-def _classes(labels: Sequence[str] | StrPath | int) -> Sequence[str] | frozenset[str]:
-    if isinstance(labels, int):
-        if labels < 2:
-            raise InputError(f"{labels} classes leave nothing to learn", "Give at least 2")
-        return [str(index) for index in range(labels)]
-    if isinstance(labels, str | os.PathLike):
-        from edgefuse_runtime.data.labels import read_labels
-
-        return read_labels(Path(labels))
-    return labels
 
 
 __all__ = ["compress", "export", "plan", "plan_compression", "squeeze"]

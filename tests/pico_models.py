@@ -10,7 +10,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from torch.nn.utils import parametrize
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from edgefuse.hub.silence import silence_transformers
@@ -224,9 +223,6 @@ def parameters(mlps: Sequence[MLP]) -> list[nn.Parameter]:
         for slot in mlp.layout.slots().values():
             path, _, attribute = slot.name.rpartition(".")
             module = mlp.model.get_submodule(path)
-            if parametrize.is_parametrized(module, attribute):
-                parameter = module.parametrizations[attribute].original
-            else:
-                parameter = getattr(module, attribute)
+            parameter = getattr(module, attribute)
             found.setdefault(id(parameter), parameter)
     return list(found.values())

@@ -13,8 +13,14 @@ from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD
 from edgefuse_runtime.files.replace import write_json
 
 RECORD = COMPRESSION_RECORD
-SCHEMA_VERSION = 3
-"""Raised with every change of what the record says. 3: matrices."""
+SCHEMA_VERSION = 4
+"""Raised with every change of what a directory holds.
+
+2: modules by name, experts, P as numbers that need not be counts. 3: chains. 4: thin matrices are
+stored as they train, as chains are.
+"""
+
+_AS_THEY_TRAIN = 4  # schema that stores all that is not plain in one way
 
 
 class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,18 +29,18 @@ class LayerRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     Attributes:
         layer: Index from 0, bottom first.
         expert: Index from 0 within the layer; None for an MLP that every token passes.
-        name: Of the module that held it, such as `model.layers.2.mlp.experts[5]`.
+        name: Name of the module that held it, such as `model.layers.2.mlp.experts[5]`.
         kind: What took its place: `fused`, a narrower MLP with multiplicities; or `low-rank`, the
-            MLP with each matrix as a product of two.
+            MLP with each matrix as a product of two thin ones.
         width_before: I.
         width_after: k.
         parameters_before: Elements of its matrices and biases.
-        parameters_after: The same at width k (P is a constant, not counted).
-        multiplicities: P's diagonal, k numbers; the files have W2 multiplied by it.
-        rank: Of a `low-rank` one.
+        parameters_after: Elements of those afterwards (P is a constant, not counted).
+        multiplicities: P's diagonal, k numbers, which plain tensors have W2 multiplied by.
+        rank: Rank of every matrix, where it is a `low-rank` one.
         output_error: ‖y_fused − y‖ / ‖y‖ on held-out text, None without any.
         sign_ntk_error: ‖K_fused − K‖ / ‖K‖ of its sign-NTK there: how it learns under Adam.
-        ntk_error: The same of its neural tangent kernel.
+        ntk_error: ‖K_fused − K‖ / ‖K‖ of its neural tangent kernel there.
     """
 
     layer: int
@@ -56,13 +62,13 @@ class MatrixRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """What became of one matrix: a chain of five tensors.
 
     Attributes:
-        name: Of the module that holds it.
+        name: Name of the module that holds it.
         kind: `mlp`, `attention` or `embeddings`.
         shape: Rows and columns.
         row_dimensions: i_1 … i_5; for a padded table their product is above its rows.
         column_dimensions: j_1 … j_5.
         full_bonds: d_1 … d_4 at which nothing would be lost.
-        bonds: Those that it has.
+        bonds: d_1 … d_4 that it has.
         parameters_before: Rows times columns.
         parameters_after: Elements of its five tensors.
         auxiliary_parameters: Elements of the four that are not the central one.
@@ -92,23 +98,24 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     Attributes:
         schema_version: `SCHEMA_VERSION` of the EdgeFuse that wrote it.
-        edgefuse_version: That EdgeFuse.
+        edgefuse_version: Version of that EdgeFuse.
         method: Name of the method.
         paper: Where the method comes from.
         source: What was compressed: a hub name or the name of a directory.
         revision: Commit of the hub that it was taken from, None for a directory.
         architecture: The transformers class that was loaded.
-        seed: Of the method.
-        even: Its configuration says all widths, so that plain transformers loads the directory.
+        seed: Seed of the method.
+        even: Its configuration says all widths, so that plain transformers loads the directory if
+            its tensors are plain.
         parameters_before: Elements of all parameters of the model.
-        parameters_after: The same, fused.
+        parameters_after: Elements of all parameters afterwards.
         allocation: How widths were shared out: `even` or `sensitivity`.
         refitted: The output was fitted to the original's on calibration text.
         tuned: The layer-wise tuning stage followed.
         calibration_texts: Count of texts for the method to read, as far as it reads.
         held_out_texts: Count of other texts, for the errors, as far as they are read.
-        layers: The fused ones, bottom first.
-        matrices: Those that became chains of tensors, in the order of the model's modules.
+        layers: MLPs that were compressed, bottom first.
+        matrices: Matrices that became chains of tensors, in the order of the model's modules.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -130,6 +137,11 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     layers: list[LayerRecord]
     matrices: list[MatrixRecord] = []
 
+    @property
+    def folded(self) -> bool:
+        """Whether the directory holds plain tensors, P folded, and not those that train."""
+        return not self.matrices and all(layer.kind == "fused" for layer in self.layers)
+
 
 class _Version(Struct):
     schema_version: int = 0
@@ -144,7 +156,8 @@ def read_record(directory: Path) -> CompressionRecord | None:
     """Read edgefuse.json; None where there is none, so that the model is a plain one.
 
     Raises:
-        ModelError: It is broken or of a newer schema.
+        ModelError: It is broken, of a newer schema, or of one before 4 with chains or thin
+            matrices, which lay otherwise on the disk.
     """
     file = directory / RECORD
     if not file.is_file():
@@ -159,7 +172,7 @@ def read_record(directory: Path) -> CompressionRecord | None:
                 "Update EdgeFuse: pip install --upgrade edgefuse",
             )
         fields = msgspec.json.decode(raw)
-        return msgspec.convert(_from_1(fields) if version == 1 else fields, CompressionRecord)
+        record = msgspec.convert(_from_1(fields) if version == 1 else fields, CompressionRecord)
     except (
         ValueError,
         LookupError,
@@ -167,6 +180,13 @@ def read_record(directory: Path) -> CompressionRecord | None:
         AttributeError,
     ) as error:  # msgspec's, UTF-8's, ours
         raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
+    if version < _AS_THEY_TRAIN and not record.folded:
+        raise ModelError(
+            f"{directory} was made by an older EdgeFuse, which stored its matrices otherwise "
+            f"(compressed model schema {version})",
+            "Compress the model again",
+        )
+    return record
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:

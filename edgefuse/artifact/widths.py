@@ -1,4 +1,4 @@
-"""Which of a configuration's entries say how wide the MLPs are."""
+"""Find the entries of a configuration that say how wide the MLPs are."""
 
 import copy
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ _KEYS = (
 
 
 def even_widths(model: PreTrainedModel, widths: Sequence[int]) -> dict[str, int] | None:
-    """What a model's configuration would have to say for its MLPs to have these widths.
+    """Find what a model's configuration has to say for its MLPs to have these widths.
 
     Each key is changed on trial, in a model without storage, to see which MLPs follow it.
 
     Args:
-        model: Its class is built anew; its configuration has the widths before.
-        widths: One for each MLP, in the order of `find_mlps`.
+        model: Model whose class is built anew; its configuration has the widths before.
+        widths: Width of each MLP, in the order of `find_mlps`.
 
     Returns:
         The entries to change, or None where no configuration says it: two MLPs that follow the

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from edgefuse.hub.copies import share
 from edgefuse.layers.chains.decomposition import CENTRAL
 from edgefuse.layers.chains.modules import MPOLinear, chains_of
-from edgefuse.mlps.matrices import merge_chains
+from edgefuse.layers.stand_ins import merge_chains
 from edgefuse.tuning.bottleneck import Adapted
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.way import Prepared
@@ -37,7 +37,7 @@ def merge_chains_too(model: PreTrainedModel, prepared: Prepared) -> Prepared:
     return replace(
         prepared,
         inference=plain_form(prepared.inference or model),
-        merges=[*prepared.merges, *products],
+        merges=[*products, *prepared.merges],  # in order: a way may update the matrix of a chain
     )
 
 

@@ -4,9 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from optimum.exporters.tasks import TasksManager
-
-from edgefuse.bundling.classifier import classification
 from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
@@ -19,7 +16,8 @@ from edgefuse_devices.options import options_of
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
-from edgefuse_export.tasks.registry import EXPORT_TASKS
+from edgefuse_export.tasks.task import WantedTask
+from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.engines.engine import EngineSpec
@@ -27,23 +25,8 @@ from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.task import Task
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
-
-
-def check_task(task: str) -> None:
-    """Refuse a task that cannot be exported.
-
-    Args:
-        task: A task's name or synonym, as optimum knows them.
-
-    Raises:
-        InputError: It is none of `EXPORT_TASKS`.
-    """
-    if TasksManager.map_from_synonym(task) not in EXPORT_TASKS:
-        known = " or ".join(EXPORT_TASKS)
-        raise InputError(f"--task {task} cannot be exported", f"The task is {known} so far")
 
 
 def export(
@@ -52,7 +35,7 @@ def export(
     *,
     device: DeviceProfile,
     labels: Sequence[str] | frozenset[str] = (),
-    task: Task | None = None,
+    task: WantedTask | None = None,
     tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
@@ -69,10 +52,8 @@ def export(
         model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
         output: The directory to make.
         device: The board.
-        labels: Names of the classes of a text classifier, in the order of the logits; or a set of
-            the labels that rows have, as `read_labels` gives it, whose order a head of the model's
-            decides.
-        task: What the model is trained for; None for text classification by these labels.
+        labels: Short for the task `Classes(labels)`.
+        task: What the model is trained for.
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Count of rows in a batch; None for what the board's memory takes.
         sequence_length: Count of tokens that texts are cut to; None for 128 or what the model
@@ -93,7 +74,7 @@ def export(
     way = find_way(tune) if isinstance(tune, str) else tune
     engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
-    loaded = load(origin, lambda config: task or classification(config, labels, model), seed=seed)
+    loaded = load(origin, task or Classes(labels), seed=seed)
     ready = make_ready(
         origin,
         loaded,

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from edgefuse.layers.fused import multiplicities, p_of_stack
+from edgefuse.layers.stand_ins import multiplicities, multiplicity_name
 from edgefuse.mlps.layout import Layout
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_export.fused_mlp import FusedMLP
@@ -12,7 +12,7 @@ def fused_mlps(model: nn.Module) -> list[FusedMLP]:
     """Find every fused block, bottom first; a stack of experts is one block.
 
     Args:
-        model: A model, fused or not, in which P of a stack is beside its W2.
+        model: Model, fused or not.
     """
     fused = multiplicities(model)
     blocks: dict[str, FusedMLP] = {}
@@ -23,7 +23,7 @@ def fused_mlps(model: nn.Module) -> list[FusedMLP]:
             blocks[weight] = FusedMLP(
                 neuron_axes=_neuron_axes(mlp.layout),
                 down_weight=weight,
-                multiplicity=f"{down}.multiplicity" if mlp.stack is None else p_of_stack(down),
+                multiplicity=multiplicity_name(weight),
             )
     return list(blocks.values())
 

@@ -1,22 +1,18 @@
 """A model with a task's head and its tokenizer are loaded, and checked against each other."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from edgefuse.artifact.compressed import load as load_model
+from edgefuse.artifact.load import load as load_model
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
-from edgefuse.layers.fused import put_beside
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.registry import export_task
-from edgefuse_export.tasks.task import ExportTask
-from edgefuse_runtime.tasks.task import Task
+from edgefuse_export.tasks.task import ExportTask, WantedTask
 
 
 @dataclass(frozen=True)
@@ -36,18 +32,18 @@ class Loaded:
     padding_id: int
 
 
-def load(origin: Origin, choose_task: Callable[[PretrainedConfig], Task], *, seed: int) -> Loaded:
+def load(origin: Origin, wanted: WantedTask, *, seed: int) -> Loaded:
     """Load a model with a task's head, and its tokenizer.
 
     Args:
         origin: What to load; a peft adapter stays apart.
-        choose_task: Gives the task for a model of a configuration.
+        wanted: What the model is to be trained for.
         seed: Seed of a head that the model lacks.
 
     Raises:
         ModelError: The model or its tokenizer is broken, or cannot have the head.
     """
-    task = export_task(choose_task(load_config(origin.base)))
+    task = wanted.of_model(load_config(origin.base), origin.name)
     tokenizer = load_padding_tokenizer(origin.base)
     padding_id = tokenizer.padding_id
     assert padding_id is not None
@@ -85,7 +81,6 @@ def load_with_head(
     set_padding(model, padding_id)
     if model.config.problem_type is not None:  # of a head that it no longer has
         model.config.problem_type = "single_label_classification"
-    put_beside(model)
     return model
 
 

@@ -9,9 +9,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from edgefuse.bundling.classifier import check_architecture
 from edgefuse.bundling.context import context_of_shapes
-from edgefuse.bundling.labels import brings_head
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import load_with_head
 from edgefuse.hub.copies import with_tensors
@@ -24,11 +22,10 @@ from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
 from edgefuse_export.silence import silence
-from edgefuse_export.tasks.registry import export_task
 from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_export.trace import trace
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.text_classification import TextClassification
 
 _STAGE = "Tracing the model by every way"
 _BYTES = 4
@@ -115,10 +112,7 @@ def plan(
     """
     source = find_source(model, revision)
     config = load_config(source)
-    check_architecture(config, model)
-    count = int(config.num_labels or classes) if brings_head(config) else classes
-    labels = [str(index) for index in range(count)]
-    task = export_task(TextClassification(labels=labels))
+    task = Classes(None, count=classes).of_model(config, model)
     classifier = load_with_head(source, task, padding_id=None)
     longest = longest_sequence(classifier)
     length = choose_length(sequence_length, longest)

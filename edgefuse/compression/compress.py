@@ -7,8 +7,13 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.compressed import WEIGHTS, save_compressed, save_description
 from edgefuse.artifact.record import RECORD, CompressionRecord, LayerRecord, read_record
+from edgefuse.artifact.save import (
+    PLAIN_WEIGHTS,
+    TRAINED_WEIGHTS,
+    save_compressed,
+    save_description,
+)
 from edgefuse.artifact.widths import even_widths
 from edgefuse.compression.allocation import check_allocation
 from edgefuse.compression.calibration import Texts, split_texts
@@ -190,13 +195,13 @@ def compress(
         seed=seed,
         allocates=allocation == "sensitivity",
     )
-    written = plan.parameters_before if method.stores_products else plan.parameters_after
-    needed = written * 4 + _BYTES_BESIDE_WEIGHTS
+    needed = plan.parameters_after * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
         stored = open_stored(plan.source, plan.config) if texts is None else None
         if stored is not None:
-            model, weights = stored.model, folder / WEIGHTS
+            model, folded = stored.model, all(layer.kind == "fused" for layer in plan.outcome)
+            weights = folder / (PLAIN_WEIGHTS if folded else TRAINED_WEIGHTS)
             verify_without_weights(model, _chosen(model, plan.layers))
             layers = fuse_stored(stored, plan.layers, recipe, weights, on_progress=on_progress)
         else:

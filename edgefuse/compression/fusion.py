@@ -131,7 +131,8 @@ def layer_record(
     if isinstance(one, FusedNeurons):
         return LayerRecord(**vars(plan), multiplicities=one.multiplicity.tolist(), **errors)
     planned = vars(plan) | {
+        "kind": "low-rank",
         "width_after": plan.width_before,
         "parameters_after": sum(t.numel() for t in one.parameters(bias).values()),
     }
-    return LayerRecord(**planned, kind="low-rank", rank=one.rank, **errors)
+    return LayerRecord(**planned, rank=one.rank, **errors)

@@ -22,6 +22,7 @@ class LayerPlan:
         width_after: k; equal to I where the layer stays as it is.
         parameters_before: Elements of its matrices and biases (P is a constant, not counted).
         parameters_after: The same at width k.
+        kind: What takes its place: `fused` or `low-rank`.
     """
 
     layer: int
@@ -31,6 +32,7 @@ class LayerPlan:
     width_after: int
     parameters_before: int
     parameters_after: int
+    kind: str = "fused"
 
 
 def plan_layers(

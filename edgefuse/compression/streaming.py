@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
@@ -25,7 +26,7 @@ from edgefuse.hub.tensor_files import TensorFile, TensorFiles, find_tensor_files
 from edgefuse.mlps.file_layouts import stored_layouts
 from edgefuse.mlps.install import resize
 from edgefuse.mlps.layout import write_neurons
-from edgefuse.mlps.low_rank import neurons_of
+from edgefuse.mlps.low_rank import LowRank, factor_names, write_low_rank
 from edgefuse.mlps.mlp import by_stack, find_mlps
 from edgefuse_runtime.progress import OnProgress, silent
 
@@ -80,7 +81,7 @@ def fuse_stored(
     *,
     on_progress: OnProgress = silent,
 ) -> tuple[LayerRecord, ...]:
-    """Fuse MLPs and write the model's tensors, P folded: as `fuse_model` and saving would.
+    """Fuse MLPs and write the model's tensors, P folded, as `fuse_model` and saving would.
 
     In memory there is one MLP at a time; of experts that lie in one stack, the stack.
 
@@ -104,21 +105,33 @@ def fuse_stored(
     chosen = [found[plan.name] for plan in layers]
     records: list[LayerRecord] = []
     device = fastest()
-    with TensorFile(output, stored.names) as file, computing_on(device):
+    thin = {
+        slot.name
+        for mlp, plan in zip(chosen, layers, strict=True)
+        if recipe.method.outcome(mlp, plan).kind == "low-rank"
+        for slot in mlp.layout.slots().values()
+    }
+    names = [own for n in stored.names for own in (factor_names(n) if n in thin else (n,))]
+    with TensorFile(output, names) as file, computing_on(device):
         written: set[str] = set()
         for group in by_stack(chosen):
             fused = []
+            tensors: dict[str, Tensor] = {}
             for index in group:
                 layer, plan = chosen[index].read(stored.files.read).to(device), layers[index]
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
-                fused.append(neurons_of(one))
+                if isinstance(one, LowRank):
+                    tensors |= write_low_rank(chosen[index].layout, one, layer.bias)
+                else:
+                    fused.append(one)
                 on_progress(FUSING, len(records), len(layers))
-            group_layouts = [chosen[index].layout for index in group]
-            for name, tensor in write_neurons(group_layouts, fused, folded=True).items():
+            if fused:
+                tensors = write_neurons([chosen[i].layout for i in group], fused, folded=True)
+            for name, tensor in tensors.items():
                 file.write(name, tensor)
                 written.add(name)
-        for name in stored.names:
+        for name in names:
             if name not in written:
                 tensor = stored.files.read(name)
                 check_finite(tensor, type(stored.model).__name__, name)

@@ -1,6 +1,9 @@
 """Linear layers of low rank."""
 
+from typing import Self
+
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.plain import conv1d_of, linear_of
 
@@ -9,8 +12,8 @@ class LowRankLinear(nn.Module):
     """A linear layer of rank r, both factors trainable.
 
     Attributes:
-        right: n → r, without bias.
-        left: r → m, with the layer's bias.
+        right: Layer n → r, without bias.
+        left: Layer r → m, with the whole's bias.
         transposed: It is in the place of a `Conv1D`, whose matrix lies (n, m).
     """
 
@@ -24,12 +27,19 @@ class LowRankLinear(nn.Module):
         self.left = linear_of(left, bias)
         self.in_features, self.out_features = self.right.in_features, self.left.out_features
 
+    @classmethod
+    def from_plain(cls, layer: nn.Linear | Conv1D, left: Tensor, right: Tensor) -> Self:
+        """Put factors in the place of a layer's matrix, whose type they take; its bias stays."""
+        bias = None if layer.bias is None else layer.bias.detach()
+        left, right = left.to(layer.weight), right.to(layer.weight)
+        return cls(left, right, bias, transposed=isinstance(layer, Conv1D))
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         """Map (…, n) to (…, m)."""
         output: Tensor = self.left(self.right(input))
         return output
 
-    def fold(self) -> nn.Module:
-        """The plain layer (m, n) that computes the same, as large as before the compression."""
+    def plain(self) -> nn.Linear | Conv1D:
+        """The layer with the product of both as its matrix."""
         weight = self.left.weight.detach() @ self.right.weight.detach()
         return (conv1d_of if self.transposed else linear_of)(weight, self.left.bias)

@@ -1,8 +1,13 @@
 """Experts that are a module each, where transformers has them in one stack."""
 
 from collections.abc import Callable
+from typing import Any, Self
 
 from torch import Tensor, nn
+
+from edgefuse.layers.experts import DOWN, FusedExperts
+from edgefuse.layers.fused import FusedLinear
+from edgefuse.layers.plain import linear_of
 
 
 class Expert(nn.Module):
@@ -33,15 +38,33 @@ class Expert(nn.Module):
 
 
 class Experts(nn.ModuleList):
-    """The experts of a layer, called as transformers calls a stack of them."""
+    """The experts of a layer, called as transformers calls a stack of them.
+
+    There is no way back to the stack.
+    """
+
+    @classmethod
+    def from_plain(cls, stack: nn.Module) -> Self:
+        """Take a stack apart, plain or fused, whose tensors it shares; P goes with each expert."""
+        gated = hasattr(stack, "gate_up_proj")
+        up = stack.get_parameter("gate_up_proj" if gated else "up_proj").detach()
+        down = stack.get_parameter(DOWN).detach()
+        act_fn: Any = stack.act_fn
+        experts = []
+        for index in range(len(down)):
+            layer = linear_of(down[index], None)
+            if isinstance(stack, FusedExperts):
+                layer = FusedLinear.from_plain(layer, stack.multiplicity[index])
+            experts.append(Expert(linear_of(up[index], None), layer, act_fn, gated=gated))
+        return cls(experts)
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Compute every expert for every token, as `edgefuse.layers.experts.every_expert` does.
 
         Args:
-            hidden_states: (n, p).
-            top_k_index: The experts of each token (n, k).
-            top_k_weights: Their weights (n, k).
+            hidden_states: Tokens (n, p).
+            top_k_index: Experts of each token (n, k).
+            top_k_weights: Weights of those experts (n, k).
         """
         total = hidden_states.new_zeros(())
         for index, expert in enumerate(self):

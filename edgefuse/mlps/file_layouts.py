@@ -1,4 +1,4 @@
-"""Where MLPs lie in a model's files, which may split and name tensors otherwise than the model."""
+"""Find MLPs in a model's files, which may split and name tensors otherwise than the model."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -14,15 +14,16 @@ from edgefuse_devices.errors import ModelError
 
 
 def stored_layouts(mlps: Sequence[MLP], names: Collection[str]) -> list[Layout]:
-    """Layouts by which MLPs are read from a model's files and written there, without the model.
+    """Make layouts by which MLPs are read from a model's files and written, without the model.
 
     Args:
-        mlps: All of a transformers model's, whose weights may be on the meta device.
-        names: Of all tensors in its files.
+        mlps: All MLPs of a transformers model, whose weights may be on the meta device.
+        names: Names of all tensors in its files.
 
     Returns:
-        One for each MLP: its own where the files have the model's names; by transformers'
-        conversions where they do not (Mixtral's files hold `w1`, `w2`, `w3` of each expert).
+        A layout for each MLP: its own where the files have the model's names, and one by
+        transformers' conversions where they do not (Mixtral's files hold `w1`, `w2`, `w3` of each
+        expert).
 
     Raises:
         ModelError: The files lack a tensor.
@@ -67,7 +68,7 @@ def _homes(
 
 
 def _present(name: str, prefix: str, names: Collection[str]) -> str:
-    """The name, with or without the prefix of the model under a head, as the files have it."""
+    """Find the name that the files have: with the prefix of the model under a head, or without."""
     for candidate in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
         if candidate in names:
             return candidate

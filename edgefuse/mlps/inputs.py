@@ -1,4 +1,4 @@
-"""What reaches an MLP while a model runs."""
+"""Watch what reaches an MLP while its model runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,18 +15,18 @@ See = Callable[[MLP, Tensor], None]
 
 @contextmanager
 def watch_inputs(mlps: Sequence[MLP], see: See) -> Iterator[None]:
-    """Show every MLP's inputs while their model runs: the tokens that are not padding.
+    """Hand every MLP's inputs to a function while their model runs: tokens that are no padding.
 
-    Padding is what the `attention_mask` (batch, sequence) says that the model is called with, by
-    name; for the decoder's MLPs of an encoder-decoder model the `decoder_attention_mask`. Without
-    one every token counts. For hidden states (sequence, batch, p), as XLNet has, the mask is
-    turned; where batch and sequence are equal, (batch, sequence, p) is assumed. An expert is shown
-    the tokens that the router sends it, if any. A layer that is used many times over (ALBERT) shows
-    its inputs each time.
+    Padding is known by the `attention_mask` (batch, sequence) that the model is called with, by
+    name; for the decoder's MLPs of an encoder-decoder model by the `decoder_attention_mask`.
+    Without one every token counts. For hidden states (sequence, batch, p), as XLNet has, the mask
+    is turned; where batch and sequence are equal, (batch, sequence, p) is assumed. The inputs of an
+    expert are the tokens that the router sends it, if any. Those of a layer that is used many times
+    over (ALBERT) come each time.
 
     Args:
-        mlps: Of one model.
-        see: Called with an MLP and its inputs (n, p), of the model's own type and device.
+        mlps: MLPs of one model.
+        see: Function of an MLP and its inputs (n, p), of the model's own type and device.
     """
     if not mlps:
         yield
@@ -60,7 +60,7 @@ class _Masks:
         self.decoder = kwargs.get("decoder_attention_mask")
 
     def of(self, mlp: MLP, shape: torch.Size) -> Tensor | None:
-        """Of inputs (*shape, p): (tokens,), True where one is no padding; None where all are."""
+        """Find which of inputs (*shape, p) are no padding, (tokens,); None where no mask fits."""
         in_decoder = self.two and "decoder" in mlp.name.split(".")
         mask = self.decoder if in_decoder else self.encoder
         if mask is None or mask.ndim != 2 or mask.numel() != shape.numel():
@@ -71,7 +71,7 @@ class _Masks:
 
 
 def _watched(mlp: MLP) -> str:
-    """The module whose inputs tell: what the router calls for all experts, or the projection."""
+    """Name the module whose inputs are an MLP's: its projection, or what the router calls."""
     if mlp.expert is not None:
         container = mlp.name.rpartition("[")[0] or mlp.name.rpartition(".")[0]
         if type(mlp.model.get_submodule(container)) not in (nn.ModuleList, nn.ModuleDict):
@@ -90,9 +90,9 @@ def _shows_all(group: list[MLP], masks: _Masks, see: See) -> Callable[..., None]
 
 
 def _shows_experts(group: list[MLP], masks: _Masks, see: See) -> Callable[..., None]:
-    """The container's arguments: tokens (n, p), and the experts of each.
+    """Make a hook for a container that is called with tokens (n, p) and the experts of each.
 
-    Those are indices (n, top_k), or one-hot (n, 1, E) in Switch Transformers.
+    Those experts are indices (n, top_k), or one-hot (n, 1, E) in Switch Transformers.
     """
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Fused neurons in their MLPs' place, for training."""
+"""Put fused neurons in their MLPs' place, for training."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.layers.fused import multiply
+from edgefuse.layers.stand_ins import put_multiplicity
 from edgefuse.mlps.layout import write_neurons
 from edgefuse.mlps.mlp import MLP, by_stack
 from edgefuse.mlps.neurons import FusedNeurons, Neurons
@@ -19,35 +19,34 @@ def install(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
     `find_mlps` describes what is there afterwards: the MLPs given here are out of date.
 
     Args:
-        mlps: Of a plain model. Of a stack of experts all or none.
-        fused: What takes each one's place, of any width; all of a stack have the same. An
+        mlps: MLPs of a plain model; of a stack of experts all or none.
+        fused: Neurons for each one's place, of any width; all of a stack have the same. An
             `output_bias` takes b2's place where there is one.
     """
     place(mlps, fused)
     for group in by_stack(mlps):
         p = [fused[index].multiplicity for index in group]
         mlp = mlps[group[0]]
-        down = mlp.layout.down
         multiplicity = p[0] if mlp.stack is None else torch.stack(p)
-        multiply(mlp.model, down.name, multiplicity, transposed=down.transposed)
+        put_multiplicity(mlp.model, mlp.layout.down.name, multiplicity)
 
 
 def resize(mlps: Sequence[MLP], widths: Sequence[int]) -> None:
     """Give MLPs other widths, in place, without values: a model to load weights into.
 
     Args:
-        mlps: Of a plain model on the meta device. Of a stack of experts all or none.
-        widths: Each one's new I; the same for all of a stack.
+        mlps: MLPs of a plain model on the meta device; of a stack of experts all or none.
+        widths: New I of each; the same for all of a stack.
     """
     place(mlps, [_empty(mlp, width) for mlp, width in zip(mlps, widths, strict=True)])
 
 
 def place(mlps: Sequence[MLP], fused: Sequence[FusedNeurons]) -> None:
-    """Give MLPs other tensors, of any width, in place, and P none.
+    """Give MLPs other tensors, of any width, in place, and leave P out.
 
     Args:
-        mlps: Of a plain model. Of a stack of experts all or none.
-        fused: Whose tensors to take; all of a stack have the same width.
+        mlps: MLPs of a plain model; of a stack of experts all or none.
+        fused: Neurons whose tensors to take; all of a stack have the same width.
     """
     for name, tensor in write_neurons([m.layout for m in mlps], fused, folded=False).items():
         path, _, attribute = name.rpartition(".")

@@ -1,7 +1,7 @@
-"""Where an MLP's matrices lie in a model's state dict, as data; read and written by it.
+"""Describe as data where an MLP's matrices lie in a state dict; read and write them by it.
 
 Models store the same neurons in many ways: a projection each, gate and up in one matrix, all
-experts in one stack, transposed. A `Layout` says how, so that one pair of functions reads and
+experts in one stack, transposed. A `Layout` describes how, so that one pair of functions reads and
 writes them all, from a loaded model or straight from a file.
 """
 
@@ -17,10 +17,10 @@ from edgefuse.mlps.neurons import FusedNeurons, Neurons
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one matrix (out, in) or bias (out,) lies.
+    """Place of one matrix (out, in) or bias (out,).
 
     Attributes:
-        name: The tensor's, in the state dict of the plain (folded) model.
+        name: Name of the tensor in the state dict of the plain (folded) model.
         transposed: It is stored as (in, out), as GPT-2's Conv1D does.
         expert: Index in the first axis of a stack of experts; None for no stack.
         half: 0 or 1 of the output axis, where gate and up are one matrix; None for all of it.
@@ -32,7 +32,7 @@ class Slot:
     half: int | None = None
 
     def read(self, get: Callable[[str], Tensor]) -> Tensor:
-        """The matrix (out, in) or bias (out,), detached, contiguous, float32."""
+        """Read the matrix (out, in) or bias (out,), detached, contiguous, float32."""
         tensor = get(self.name).detach()
         if self.expert is not None:
             tensor = tensor[self.expert]
@@ -45,15 +45,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an MLP's tensors lie; None for those that the architecture lacks.
+    """Places of an MLP's tensors; None for those that the architecture lacks.
 
     Attributes:
-        up: (I, p).
-        down: (p, I).
-        up_bias: (I,).
-        gate: (I, p).
-        gate_bias: (I,).
-        bias: b2 (p,).
+        up: Place of W1 (I, p).
+        down: Place of W2 (p, I).
+        up_bias: Place of b1 (I,).
+        gate: Place of the gate's matrix (I, p).
+        gate_bias: Place of the gate's bias (I,).
+        bias: Place of b2 (p,).
     """
 
     up: Slot
@@ -64,7 +64,7 @@ class Layout:
     bias: Slot | None = None
 
     def slots(self) -> dict[str, Slot]:
-        """Those that there are, by role."""
+        """List the places that there are, by role."""
         found = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {role: slot for role, slot in found if slot is not None}
 
@@ -76,8 +76,9 @@ def read_neurons(
 
     Args:
         layout: Where it lies.
-        get: From a tensor's name to the tensor, of any float type: a state dict's or a file's.
-        name: What messages call the MLP.
+        get: Function from a tensor's name to the tensor, of any float type, of a state dict or of
+            a file.
+        name: Name of the MLP in messages.
 
     Returns:
         Its neurons and b2 (p,), or None where it has none; detached, contiguous, float32.
@@ -95,15 +96,15 @@ def read_neurons(
 def write_neurons(
     layouts: Sequence[Layout], fused: Sequence[FusedNeurons], *, folded: bool
 ) -> dict[str, Tensor]:
-    """The tensors that hold fused neurons: the inverse of `read_neurons`.
+    """Make the tensors that hold fused neurons: the inverse of `read_neurons`.
 
     Args:
-        layouts: Those of the MLPs; of a stack of experts all, since they are one tensor.
-        fused: What takes each one's place; the experts of a stack have one width.
+        layouts: Layouts of MLPs; of a stack of experts all, since they are one tensor.
+        fused: Neurons for each one's place; the experts of a stack have one width.
         folded: Multiply P into `down`, as files have it; otherwise P is left out.
 
     Returns:
-        By name, float32. Tensors that stay as they are (b2 without an `output_bias`) are not
+        Tensors by name, float32. Those that stay as they are (b2 without an `output_bias`) are not
         among them.
     """
     pieces: dict[str, dict[tuple[int, int], Tensor]] = {}

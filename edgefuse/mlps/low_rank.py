@@ -1,4 +1,4 @@
-"""An MLP whose matrices are products of two thin ones: no neurons are fused, I stays."""
+"""Make an MLP's matrices products of two thin ones: no neurons are fused, I stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,29 +19,29 @@ class Factors:
     """A matrix (m, n) of rank r.
 
     Attributes:
-        left: (m, r).
-        right: (r, n).
+        left: Left factor (m, r).
+        right: Right factor (r, n).
     """
 
     left: Tensor
     right: Tensor
 
     def product(self) -> Tensor:
-        """The matrix (m, n)."""
+        """Multiply the factors into the matrix (m, n)."""
         return self.left @ self.right
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """What stands for an MLP's matrices: y = down_left f + b2 with features f = down_right h.
+    """An MLP in factors: y = down_left f + b2 with features f = down_right h.
 
     Attributes:
-        up: Of (I, p).
-        down: Of (p, I).
-        up_bias: (I,), None where the architecture has none.
-        gate: Of (I, p), None for a dense MLP.
-        gate_bias: (I,), None without a gate or where the architecture has none.
-        output_bias: What takes b2's place (p,); None leaves b2 alone.
+        up: Factors of W1 (I, p).
+        down: Factors of W2 (p, I).
+        up_bias: b1 (I,), None where the architecture has none.
+        gate: Factors of the gate's matrix (I, p), None for a dense MLP.
+        gate_bias: Bias of the gate (I,), None without one.
+        output_bias: Bias (p,) in place of b2; None leaves b2 alone.
     """
 
     up: Factors
@@ -57,7 +57,7 @@ class LowRank:
         return self.up.right.shape[0]
 
     def features(self, inputs: Tensor, activation: Activation) -> Tensor:
-        """What `down`'s left factor reads, (…, r), of inputs (…, p)."""
+        """Compute what `down`'s left factor reads, (…, r), of inputs (…, p)."""
         hidden = _linear(inputs, self.up, self.up_bias)
         if self.gate is None:
             hidden = activation(hidden)
@@ -72,15 +72,15 @@ class LowRank:
 
     @property
     def readout(self) -> Tensor:
-        """What maps `features` to y, (p, r): the left factor of `down`."""
+        """The matrix (p, r) that maps `features` to y: the left factor of `down`."""
         return self.down.left
 
     def with_readout(self, left: Tensor, bias: Tensor | None) -> "LowRank":
-        """The same with another left factor of `down` (p, r) and b2 (p,): what a refit gives."""
+        """Replace the left factor of `down` (p, r) and b2 (p,), as a refit does."""
         return replace(self, down=replace(self.down, left=left), output_bias=bias)
 
     def parameters(self, bias: Tensor | None) -> dict[str, Tensor]:
-        """What trains, by name; `bias` (p,) is the block's own b2."""
+        """List what trains, by name; `bias` (p,) is the block's own b2."""
         bias = bias if self.output_bias is None else self.output_bias
         tensors = {"up_bias": self.up_bias, "gate_bias": self.gate_bias, "output_bias": bias}
         for name, factors in (("up", self.up), ("down", self.down), ("gate", self.gate)):
@@ -89,7 +89,7 @@ class LowRank:
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def with_parameters(self, parameters: dict[str, Tensor]) -> "LowRank":
-        """The same with other tensors, of the names that `parameters` gave."""
+        """Replace all tensors by others, of the names that `parameters` gave."""
 
         def factors(name: str) -> Factors:
             return Factors(parameters[f"{name}.left"], parameters[f"{name}.right"])
@@ -104,7 +104,7 @@ class LowRank:
         )
 
     def product(self) -> FusedNeurons:
-        """The I neurons, P = 1, that compute the same."""
+        """Make the I neurons, P = 1, that compute the same."""
         neurons = Neurons(
             up=self.up.product(),
             down=self.down.product(),
@@ -120,7 +120,7 @@ Replacement = FusedNeurons | LowRank
 
 
 def neurons_of(one: Replacement) -> FusedNeurons:
-    """What takes an MLP's place as neurons: products for factors."""
+    """Make neurons of what takes an MLP's place: products of factors."""
     return one.product() if isinstance(one, LowRank) else one
 
 
@@ -129,7 +129,7 @@ def _linear(inputs: Tensor, factors: Factors, bias: Tensor | None) -> Tensor:
 
 
 def inseparable(layout: Layout) -> str | None:
-    """Why an MLP's matrices cannot be replaced by products; None where they can."""
+    """Explain why an MLP's matrices cannot be replaced by products; None where they can."""
     for slot in layout.slots().values():
         if slot.expert is not None:
             return "its experts lie in one stack, where a matrix cannot become two"
@@ -138,29 +138,62 @@ def inseparable(layout: Layout) -> str | None:
     return None
 
 
+def make_room(mlps: Sequence[MLP], ranks: Sequence[int]) -> None:
+    """Put factors of these ranks in MLPs' place, without values: a model to load weights into.
+
+    Args:
+        mlps: MLPs of a plain model on the meta device.
+        ranks: Rank r of each one's matrices.
+    """
+    for mlp, rank in zip(mlps, ranks, strict=True):
+        width, hidden_size = mlp.width, mlp.hidden_size
+        gate = _empty(width, hidden_size, rank) if mlp.gated else None
+        up, down = _empty(width, hidden_size, rank), _empty(hidden_size, width, rank)
+        install_low_rank([mlp], [LowRank(up=up, down=down, gate=gate)])
+
+
 def install_low_rank(mlps: Sequence[MLP], low_rank: Sequence[LowRank]) -> None:
     """Put factors in MLPs' place in their model, as its parameters."""
     for mlp, one in zip(mlps, low_rank, strict=True):
-        layout, model = mlp.layout, mlp.model
-        own_bias = mlp.layer_view().bias
-        bias = own_bias if one.output_bias is None else one.output_bias
-        for slot, factors, its_bias in (
-            (layout.up, one.up, one.up_bias),
-            (layout.gate, one.gate, one.gate_bias),
-            (layout.down, one.down, bias),
+        for slot, factors, bias in (
+            (mlp.layout.up, one.up, one.up_bias),
+            (mlp.layout.gate, one.gate, one.gate_bias),
+            (mlp.layout.down, one.down, one.output_bias),
         ):
             if slot is not None and factors is not None:
                 name = slot.name.removesuffix(".weight")
-                transposed = isinstance(model.get_submodule(name), Conv1D)
-                layer = LowRankLinear(factors.left, factors.right, its_bias, transposed=transposed)
-                model.set_submodule(name, layer)
+                layer = mlp.model.get_submodule(name)
+                assert isinstance(layer, nn.Linear | Conv1D)
+                if bias is not None:
+                    layer.bias = nn.Parameter(bias)
+                mlp.model.set_submodule(
+                    name, LowRankLinear.from_plain(layer, factors.left, factors.right)
+                )
 
 
-@torch.no_grad()
-def fold(model: nn.Module) -> None:
-    """Replace every `LowRankLinear` of a model, in place, by the plain layer of the same weight."""
-    low_rank = [n for n, module in model.named_modules() if isinstance(module, LowRankLinear)]
-    for name in low_rank:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LowRankLinear)
-        model.set_submodule(name, layer.fold())
+def write_low_rank(layout: Layout, low_rank: LowRank, bias: Tensor | None) -> dict[str, Tensor]:
+    """Name the tensors of an MLP's factors as `install_low_rank` would in the model.
+
+    Args:
+        layout: Where the plain MLP lies.
+        low_rank: What takes its place.
+        bias: The MLP's own b2 (p,), or None.
+    """
+    tensors = {}
+    for part, tensor in low_rank.parameters(bias).items():
+        role, _, side = part.partition(".")
+        slot = layout.slots()["bias" if role == "output_bias" else role]
+        left, *right = factor_names(slot.name)
+        tensors[right[0] if side == "right" else left] = tensor
+    return tensors
+
+
+def factor_names(name: str) -> tuple[str, ...]:
+    """Names of what a plain layer's weight or bias becomes: two factors' weights, or one's bias."""
+    path, _, attribute = name.rpartition(".")
+    sides = ("left", "right") if attribute == "weight" else ("left",)
+    return tuple(f"{path}.{side}.{attribute}" for side in sides)
+
+
+def _empty(rows: int, columns: int, rank: int) -> Factors:
+    return Factors(torch.empty(rows, rank), torch.empty(rank, columns))

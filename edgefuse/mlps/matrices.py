@@ -1,18 +1,17 @@
-"""Which matrices of a model can become chains, and chains in their place."""
+"""Find the matrices of a model that can become chains, and put chains in their place."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.hub.finite import check_finite
 from edgefuse.layers.chains.modules import MPOEmbedding, MPOLinear
-from edgefuse.layers.fused import multiplicities
+from edgefuse.layers.stand_ins import places, put
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_devices.errors import InputError, ModelError
 
@@ -27,8 +26,8 @@ class Matrix:
     """A matrix (rows, columns) of a model.
 
     Attributes:
-        name: Of the module that holds it, such as `bert.encoder.layer.0.intermediate.dense`.
-        kind: What it is part of.
+        name: Name of the module that holds it, such as `bert.encoder.layer.0.intermediate.dense`.
+        kind: Part of the model that it belongs to.
         rows: Outputs of a layer, or tokens of an embedding.
         columns: Inputs of a layer, or the size of an embedding.
     """
@@ -40,7 +39,7 @@ class Matrix:
 
 
 def parse_kinds(text: str) -> tuple[Kind, ...]:
-    """The kinds of matrices that `mlp,attention` and the like name.
+    """Parse kinds of matrices, such as `mlp,attention`.
 
     Raises:
         InputError: One of them is none.
@@ -56,12 +55,12 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
 
 
 def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix, ...]:
-    """Every matrix of some kinds, in the order of the model's modules, shared ones once.
+    """Find every matrix of some kinds, in the order of the model's modules, shared ones once.
 
     Args:
-        model: Plain, or with P standalone, no experts in a stack; its weights may be on the meta
-            device.
-        kinds: Of matrices.
+        model: Model that is plain or fused, without stacks of experts; its weights may be on the
+            meta device.
+        kinds: Kinds of matrices.
 
     Raises:
         ModelError: It has none of a kind, or one that cannot become a chain.
@@ -89,7 +88,7 @@ def find_matrices(model: PreTrainedModel, kinds: Sequence[Kind]) -> tuple[Matrix
 
 
 def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
-    """Indices of matrices that have the same place in the experts of one layer, group by group."""
+    """Group the indices of matrices that have the same place in the experts of one layer."""
     groups: dict[str, list[int]] = {}
     for index, matrix in enumerate(matrices):
         place = _EXPERT.sub(r"\1*", matrix.name)
@@ -99,7 +98,7 @@ def group_experts(matrices: Sequence[Matrix]) -> list[list[int]]:
 
 
 def read_matrix(model: nn.Module, matrix: Matrix) -> Tensor:
-    """It (rows, columns), detached; of a fused down-projection W2 as it trains, without P.
+    """Read a matrix (rows, columns), detached; of a fused down-projection W2 without P.
 
     Raises:
         ModelError: It has numbers that are NaN or infinite.
@@ -114,47 +113,19 @@ def place_chains(model: nn.Module, chains: Iterable[tuple[str, Sequence[Tensor]]
     """Put chains in the places of matrices, with the bias and P that their modules have.
 
     Args:
-        model: Changed in place, chain by chain.
+        model: Model that is changed in place, chain by chain.
         chains: Names of modules, and T_1 … T_5 of their matrices.
     """
-    places = _places(model)
+    names = places(model)
     for name, tensors in chains:
-        _put(model, places[model.get_submodule(name)], _chain(model, name, tensors))
-
-
-@torch.no_grad()
-def merge_chains(model: nn.Module) -> None:
-    """Rebuild every matrix of a model, in place: the model before, P standalone where it was."""
-    for module, names in _places(model).items():
-        if isinstance(module, MPOLinear | MPOEmbedding):
-            _put(model, names, module.plain())
-
-
-def _chain(model: nn.Module, name: str, tensors: Sequence[Tensor]) -> nn.Module:
-    module = model.get_submodule(name)
-    tensors = [tensor.to(model.get_parameter(f"{name}.weight")) for tensor in tensors]
-    if isinstance(module, nn.Embedding):
-        return MPOEmbedding(tensors, module.num_embeddings, module.padding_idx)
-    assert isinstance(module, nn.Linear | Conv1D)
-    return MPOLinear(
-        tensors,
-        None if module.bias is None else module.bias.detach(),
-        multiplicity=multiplicities(module).get(""),
-        transposed=isinstance(module, Conv1D),
-    )
-
-
-def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """All names of each module: a layer that is shared has several."""
-    places: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        places.setdefault(module, []).append(name)
-    return places
-
-
-def _put(model: nn.Module, names: Iterable[str], module: nn.Module) -> None:
-    for name in names:
-        model.set_submodule(name, module)
+        module = model.get_submodule(name)
+        chain: nn.Module
+        if isinstance(module, nn.Embedding):
+            chain = MPOEmbedding.from_plain(module, tensors)
+        else:
+            assert isinstance(module, nn.Linear | Conv1D)
+            chain = MPOLinear.from_plain(module, tensors)
+        put(model, names[module], chain)
 
 
 def _of_mlps(model: PreTrainedModel) -> Iterator[str]:

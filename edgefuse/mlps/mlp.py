@@ -1,4 +1,4 @@
-"""Where a model's MLPs are: found by their structure, not by the model's name.
+"""Find a model's MLPs by their structure, not by the model's name.
 
 An MLP is a module that holds projections p → I (one, two with a gate, or gate and up in one),
 then one projection I → p, and an activation; or such matrices stacked for all experts of a layer.
@@ -14,7 +14,7 @@ from operator import attrgetter
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from edgefuse.layers.fused import effective_tensor
+from edgefuse.layers.stand_ins import plain_tensor
 from edgefuse.mlps.layout import Layout, Slot, read_neurons
 from edgefuse.mlps.neurons import Activation, Layer
 from edgefuse_devices.errors import ModelError
@@ -46,12 +46,12 @@ class MLP:
         layer: Index from 0, bottom first, of the layer that it belongs to. A layer that is
             used many times over (ALBERT) counts once; all experts of a layer have its index.
         expert: Index from 0; None for an MLP that every token passes.
-        name: Of the module that holds it, such as `model.layers.2.mlp.experts[5]`.
+        name: Name of the module that holds it, such as `model.layers.2.mlp.experts[5]`.
         width: I, the count of its neurons.
         hidden_size: p, the size of its input and output.
         activation: act, element by element.
-        layout: Where its tensors lie in the model's state dict.
-        model: What it was found in.
+        layout: Places of its tensors in the model's state dict.
+        model: Model that it was found in.
     """
 
     layer: int
@@ -65,7 +65,7 @@ class MLP:
 
     @property
     def gated(self) -> bool:
-        """Its activated neurons are multiplied by others: h = act(gate x) ⊙ (up x)."""
+        """Whether its activated neurons are multiplied by others: h = act(gate x) ⊙ (up x)."""
         return self.layout.gate is not None
 
     @property
@@ -75,19 +75,19 @@ class MLP:
 
     @property
     def width_step(self) -> int:
-        """What every width is a multiple of: a stack's rows must be aligned to 16 bytes."""
+        """Divisor of every width: a stack's rows must be aligned to 16 bytes."""
         return 1 if self.stack is None else _ALIGNED
 
     def layer_view(self) -> Layer:
-        """What a method sees of it, without inputs: as the model computes it, P folded.
+        """Read it for a method, without inputs: as the model computes it, P folded.
 
         Raises:
             ModelError: A weight is NaN or infinite.
         """
-        return self.read(lambda name: effective_tensor(self.model, name))
+        return self.read(lambda name: plain_tensor(self.model, name))
 
     def read(self, get: Callable[[str], Tensor]) -> Layer:
-        """The same from elsewhere, such as a file: `get` gives the tensor of a name.
+        """Read it from elsewhere, such as a file: `get` gives the tensor of a name.
 
         Raises:
             ModelError: A weight is NaN or infinite.
@@ -97,10 +97,10 @@ class MLP:
 
 
 def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
-    """Every MLP of a model, bottom first, shared ones once.
+    """Find every MLP of a model, bottom first, shared ones once.
 
     Args:
-        model: Plain, or with P standalone; its weights may be on the meta device.
+        model: Model that is plain or fused; its weights may be on the meta device.
 
     Raises:
         ModelError: It has none that EdgeFuse knows.
@@ -119,7 +119,7 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
 
 
 def mlps_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
-    """The same MLPs as they are found in a part of their model: in that without its head.
+    """Find the same MLPs in a part of their model, such as that without its head.
 
     Raises:
         ModelError: One is not in it.
@@ -136,12 +136,12 @@ def mlps_in(part: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
 
 
 def _place(mlp: MLP) -> tuple[int, int | None]:
-    """The module that holds its last matrix, and which of a stack it is."""
+    """Identify an MLP by the module that holds its last matrix, and its place in a stack."""
     return id(mlp.model.get_submodule(mlp.layout.down.name.rpartition(".")[0])), mlp.expert
 
 
 def by_stack(mlps: Sequence[MLP]) -> list[list[int]]:
-    """Groups of indices into `mlps`: an MLP by itself, or the experts of a stack by their index."""
+    """Group indices into `mlps`: an MLP by itself, or the experts of a stack by their index."""
     groups: dict[str, list[int]] = {}
     for index, mlp in enumerate(mlps):
         groups.setdefault(mlp.stack or mlp.name, []).append(index)
@@ -149,7 +149,7 @@ def by_stack(mlps: Sequence[MLP]) -> list[list[int]]:
 
 
 def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:
-    """Modules that hold experts of which none are among `mlps`, a model's."""
+    """Find modules that hold experts of which none are among `mlps`, all those of a model."""
     known = {mlp.name[: match.end()] for mlp in mlps if (match := _EXPERT.search(mlp.name))}
     return [
         name for name, _ in model.named_modules() if _EXPERTS.search(name) and name not in known
@@ -157,7 +157,7 @@ def unknown_experts(model: nn.Module, mlps: Sequence[MLP]) -> list[str]:
 
 
 def _layer_name(name: str) -> str:
-    """Up to the last index, so that a shared expert is in the layer of those beside it."""
+    """Cut a name after its last index, so that a shared expert is in the layer of the others."""
     outside = re.sub(r"(^|\.)experts\b.*", "", name)
     match = re.match(r"(.*\.\d+)(\.|$)", outside)
     return match[1] if match else outside
@@ -201,10 +201,8 @@ def _place_among_experts(model: nn.Module, name: str) -> int | None:
 
 
 def _stacked(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
-    """Layout, p and I of each expert in a stack: up (E, I, p) or gate_up (E, 2I, p), down."""
+    """Find layout, p and I of each expert in a stack: up (E, I, p) or gate_up (E, 2I, p), down."""
     parts = dict(module.named_parameters(recurse=False))
-    for key in getattr(module, "parametrizations", ()):
-        parts[key] = module.parametrizations[key].original  # type: ignore[index, union-attr]
     key = "gate_up_proj" if "gate_up_proj" in parts else "up_proj"
     up, down = parts.get(key), parts.get("down_proj")
     if up is None or down is None or up.ndim != 3 or len(parts) > 2:
@@ -230,7 +228,7 @@ def _stacked(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
 
 
 def _projected(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
-    """Layout, p and I of an MLP in projections of its own, in a list that may be empty."""
+    """Find layout, p and I of an MLP in projections of its own, in a list that may be empty."""
     inside = {
         key: child
         for key, child in module.named_children()
@@ -263,7 +261,7 @@ def _projected(name: str, module: nn.Module) -> list[tuple[Layout, int, int]]:
 
 
 def _roles(shapes: dict[str, tuple[int, int]]) -> tuple[str | None, str | None, str | None]:
-    """Which projections, of these shapes (out, in), are gate, up and down; Nones for no MLP.
+    """Tell gate, up and down among projections of these shapes (out, in); Nones for no MLP.
 
     Gate and up are the same where one matrix holds both.
     """

@@ -1,4 +1,4 @@
-"""The neurons of one MLP, whatever module holds them: what every method takes and gives."""
+"""Neurons of one MLP, whatever module holds them: what every method takes and gives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ _TOKENS_AT_ONCE = 4096  # hidden values of all calibration tokens would not fit
 
 
 def in_parts(inputs: Tensor) -> tuple[Tensor, ...]:
-    """Inputs (n, p), some thousand tokens at a time."""
+    """Split inputs (n, p) into parts of some thousand tokens."""
     return torch.split(inputs, _TOKENS_AT_ONCE)
 
 
@@ -26,11 +26,11 @@ class Neurons:
     y = down h + b2, and b2 is not a neuron's.
 
     Attributes:
-        up: (I, p).
-        down: (p, I).
-        up_bias: (I,), None where the architecture has none.
-        gate: (I, p), None for a dense MLP.
-        gate_bias: (I,), None without a gate or where the architecture has none.
+        up: W1 (I, p).
+        down: W2 (p, I).
+        up_bias: b1 (I,), None where the architecture has none.
+        gate: Matrix of the gate (I, p), None for a dense MLP.
+        gate_bias: Bias of the gate (I,), None without a gate or where the architecture has none.
     """
 
     up: Tensor
@@ -41,7 +41,7 @@ class Neurons:
 
     @property
     def width(self) -> int:
-        """I, how many there are."""
+        """I, the count of neurons."""
         return self.up.shape[0]
 
     @property
@@ -50,23 +50,23 @@ class Neurons:
         return self.up.shape[1]
 
     def hidden(self, inputs: Tensor, activation: Activation) -> Tensor:
-        """What the neurons say, (…, I), of inputs (…, p)."""
+        """Compute the neurons' values h, (…, I), of inputs (…, p)."""
         up = F.linear(inputs, self.up, self.up_bias)
         if self.gate is None:
             return activation(up)
         return activation(F.linear(inputs, self.gate, self.gate_bias)) * up
 
     def rows(self) -> Tensor:
-        """What neurons read, (I, d): up, its bias, gate and its bias side by side."""
+        """Join what neurons read, (I, d): up, its bias, gate and its bias side by side."""
         parts = [self.up, self.up_bias, self.gate, self.gate_bias]
         return torch.cat([p.reshape(self.width, -1) for p in parts if p is not None], dim=1)
 
     def with_rows(self, rows: Tensor, down: Tensor) -> "Neurons":
-        """Neurons of another width: the inverse of `rows`.
+        """Make neurons of another width: the inverse of `rows`.
 
         Args:
-            rows: (k, d).
-            down: (p, k).
+            rows: What they read, (k, d).
+            down: Their columns (p, k).
         """
         parts = [self.up, self.up_bias, self.gate, self.gate_bias]
         sizes = [p[0].numel() for p in parts if p is not None]
@@ -79,11 +79,11 @@ class Neurons:
         return Neurons(up, down.contiguous(), up_bias, gate, gate_bias)
 
     def select(self, index: Tensor) -> "Neurons":
-        """The neurons of these indices (k,), in this order."""
+        """Choose the neurons of these indices (k,), in this order."""
         return self.with_rows(self.rows()[index], self.down[:, index])
 
     def with_down(self, down: Tensor) -> "Neurons":
-        """The same neurons with other columns `down` (p, I)."""
+        """Replace the columns `down` (p, I)."""
         return replace(self, down=down)
 
 
@@ -92,9 +92,9 @@ class FusedNeurons:
     """The k neurons that stand for all: y = down (P ⊙ h) + b2.
 
     Attributes:
-        neurons: The k.
+        neurons: The k neurons.
         multiplicity: P's diagonal (k,), how many neurons each stands for, as floats.
-        output_bias: What takes b2's place (p,); None leaves b2 alone.
+        output_bias: Bias (p,) in place of b2; None leaves b2 alone.
     """
 
     neurons: Neurons
@@ -103,15 +103,15 @@ class FusedNeurons:
 
     @property
     def readout(self) -> Tensor:
-        """What maps `features` to y, (p, k): `down`."""
+        """The matrix (p, k) that maps `features` to y: `down`."""
         return self.neurons.down
 
     def features(self, inputs: Tensor, activation: Activation) -> Tensor:
-        """P ⊙ h, (…, k), of inputs (…, p)."""
+        """Compute P ⊙ h, (…, k), of inputs (…, p)."""
         return self.neurons.hidden(inputs, activation) * self.multiplicity
 
     def with_readout(self, readout: Tensor, bias: Tensor | None) -> "FusedNeurons":
-        """The same with another `down` (p, k) and b2 (p,): what a refit gives."""
+        """Replace `down` (p, k) and b2 (p,), as a refit does."""
         return replace(self, neurons=self.neurons.with_down(readout), output_bias=bias)
 
     def output(self, inputs: Tensor, activation: Activation, bias: Tensor | None) -> Tensor:
@@ -120,13 +120,13 @@ class FusedNeurons:
         return F.linear(self.features(inputs, activation), self.readout, bias)
 
     def parameters(self, bias: Tensor | None) -> dict[str, Tensor]:
-        """What trains, by name; `bias` (p,) is the block's own b2."""
+        """List what trains, by name; `bias` (p,) is the block's own b2."""
         bias = bias if self.output_bias is None else self.output_bias
         tensors = {**vars(self.neurons), "output_bias": bias}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def with_parameters(self, parameters: dict[str, Tensor]) -> "FusedNeurons":
-        """The same with other tensors, of the names that `parameters` gave."""
+        """Replace all tensors by others, of the names that `parameters` gave."""
         tensors = dict(parameters)
         bias = tensors.pop("output_bias", None)
         return replace(self, neurons=Neurons(**tensors), output_bias=bias)
@@ -134,14 +134,14 @@ class FusedNeurons:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a method sees of an MLP.
+    """An MLP as a method gets it.
 
     Attributes:
-        neurons: Its own, detached, float32.
+        neurons: Neurons of the MLP, detached, float32.
         activation: act.
         bias: b2 (p,), None where the architecture has none.
         inputs: Calibration inputs (n, p), one row a token that is not padding; None without text.
-        name: The MLP's in its model.
+        name: Name of the MLP in its model.
     """
 
     neurons: Neurons
@@ -151,7 +151,7 @@ class Layer:
     name: str = ""
 
     def to(self, device: torch.device) -> "Layer":
-        """The same there."""
+        """Move all tensors to a device."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device)

@@ -1,6 +1,6 @@
-"""Check that MLPs compute what their structure says: it does not show a norm between projections.
+"""Check that MLPs compute what their structure promises.
 
-Nor does it show a gate that is clipped, or a scale.
+A structure does not show a norm between projections, a gate that is clipped, or a scale.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ def verify(model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
     """Compare what MLPs compute with `neurons.Layer`'s formula, by running their model.
 
     Args:
-        model: With weights, in evaluation mode.
-        mlps: Of that model. Experts that no token of the trial reaches are taken on trust.
+        model: Model with weights, in evaluation mode.
+        mlps: MLPs of that model. Experts that no token of the trial reaches are taken on trust.
 
     Raises:
         ModelError: An MLP computes something else, or has weights that are NaN or infinite; or
@@ -54,11 +54,12 @@ def verify(model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
 
 @torch.no_grad()
 def verify_without_weights(model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
-    """The same for a model that may not fit into memory: one MLP of each kind, with drawn weights.
+    """Verify a model that may not fit into memory: one MLP of each kind, with drawn weights.
 
     Args:
-        model: Its weights are on the meta device, and stay there.
-        mlps: Of that model. Those in modules that want more than hidden states are taken on trust.
+        model: Model whose weights are on the meta device, and stay there.
+        mlps: MLPs of that model. Those in modules that want more than hidden states are taken on
+            trust.
 
     Raises:
         ModelError: An MLP computes something else.
@@ -93,12 +94,12 @@ def _compare(
 
 
 def _holder(mlp: MLP) -> str:
-    """The module that holds an MLP, or all experts of a stack."""
+    """Name the module that holds an MLP, or all experts of a stack."""
     return mlp.name if mlp.stack is None else mlp.name.rpartition("[")[0]
 
 
 def _kind(module: nn.Module) -> object:
-    """What modules that compute alike have in common: class, shapes and settings."""
+    """List what modules that compute alike have in common: class, shapes and settings."""
     shapes = [(name, tensor.shape) for name, tensor in module.state_dict().items()]
     settings = [
         (name, value)
@@ -109,9 +110,9 @@ def _kind(module: nn.Module) -> object:
 
 
 def _drawn(empty: nn.Module) -> nn.Module:
-    """A copy of a module without weights that has some, under which no sum grows.
+    """Copy a module without weights, and draw some for the copy, under which no sum grows.
 
-    Of a stack of experts it has two.
+    A stack keeps two experts.
     """
     module = deepcopy(empty).float()
     for name, parameter in list(module.named_parameters(recurse=False)):
@@ -165,7 +166,7 @@ class _Check:
         self.calls.append((self.inputs, output.clone()))
 
     def errors(self) -> list[float]:
-        """Relative ones, of every call."""
+        """Compute the relative error of every call."""
         errors = []
         for inputs, output in self.calls:
             x = inputs[0].float()
@@ -178,6 +179,6 @@ class _Check:
         return errors
 
     def _share(self, expert: MLP, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-        """An expert's part in its stack's output, by the router's indices and weights (n, k)."""
+        """Compute an expert's part in its stack's output, as the router weighs it (n, k)."""
         weight = (weights * (indices == expert.expert)).sum(dim=-1, keepdim=True)
         return weight * expert.layer_view().output(x)

@@ -18,10 +18,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.compressed import from_pretrained
+from edgefuse.artifact.load import from_pretrained
 from edgefuse.artifact.record import CompressionRecord, read_record
-from edgefuse.bundling.classifier import check_architecture
-from edgefuse.bundling.labels import choose_labels
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import set_padding
 from edgefuse.hub.device import computing_on, fastest, move
@@ -32,13 +30,12 @@ from edgefuse.squeezing.record import SqueezeRecord, SqueezeSettings
 from edgefuse.squeezing.rounds import Job, cut, evaluate_and_train
 from edgefuse.squeezing.workspace import Workspace
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.registry import export_task
 from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_runtime.bundle.bundle import digest
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.data.labels import labels_of_rows
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.text_classification import TextClassification
 
 
 def squeeze(
@@ -80,9 +77,7 @@ def squeeze(
     source = find_source(model)
     compression = _chains_of(source, model)
     config = load_config(source)
-    check_architecture(config, model)
-    labels = choose_labels(config, labels_of_rows(train_file), model)
-    task = export_task(TextClassification(labels=labels))
+    task = Classes(labels_of_rows(train_file)).of_model(config, model)
     tokenizer = load_padding_tokenizer(source)
     length = choose_length(None, longest_sequence(empty_model(config)))
     train, valid = (
@@ -97,7 +92,7 @@ def squeeze(
         settings=settings,
         train=digest(train_file),
         valid=digest(valid_file),
-        labels=labels,
+        labels=task.task.labels,
     )
     workspace = Workspace.beside(output, overwrite=overwrite)
     record = workspace.resume(begun) if resume else workspace.begin(begun)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.fused import fused_mlps
-from edgefuse.layers.fused import multiplicities
+from edgefuse.layers.stand_ins import multiplicities
 from edgefuse.tuning.way import Way
 from edgefuse_export.passes.norm_weights import norm_weights
 from edgefuse_export.tasks.task import ExportTask

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.chains import save_chains
 from edgefuse.artifact.record import RECORD as COMPRESSION
 from edgefuse.artifact.record import CompressionRecord
+from edgefuse.artifact.save import save_compressed
 from edgefuse.compression.chains.records import record_of_squeezed
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.squeezing.record import RECORD, Round, SqueezeRecord, read_squeeze, write_squeeze
@@ -128,7 +128,7 @@ class Workspace:
             with new_directory(
                 self.model_of(after), marker=COMPRESSION, overwrite=True
             ) as directory:
-                save_chains(directory, model, tokenizer, record_of_squeezed(compression, model))
+                save_compressed(directory, model, tokenizer, record_of_squeezed(compression, model))
         write_squeeze(self.path, after)
         if reached.kept and record.rounds:
             shutil.rmtree(self.model_of(record))

@@ -1,4 +1,5 @@
-"""Ways of tuning: what of a model trains, a file each.
+"""Ways of tuning: what of a model trains.
 
-May import `artifact` and what is below it.
+`way.py` is the seam and `ways/` has a file for each way; the modules beside them put into a model
+what some ways add. May import `artifact` and what is below it.
 """

@@ -13,11 +13,11 @@ import transformers
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from edgefuse.bundling.classifier import check_architecture
 from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, OutputError
 from edgefuse_export.gradient import _innermost
+from edgefuse_export.tasks.classes import check_architecture
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.registry import find_optimizer
 

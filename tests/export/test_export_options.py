@@ -1,8 +1,9 @@
-"""Options of `edgefuse export` reach the way of tuning that they belong to."""
+"""Options of `edgefuse export` reach the way of tuning and the optimizer that they belong to."""
 
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,24 +15,25 @@ from edgefuse.tuning.ways.lora import Lora
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
+from edgefuse_runtime.optimizers.adamw import AdamW
 from tests.tuned_pico import labelled_rows, pico
 
 Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def way_of(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Way]:
-    """Give the command options; what it asks for is not done, and is returned."""
-    asked: list[Way] = []
+def asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Give the command options; what it asks of `export` is not done, and is returned."""
+    arguments: list[dict[str, Any]] = []
 
-    def export(*_: object, tune: Way, **__: object) -> None:
-        asked.append(tune)
+    def export(*_: object, **given: object) -> None:
+        arguments.append(given)
         raise InputError("far enough", "Stop")
 
-    def given(*options: object) -> Way:
+    def given(*options: object) -> dict[str, Any]:
         command = ("export", pico("bert"), tmp_path / "bundle", "--device", "rpi5")
         assert "far enough" in run(*command, "--num-labels", 3, *options).err
-        return asked.pop()
+        return arguments.pop()
 
     monkeypatch.setattr("edgefuse.bundling.export.export", export)
     return given
@@ -63,6 +65,12 @@ def way_of(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     ],
 )
 def test_a_ways_options_are_those_of_the_command(
-    tune: str, options: tuple[object, ...], expected: Way, way_of: Callable[..., Way]
+    tune: str, options: tuple[object, ...], expected: Way, asked: Callable[..., Any]
 ) -> None:
-    assert way_of("--tune", tune, *options) == expected
+    assert asked("--tune", tune, *options)["tune"] == expected
+
+
+def test_an_optimizers_options_are_those_of_the_command(asked: Callable[..., Any]) -> None:
+    options = ("--optimizer", "adamw", "--weight-decay", 0.1, "--max-gradient-norm", 0)
+    assert asked(*options)["optimizer"] == AdamW(weight_decay=0.1, max_gradient_norm=0.0)
+    assert asked()["optimizer"] == AdamW()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import edgefuse
-from edgefuse.artifact.chains import WEIGHTS
+from edgefuse.artifact.save import TRAINED_WEIGHTS
 from edgefuse.bundling.chains import plain_form
 from edgefuse.bundling.export import export
 from edgefuse.compression.chains.compress import compress, plan_mpo
@@ -126,7 +126,7 @@ def test_central_tensors_stay_bit_for_bit_through_training(bundle: Bundle) -> No
     moved = [n for n, value in values.items() if not np.array_equal(value, bundle.trainable()[n])]
     assert len(moved) == len(values)
     assert_frozen_stay(bundle, values)
-    chains = load_file(bundle.path.parent / "chains" / WEIGHTS)
+    chains = load_file(bundle.path.parent / "chains" / TRAINED_WEIGHTS)
     for name, tensor in bundle.frozen.items():
         if name.endswith(".central"):
             assert tensor.tobytes() == chains[name.removeprefix("bert.")].numpy().tobytes()

@@ -25,7 +25,7 @@ from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
 from edgefuse_export.tasks.text_classification import Loss
-from tests.tuned_pico import classifier, exported, pico
+from tests.tuned_pico import TASK, classifier, exported, pico
 
 HEADS = 2
 SHAPE = {"batch_size": 4, "sequence_length": 16}
@@ -33,7 +33,7 @@ SHAPE = {"batch_size": 4, "sequence_length": 16}
 
 @cache
 def planned(kind: str) -> dict[str, WayPlan]:
-    return {row.way: row for row in plan_ways(classifier(pico(kind)), **SHAPE)}
+    return {row.way: row for row in plan_ways(classifier(pico(kind)), TASK, **SHAPE)}
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
     dimensions = choose_dimensions(table.rows, table.columns, pads=True)
     mpo = decompose(read_matrix(model, table), dimensions)
     place_chains(model, [(table.name, mpo.tensors)])
-    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
     assert rows["mpo"].possible
-    plain = {row.way: row for row in plan_ways(classifier(pico("bert")), **SHAPE)}
+    plain = {row.way: row for row in plan_ways(classifier(pico("bert")), TASK, **SHAPE)}
     assert rows["head"].flops == plain["head"].flops + 2 * rebuilding(dimensions, mpo.bonds)
 
 
@@ -98,7 +98,7 @@ def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
 def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: str) -> None:
     model = classifier(pico(kind))
     before = {name: p.clone() for name, p in model.named_parameters()}
-    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
 
     inputs = torch.ones((4, 16), dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
@@ -114,21 +114,21 @@ def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: 
 
 
 def test_a_way_that_the_model_cannot_take_says_why() -> None:
-    rows = {row.way: row for row in plan_ways(classifier(pico("llama")), **SHAPE)}
+    rows = {row.way: row for row in plan_ways(classifier(pico("llama")), TASK, **SHAPE)}
     assert len(rows) == len(WAYS)
     assert not rows["bitfit"].possible
     assert "no biases" in rows["bitfit"].reason
     assert rows["bitfit"].flops == 0
     model = classifier(pico("mixtral"))
     model.set_experts_implementation("eager")  # what it computes depends on the routing
-    experts = {row.way: row for row in plan_ways(model, **SHAPE)}
+    experts = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
     assert "cannot be traced" in experts["full"].reason
 
 
 def test_a_model_that_cannot_be_counted_says_so() -> None:
     config = XLMConfig(vocab_size=50, emb_dim=16, n_layers=1, n_heads=2)
     model = XLMForSequenceClassification(config)
-    rows = {row.way: row for row in plan_ways(model, **SHAPE)}
+    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
     assert "cannot be counted without computing it" in rows["full"].reason
     assert "attentions in one list" in rows["last-1"].reason
 

@@ -189,13 +189,21 @@ class TextLengthExport:
         return ids, mask, torch.rand(shape[:1], generator=generator)
 
 
+class WantedTextLength:
+    def of_model(self, config: Any, name: str) -> TextLengthExport:
+        return TextLengthExport(TextLength())
+
+
 def test_a_task_from_outside_trains_and_predicts(
     pico_model: Any, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "TASKS", (*tasks.TASKS, TextLength))
-    monkeypatch.setitem(task_exports.EXPORT_TASKS, "text-length", TextLengthExport)
+    monkeypatch.setitem(task_exports.EXPORT_TASKS, "text-length", WantedTextLength)
     bundle = export(
-        str(pico_model("bert")), tmp_path / "bundle", device=load_device("rpi5"), task=TextLength()
+        str(pico_model("bert")),
+        tmp_path / "bundle",
+        device=load_device("rpi5"),
+        task=WantedTextLength(),
     )
     assert descends(trained(bundle, rows, steps=30))
     assert bundle.manifest.certificate.worst_gradient_error < 1e-3

@@ -14,8 +14,9 @@ from edgefuse.compression.methods.random import INITIALIZER_RANGE, random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import factorise, svd
 from edgefuse.layers.low_rank import LowRankLinear
+from edgefuse.layers.stand_ins import fold
 from edgefuse.mlps.install import place
-from edgefuse.mlps.low_rank import fold, install_low_rank
+from edgefuse.mlps.low_rank import install_low_rank
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.neurons import FusedNeurons, Layer, Neurons
 from tests.pico_layers import KINDS, I, P, as_points, duplicated, make, output_as, output_of

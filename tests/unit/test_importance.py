@@ -15,13 +15,13 @@ from edgefuse.mlps.matrices import KINDS, find_matrices, place_chains, read_matr
 from edgefuse.squeezing.cutting import cut_chains, make_canonical
 from edgefuse.squeezing.importance import importance
 from edgefuse.squeezing.training import batches, loss_of
-from edgefuse_export.tasks.registry import export_task
+from edgefuse_export.tasks.text_classification import TextClassificationExport
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.tasks.text_classification import EncodedText, TextClassification
 from tests.tuned_pico import classifier, pico
 
 TOKEN_IDS = ([2, 9, 11, 3], [2, 7, 3], [2, 30, 31, 32, 3], [2, 8, 3])
-TASK = export_task(TextClassification(labels=["a", "b", "c"]))
+TASK = TextClassificationExport(TextClassification(labels=["a", "b", "c"]))
 ROWS = Dataset(
     [
         EncodedText(np.array(ids, np.int32), label)

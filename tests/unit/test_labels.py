@@ -3,9 +3,8 @@
 import pytest
 from transformers import BertConfig
 
-from edgefuse.bundling.classifier import check_architecture
-from edgefuse.bundling.labels import choose_labels
 from edgefuse_devices.errors import ModelError
+from edgefuse_export.tasks.classes import check_architecture, choose_labels
 
 TWELVE = [f"LABEL_{index}" for index in range(12)]
 BINARY = ["NEGATIVE", "POSITIVE"]

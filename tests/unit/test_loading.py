@@ -165,7 +165,7 @@ def test_what_edgefuse_raises_itself_stays_what_it_is(
     def broken(*_args: object, **_options: object) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("edgefuse.artifact.compressed.check_weights", broken)
+    monkeypatch.setattr("edgefuse.artifact.load.check_weights", broken)
     source = find_source(str(pico_model("bert")))
     with pytest.raises(KeyError):
         edgefuse.from_pretrained(source.name)

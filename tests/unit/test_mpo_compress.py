@@ -23,11 +23,11 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.chains.decomposition import MPO, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import Chain
+from edgefuse.layers.stand_ins import merge_chains
 from edgefuse.mlps.matrices import (
     KINDS,
     Kind,
     find_matrices,
-    merge_chains,
     place_chains,
     read_matrix,
 )
@@ -108,7 +108,7 @@ def test_the_record_says_what_the_files_hold(
     record = compress(
         plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(budget=0.5)), tmp_path / "chains"
     )
-    stored = load_file(tmp_path / "chains" / "model.mpo.safetensors")
+    stored = load_file(tmp_path / "chains" / "model.edgefuse.safetensors")
     spectra = load_file(tmp_path / "chains" / "spectra.safetensors")
     for matrix in record.matrices:
         assert f"{matrix.name}.weight" not in stored

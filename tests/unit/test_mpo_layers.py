@@ -90,10 +90,12 @@ def test_a_linear_layer_keeps_bias_and_multiplicity(bonds: tuple[int, ...]) -> N
     expected = F.linear(activations * p, chain.matrix().float(), bias)
     near = {"rtol": 1e-5, "atol": 1e-5 * float(expected.abs().max())}
     torch.testing.assert_close(layer(activations), expected, **near)
-    plain = layer.plain()
-    assert isinstance(plain, FusedLinear)
+    merged, plain = layer.merged(), layer.plain()
+    assert isinstance(merged, FusedLinear)
+    assert type(plain) is nn.Linear
+    torch.testing.assert_close(merged(activations), expected, **near)
     torch.testing.assert_close(plain(activations), expected, **near)
-    torch.testing.assert_close(plain.multiplicity, p)
+    torch.testing.assert_close(merged.multiplicity, p)
 
 
 def test_a_layer_becomes_the_kind_that_it_was() -> None:

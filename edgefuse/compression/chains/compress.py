@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgefuse.artifact.chains import give_widths, save_chains
-from edgefuse.artifact.compressed import from_pretrained
+from edgefuse.artifact.load import from_pretrained
 from edgefuse.artifact.record import RECORD, CompressionRecord, MatrixRecord, read_record
+from edgefuse.artifact.save import save_compressed, save_spectra
+from edgefuse.artifact.shape import give_shape
 from edgefuse.compression.chains.limit import Limit
 from edgefuse.compression.chains.records import matrix_record, record_on_top
 from edgefuse.compression.chains.shared import decompose_together, relative_error
@@ -119,7 +120,7 @@ def plan_mpo(
     config = load_config(source)
     empty = empty_model(config)
     if fused is not None:
-        give_widths(empty, fused)
+        give_shape(empty, fused)
     if "mlp" in kinds:
         unstack(empty)
     matrices = find_matrices(empty, kinds)
@@ -214,7 +215,8 @@ def compress(
     with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
         tokenizer = load_tokenizer(plan.source)
         decomposed = decompose_model(plan, on_progress=on_progress)
-        save_chains(folder, decomposed.model, tokenizer, decomposed.record, decomposed.spectra)
+        save_compressed(folder, decomposed.model, tokenizer, decomposed.record)
+        save_spectra(folder, decomposed.spectra)
     return decomposed.record
 
 

@@ -44,8 +44,6 @@ class Method:
         outcome: From an MLP and its plan at a width to that of what takes its place, where that is
             not as wide.
         needs_text: Without text it has nothing to go by.
-        stores_products: What it gives are thin matrices, and the folder that is made holds their
-            products: matrices as large as before.
     """
 
     name: str
@@ -56,7 +54,6 @@ class Method:
     misfit: Callable[[MLP, int], str | None] = lambda _mlp, _width: None
     outcome: Callable[[MLP, LayerPlan], LayerPlan] = lambda _mlp, plan: plan
     needs_text: bool = False
-    stores_products: bool = False
 
     def check(self, mlps: Sequence[MLP], widths: Sequence[int]) -> None:
         """Refuse MLPs that it does not suit at the widths that they are to have.
@@ -91,7 +88,6 @@ METHODS = (
         svd,
         misfit=svd_misfit,
         outcome=svd_outcome,
-        stores_products=True,
     ),
     Method("prune", f"{_FUSION}, baseline", prune),
     Method("prune-activation", _WANDA, prune_activation, needs_text=True),

@@ -40,7 +40,9 @@ def outcome(mlp: MLP, plan: LayerPlan) -> LayerPlan:
     shape = _shape(mlp.layout, mlp.width, mlp.hidden_size)
     parameters = shape.parameters(shape.rank(plan.width_after))
     own_bias = 0 if mlp.layout.bias is None else mlp.hidden_size
-    return replace(plan, width_after=mlp.width, parameters_after=parameters + own_bias)
+    return replace(
+        plan, width_after=mlp.width, parameters_after=parameters + own_bias, kind="low-rank"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,9 @@ def factorise(neurons: Neurons, rank: int) -> LowRank:
 
 
 def refactorise(low_rank: LowRank) -> LowRank:
-    """The same matrices as products of the factors that `factorise` gives.
+    """Share the products out anew among factors, as `factorise` does.
 
-    Stages change factors; a saved model holds products alone, and is loaded with these. How a
-    product is shared out matters to what the factors learn.
+    Stages change factors. How a product is shared out matters to what the factors learn.
     """
     factors = factorise(low_rank.product().neurons, low_rank.rank)
     return replace(factors, output_bias=low_rank.output_bias)

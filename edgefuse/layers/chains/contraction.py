@@ -1,4 +1,4 @@
-"""A chain of tensors applied to activations, in the order that takes the fewest multiplications.
+"""Apply a chain of tensors to activations, in the order that takes the fewest multiplications.
 
 An activation may go along the chain, from its left end or its right; or the matrix is rebuilt and
 applied. Rebuilding costs the same for one token as for a thousand, so it wins at large bonds, where
@@ -15,7 +15,7 @@ from edgefuse.layers.chains.decomposition import CENTRAL, joins_left_first, rebu
 from edgefuse.layers.chains.dimensions import Dimensions
 
 TOKENS = 512
-"""Of a batch, such as 8 texts of 64 tokens, for which an order is chosen."""
+"""Tokens of a batch, such as 8 texts of 64, for which an order is chosen."""
 
 Order = Callable[[Tensor, Sequence[Tensor], Tensor | None], Tensor]
 
@@ -26,9 +26,9 @@ def from_the_left(
     """Map activations (…, J) to (…, I), what is left of the central tensor first.
 
     Args:
-        activations: (…, J).
-        tensors: T_1 … T_n.
-        bias: (I,), to add.
+        activations: Inputs (…, J).
+        tensors: Chain T_1 … T_n.
+        bias: Bias (I,) to add, or None.
     """
     left, middle, right = thirds(tensors)
     (_, i, j, a), (_, k, h, b), (_, m, n, _) = left.shape, middle.shape, right.shape
@@ -70,11 +70,11 @@ ORDERS: tuple[Order, ...] = (from_the_left, from_the_right, rebuilt)
 
 
 def cheapest(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS) -> Order:
-    """The order of `ORDERS` that multiplies least.
+    """Choose the order of `ORDERS` that multiplies least.
 
     Args:
-        dimensions: Of the matrix.
-        bonds: d_1 … d_{n−1}.
+        dimensions: Local dimensions of the matrix.
+        bonds: Bonds d_1 … d_{n−1}.
         tokens: Rows of activations.
     """
     return min(ORDERS, key=lambda order: multiplications(order, dimensions, bonds, tokens))
@@ -83,7 +83,7 @@ def cheapest(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS)
 def multiplications(
     order: Order, dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS
 ) -> int:
-    """How many pairs of numbers an order multiplies; the arguments are those of `cheapest`."""
+    """Count the multiplications of an order; the arguments are those of `cheapest`."""
     if order is rebuilt:
         whole = dimensions.padded_rows * dimensions.column_count
         return rebuilding(dimensions, bonds) + tokens * whole
@@ -97,7 +97,7 @@ def multiplications(
 
 
 def rebuilding(dimensions: Dimensions, bonds: Sequence[int]) -> int:
-    """Multiplications of `decomposition.rebuild`."""
+    """Count the multiplications of `decomposition.rebuild`."""
     left, middle, right = (i * j for i, j in thirds_of(dimensions))
     a, b = bonds[CENTRAL - 1], bonds[CENTRAL]
     if joins_left_first((left, right), (a, b)):
@@ -108,7 +108,7 @@ def rebuilding(dimensions: Dimensions, bonds: Sequence[int]) -> int:
 
 
 def merging(dimensions: Dimensions, bonds: Sequence[int]) -> int:
-    """Multiplications of `decomposition.thirds`, of five tensors."""
+    """Count the multiplications of `decomposition.thirds`, of five tensors."""
     first, second, _, fourth, fifth = (
         i * j for i, j in zip(dimensions.rows, dimensions.columns, strict=True)
     )
@@ -116,6 +116,6 @@ def merging(dimensions: Dimensions, bonds: Sequence[int]) -> int:
 
 
 def thirds_of(dimensions: Dimensions) -> list[tuple[int, int]]:
-    """Rows and columns of what is left of the central tensor, of it, and of what is right."""
+    """Count rows and columns of what is left of the central tensor, of it, and of what is right."""
     parts = (slice(CENTRAL), slice(CENTRAL, CENTRAL + 1), slice(CENTRAL + 1, None))
     return [(prod(dimensions.rows[part]), prod(dimensions.columns[part])) for part in parts]

@@ -1,4 +1,4 @@
-"""A matrix as a matrix product operator: decomposed, brought to canonical form, truncated, rebuilt.
+"""Decompose a matrix into a chain, bring it to canonical form, truncate it, and rebuild the matrix.
 
 After Liu et al., "Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based
 on Matrix Product Operators" (ACL 2021, arXiv 2106.02205), and Gao et al., "Compressing deep neural
@@ -27,7 +27,7 @@ _NOTHING = 1e-10
 
 @dataclass(frozen=True)
 class MPO:
-    """A chain of tensors in canonical form, and what it is a chain of.
+    """A chain of tensors in canonical form, with the spectra of its matrix.
 
     Attributes:
         tensors: T_1 … T_n, each (d_{m−1}, i_m, j_m, d_m), d_0 = d_n = 1; float64.
@@ -60,10 +60,10 @@ class MPO:
         return rebuild(self.tensors)[: self.rows]
 
     def truncate(self, bonds: Sequence[int]) -> "MPO":
-        """The chain with smaller bonds: what is beyond them is sliced off.
+        """Slice off what is beyond smaller bonds.
 
         Args:
-            bonds: d_1 … d_{n−1}, none above those that there are.
+            bonds: Bonds d_1 … d_{n−1}, none above those that there are.
         """
         assert all(new <= old for new, old in zip(bonds, self.bonds, strict=True))
         ends = (1, *bonds, 1)
@@ -76,14 +76,14 @@ class MPO:
         )
 
     def error_bound(self, bonds: Sequence[int] | None = None) -> float:
-        """√Σ ε_m², which ‖W − MPO‖ does not exceed; ε_m² is what bond m leaves out of its spectrum.
+        """Bound ‖W − MPO‖ by √Σ ε_m²; ε_m² is what bond m leaves out of its spectrum.
 
         Slicing bond m multiplies by the projection Q_m onto m's leading left singular vectors, so
         that the slices of all bonds give Q_1 … Q_{n−1} W. Squares add up, bond after bond, since
         ‖W − Q_1 X‖² = ‖W − Q_1 W‖² + ‖Q_1 (W − X)‖².
 
         Args:
-            bonds: d_1 … d_{n−1} to cut to, and so the fast estimate of what that would cost; None
+            bonds: Bonds d_1 … d_{n−1} to cut to, for a fast estimate of what that would cost; None
                 for those that there are.
         """
         kept = zip(self.spectra, self.bonds if bonds is None else bonds, strict=True)
@@ -91,18 +91,18 @@ class MPO:
 
 
 def dimensions_of(tensors: Sequence[Tensor]) -> Dimensions:
-    """The local dimensions of a chain."""
+    """Read the local dimensions of a chain."""
     shapes = [tensor.shape for tensor in tensors]
     return Dimensions(tuple(s[1] for s in shapes), tuple(s[2] for s in shapes))
 
 
 def bonds_of(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """d_1 … d_{n−1} of a chain."""
+    """Read the bonds d_1 … d_{n−1} of a chain."""
     return tuple(tensor.shape[-1] for tensor in tensors[:-1])
 
 
 def parameter_count(dimensions: Dimensions, bonds: Sequence[int]) -> tuple[int, int]:
-    """Elements of a chain with bonds d_1 … d_{n−1}: all, and those of auxiliary tensors.
+    """Count the elements of a chain with bonds d_1 … d_{n−1}: all, and those of auxiliary tensors.
 
     At full bonds there are more of them than the matrix has: by 8 % for 768 × 3072.
     """
@@ -118,8 +118,8 @@ def decompose(matrix: Tensor, dimensions: Dimensions) -> MPO:
     """Decompose a matrix without loss, at full bonds (less where it lacks rank).
 
     Args:
-        matrix: W (I, J), of any float type.
-        dimensions: Its local dimensions; rows beyond I are padded with zeros.
+        matrix: Matrix W (I, J), of any float type.
+        dimensions: Local dimensions of the chain; rows beyond I are padded with zeros.
     """
     rows = matrix.shape[0]
     padding = dimensions.padded_rows - rows
@@ -134,8 +134,8 @@ def canonical(tensors: Sequence[Tensor]) -> MPO:
     SVD at every bond, whose left singular vectors stay: T_m = λ_{m−1}^(−½) U_m λ_m^½.
 
     Args:
-        tensors: T_1 … T_n, each (d_{m−1}, i_m, j_m, d_m), of any float type. Directions of a bond
-            that carry nothing are dropped.
+        tensors: Chain T_1 … T_n, each (d_{m−1}, i_m, j_m, d_m), of any float type. Directions of a
+            bond that carry nothing are dropped.
     """
     chain = [tensor.detach().double() for tensor in tensors]
     for m in range(len(chain) - 1, 0, -1):
@@ -162,7 +162,7 @@ def canonical(tensors: Sequence[Tensor]) -> MPO:
 
 
 def rebuild(tensors: Sequence[Tensor]) -> Tensor:
-    """The matrix (Π i_m, Π j_m) of a chain, of the chain's type; differentiable."""
+    """Rebuild the matrix (Π i_m, Π j_m) of a chain, of the chain's type; differentiable."""
     left, middle, right = thirds(tensors)
     before, after = left.flatten(0, 2), right.flatten(1)  # (i j, a) and (b, i j)
     if joins_left_first((len(before), after.shape[1]), (before.shape[1], len(after))):
@@ -175,7 +175,7 @@ def rebuild(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def thirds(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The chain as one of three tensors: what is left of the central one, it, and what is right.
+    """Merge a chain into three tensors: what is left of the central one, it, and what is right.
 
     Merging the sides costs little, and whatever meets them takes fewer steps.
 
@@ -186,18 +186,18 @@ def thirds(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def joins_left_first(sides: tuple[int, int], bonds: tuple[int, int]) -> bool:
-    """Whether what is left of the central tensor meets it first, which takes fewer multiplications.
+    """Tell whether joining the left side first takes fewer multiplications than the right side.
 
     Args:
-        sides: i j of all that is left of the central tensor, and of all that is right of it.
-        bonds: The central tensor's own.
+        sides: Products i j of all that is left of the central tensor, and of all that is right.
+        bonds: Bonds of the central tensor.
     """
     (left, right), (a, b) = sides, bonds
     return left * b * (a + right) <= right * a * (b + left)
 
 
 def _merge(tensors: Sequence[Tensor]) -> Tensor:
-    """A stretch of a chain as one tensor."""
+    """Merge neighbours in a chain into one tensor."""
     merged = tensors[0]
     for tensor in tensors[1:]:
         left, i, j, _ = merged.shape
@@ -209,7 +209,7 @@ def _merge(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _exact_chain(matrix: Tensor, dimensions: Dimensions) -> list[Tensor]:
-    """A chain at full bonds: the matrix in its middle, unit matrices on both sides."""
+    """Make a chain at full bonds: the matrix in its middle, unit matrices on both sides."""
     rows, columns, bonds = dimensions.rows, dimensions.columns, dimensions.full_bonds
     n = len(rows)
     pairs = [axis for m in range(n) for axis in (m, n + m)]

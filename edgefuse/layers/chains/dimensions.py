@@ -1,4 +1,4 @@
-"""Local dimensions: how a matrix's rows and columns are shared out among the tensors of a chain."""
+"""Share a matrix's rows and columns out among the tensors of a chain: its local dimensions."""
 
 import math
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 TENSORS = 5
-"""n, the tensors of a chain: the authors' number."""
+"""n, the count of tensors of a chain, as the authors have it."""
 
 _PADDING = 0.01
-"""Of its rows that a table may grow by, for better factors."""
+"""Part of its rows that a table may grow by, for better factors."""
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """How a chain reads a matrix of I rows and J columns.
+    """Local dimensions of a chain whose matrix has I rows and J columns.
 
     Attributes:
-        rows: i_1 … i_n, whose product is I or, for a padded table, a little more.
-        columns: j_1 … j_n, whose product is J.
+        rows: Factors i_1 … i_n, whose product is I or, for a padded table, a little more.
+        columns: Factors j_1 … j_n, whose product is J.
     """
 
     rows: tuple[int, ...]
@@ -26,7 +26,7 @@ class Dimensions:
 
     @cached_property
     def full_bonds(self) -> tuple[int, ...]:
-        """d_0 … d_n at which nothing is lost: min(Π_{l≤m} i_l j_l, Π_{l>m} i_l j_l)."""
+        """Bonds d_0 … d_n at which nothing is lost: min(Π_{l≤m} i_l j_l, Π_{l>m} i_l j_l)."""
         sizes = [i * j for i, j in zip(self.rows, self.columns, strict=True)]
         return tuple(min(math.prod(sizes[:m]), math.prod(sizes[m:])) for m in range(len(sizes) + 1))
 
@@ -48,8 +48,8 @@ def choose_dimensions(rows: int, columns: int, *, pads: bool = False) -> Dimensi
     768 × 3072 and 768 × 768 they are those of Liu et al. (ACL 2021, arXiv 2106.02205).
 
     Args:
-        rows: I.
-        columns: J.
+        rows: Count I of rows.
+        columns: Count J of columns.
         pads: The chain may have up to a hundredth more rows, where their factors are more even: a
             vocabulary's count may have a large prime in it.
     """
@@ -69,12 +69,12 @@ def _around_the_middle(factors: tuple[int, ...]) -> tuple[int, ...]:
 
 @cache
 def _even_factors(number: int) -> tuple[int, ...]:
-    """The `TENSORS` factors of a number whose sum is least, ascending."""
+    """Find the `TENSORS` factors of a number whose sum is least, ascending."""
     return min(_factorisations(number, TENSORS, 1), key=lambda f: (sum(f), f))
 
 
 def _factorisations(number: int, count: int, least: int) -> Iterator[tuple[int, ...]]:
-    """All ways to write a number as that many factors, ascending, none below `least`."""
+    """Yield all ways to write a number as that many factors, ascending, none below `least`."""
     if count == 1:
         yield (number,)
         return

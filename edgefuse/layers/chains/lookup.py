@@ -1,4 +1,4 @@
-"""Rows of a table that is a chain of tensors, without the table.
+"""Make rows of a table that is a chain of tensors, without the table.
 
 A row is a product of one slice of each tensor, taken at the digits of the row's number. No shape
 follows what the numbers are, so that a graph can be exported.
@@ -16,21 +16,21 @@ from edgefuse.layers.chains.decomposition import CENTRAL, thirds
 from edgefuse.layers.chains.dimensions import Dimensions
 
 _PIECES = 8
-"""Part of the table that may be joined at a time."""
+"""Pieces in which the table is joined."""
 
 _TABLES = 1.5
 """Tables as large as what is looked up until training through the table holds less."""
 
 
 def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Each row from two slices: one of the left part, one of the rest of the chain, joined.
+    """Make each row of two slices: one of the left part, one of the rest of the chain, joined.
 
     That spares the product that costs most, of the left part with all of the rest. The bond between
     them is summed over piece by piece, for the rest may be as large as the table.
 
     Args:
-        numbers: Of rows, (…).
-        tensors: T_1 … T_5 of a table (I, J).
+        numbers: Numbers of rows, (…).
+        tensors: Chain T_1 … T_5 of a table (I, J).
 
     Returns:
         The rows (…, J).
@@ -54,14 +54,14 @@ def by_two_parts(numbers: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def suits(dimensions: Dimensions, bonds: Sequence[int], tokens: int = TOKENS) -> bool:
-    """Whether training by `by_two_parts` holds no more than it does through the table.
+    """Tell whether training by `by_two_parts` holds no more than it does through the table.
 
     What is looked up for a batch is kept for the backward pass; of a table there are several, for
     its gradient is another, and both are transposed.
 
     Args:
-        dimensions: Of the table.
-        bonds: d_1 … d_{n−1}.
+        dimensions: Local dimensions of the table.
+        bonds: Bonds d_1 … d_{n−1}.
         tokens: Row numbers in a batch.
     """
     (_, j), (_, h), (_, n) = thirds_of(dimensions)

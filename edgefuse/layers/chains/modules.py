@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.chains.contraction import TOKENS, Order, cheapest
 from edgefuse.layers.chains.decomposition import CENTRAL, bonds_of, dimensions_of, rebuild
 from edgefuse.layers.chains.dimensions import Dimensions
 from edgefuse.layers.chains.lookup import by_two_parts, suits
-from edgefuse.layers.fused import multiply
+from edgefuse.layers.fused import FusedConv1D, FusedLinear
 from edgefuse.layers.plain import conv1d_of, linear_of
 
 
@@ -20,8 +21,8 @@ class Chain(nn.Module):
     """A matrix (I, J) as a chain.
 
     Attributes:
-        rows: I; the chain's own may be more, and those are padding.
-        auxiliary: T_1, T_2, T_4 and T_5.
+        rows: Count I of the matrix's rows; the chain's own may be more, and those are padding.
+        auxiliary: Tensors T_1, T_2, T_4 and T_5.
     """
 
     def __init__(self, tensors: Sequence[Tensor], rows: int) -> None:
@@ -39,45 +40,45 @@ class Chain(nn.Module):
         self.__dict__.pop("order", None)  # chosen by the bonds that were
 
     def follow(self, leader: "Chain") -> None:
-        """Have another chain's central tensor, of the same shape, from now on."""
+        """Use another chain's central tensor, of the same shape, from now on."""
         del self.central
         self._leader = [leader]
 
     def __getattr__(self, name: str) -> Any:
-        """T_3 (d_2, i_3, j_3, d_3) as `central`, whose ever it is."""
+        """Give T_3 (d_2, i_3, j_3, d_3) as `central`, its own or that of the chain it follows."""
         if name == "central" and (leader := self.__dict__.get("_leader")):
             return leader[0].central
         return super().__getattr__(name)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """T_1 … T_5."""
+        """All tensors T_1 … T_5."""
         auxiliary = list(self.auxiliary)
         return (*auxiliary[:CENTRAL], self.central, *auxiliary[CENTRAL:])
 
     @property
     def dimensions(self) -> Dimensions:
-        """Its local dimensions."""
+        """Local dimensions of the chain."""
         return dimensions_of(self.tensors)
 
     @property
     def bonds(self) -> tuple[int, ...]:
-        """d_1 … d_4."""
+        """Bonds d_1 … d_4."""
         return bonds_of(self.tensors)
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (I, J), rebuilt, as models that ask for its type or device expect it."""
+        """The matrix (I, J), rebuilt, where models look for its type or device."""
         return rebuild(self.tensors)[: self.rows]
 
 
 class MPOLinear(Chain):
-    """A linear layer.
+    """A linear layer whose matrix is a chain.
 
     Attributes:
-        in_features: J.
-        out_features: I.
-        bias: (I,), or None.
+        in_features: Count J of inputs.
+        out_features: Count I of outputs.
+        bias: Bias (I,), or None.
         multiplicity: Buffer (J,): P of a fused down-projection (see `FusedLinear`), or None.
         transposed: It is in the place of a `Conv1D`, whose matrix lies (J, I).
     """
@@ -102,8 +103,25 @@ class MPOLinear(Chain):
 
     @cached_property
     def order(self) -> Order:
-        """How its chain meets activations."""
+        """Order in which its chain meets activations."""
         return cheapest(self.dimensions, self.bonds)
+
+    @classmethod
+    def from_plain(cls, layer: nn.Linear | Conv1D, tensors: Sequence[Tensor]) -> Self:
+        """Put T_1 … T_5 in the place of a layer's matrix; its bias stays, and P where it is fused.
+
+        Args:
+            layer: Plain or fused layer of a matrix (I, J).
+            tensors: T_1 … T_5, which become of its type.
+        """
+        return cls(
+            [tensor.to(layer.weight) for tensor in tensors],
+            None if layer.bias is None else layer.bias.detach(),
+            multiplicity=layer.multiplicity
+            if isinstance(layer, FusedLinear | FusedConv1D)
+            else None,
+            transposed=isinstance(layer, Conv1D),
+        )
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         """Map (…, J) to (…, I)."""
@@ -111,24 +129,30 @@ class MPOLinear(Chain):
             input = input * self.multiplicity  # noqa: A001
         return self.order(input, self.tensors, self.bias)
 
-    def plain(self) -> nn.Module:
+    def merged(self) -> nn.Linear | Conv1D:
         """The layer in whose place it is, with its matrix as it is now and P standalone."""
         weight = self.weight.detach()
         bias = None if self.bias is None else self.bias.detach()
-        plain = conv1d_of(weight, bias) if self.transposed else linear_of(weight, bias)
-        holder = nn.Sequential(plain)
-        if self.multiplicity is not None:
-            multiply(holder, "0.weight", self.multiplicity, transposed=self.transposed)
-        return holder[0]
+        layer = conv1d_of(weight, bias) if self.transposed else linear_of(weight, bias)
+        if self.multiplicity is None:
+            return layer
+        if isinstance(layer, Conv1D):
+            return FusedConv1D.from_plain(layer, self.multiplicity)
+        return FusedLinear.from_plain(layer, self.multiplicity)
+
+    def plain(self) -> nn.Linear | Conv1D:
+        """The plain layer with its matrix as it is now, P folded in."""
+        layer = self.merged()
+        return layer.plain() if isinstance(layer, FusedLinear | FusedConv1D) else layer
 
 
 class MPOEmbedding(Chain):
-    """An embedding table.
+    """An embedding table that is a chain.
 
     Attributes:
-        num_embeddings: I.
-        embedding_dim: J.
-        padding_idx: Row that gets no gradient from its tokens, or None.
+        num_embeddings: Count I of rows.
+        embedding_dim: Size J of a row.
+        padding_idx: Number of the row that gets no gradient from its tokens, or None.
         tokens: Row numbers in the largest batch that is expected.
     """
 
@@ -138,6 +162,12 @@ class MPOEmbedding(Chain):
         self.num_embeddings, self.embedding_dim = rows, self.dimensions.column_count
         self.padding_idx = padding_idx
         self.tokens = TOKENS
+
+    @classmethod
+    def from_plain(cls, table: nn.Embedding, tensors: Sequence[Tensor]) -> Self:
+        """Put T_1 … T_5 in the place of a table (I, J), of whose type they become."""
+        chain = [tensor.to(table.weight) for tensor in tensors]
+        return cls(chain, table.num_embeddings, table.padding_idx)
 
     @property
     def looks_up(self) -> bool:
@@ -154,7 +184,7 @@ class MPOEmbedding(Chain):
             return rows
         return torch.where((input == self.padding_idx)[..., None], rows.detach(), rows)
 
-    def plain(self) -> nn.Module:
+    def merged(self) -> nn.Embedding:
         """The table as it is now."""
         table = nn.Embedding(
             self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx, device="meta"
@@ -162,14 +192,18 @@ class MPOEmbedding(Chain):
         table.weight = nn.Parameter(self.weight.detach())
         return table
 
+    def plain(self) -> nn.Embedding:
+        """The table as it is now."""
+        return self.merged()
+
 
 def expect_batches(model: nn.Module, tokens: int) -> None:
-    """Tell a model's chains how many tokens the largest batch will have."""
+    """Set how many tokens a model's embeddings expect in the largest batch."""
     for module in model.modules():
         if isinstance(module, MPOEmbedding):
             module.tokens = tokens
 
 
 def chains_of(model: nn.Module) -> dict[str, Chain]:
-    """A model's chains by their names."""
+    """Find a model's chains, by their names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Chain)}

@@ -1,17 +1,27 @@
-"""All tasks, by their names."""
+"""All tasks, by their names: each makes, of a task's own options, what a user asks for."""
 
 from collections.abc import Callable
-from typing import Any
 
-from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.tasks.text_classification import TextClassificationExport
-from edgefuse_runtime.tasks.task import Task
+from optimum.exporters.tasks import TasksManager
 
-EXPORT_TASKS: dict[str, Callable[[Any], ExportTask]] = {
-    "text-classification": TextClassificationExport,
-}
+from edgefuse_devices.errors import InputError
+from edgefuse_export.tasks.task import WantedTask
+from edgefuse_export.tasks.text_classification import Classes
+
+EXPORT_TASKS: dict[str, Callable[..., WantedTask]] = {"text-classification": Classes.of}
 
 
-def export_task(task: Task) -> ExportTask:
-    """The workstation's side of a task."""
-    return EXPORT_TASKS[task.name](task)
+def find_task(name: str) -> Callable[..., WantedTask]:
+    """The task of a name.
+
+    Args:
+        name: The task's name or its synonym, as optimum has them.
+
+    Raises:
+        InputError: It is none of `EXPORT_TASKS`.
+    """
+    found = EXPORT_TASKS.get(TasksManager.map_from_synonym(name))
+    if found is None:
+        known = " or ".join(EXPORT_TASKS)
+        raise InputError(f"--task {name} cannot be exported", f"The task is {known} so far")
+    return found

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from edgefuse_runtime.tasks.task import Task
 
@@ -55,5 +56,21 @@ class ExportTask(Protocol):
             shape: (batch, sequence).
             vocabulary: Token ids are below it.
             seed: Seed of the numbers.
+        """
+        ...
+
+
+class WantedTask(Protocol):
+    """A task as a user asks for it, before the model is known."""
+
+    def of_model(self, config: PretrainedConfig, name: str) -> ExportTask:
+        """The task as a model's own head has it, or as a new head shall have it.
+
+        Args:
+            config: Configuration of the model.
+            name: Name of the model, for messages.
+
+        Raises:
+            ModelError: The model cannot have such a head, or brings another one.
         """
         ...

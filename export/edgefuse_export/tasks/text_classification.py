@@ -1,13 +1,20 @@
 """Text classification: mean cross-entropy of a sequence classifier of transformers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
+from edgefuse_devices.errors import InputError
+from edgefuse_export.tasks.classes import brings_head, check_architecture, choose_labels
+from edgefuse_runtime.data.labels import read_labels
 from edgefuse_runtime.tasks.text_classification import TARGET, TextClassification
 
 
@@ -80,3 +87,52 @@ class TextClassificationExport:
         attention_mask[-1, shape[1] // 2 :] = 0
         classes = len(self.task.labels)
         return input_ids, attention_mask, torch.randint(classes, shape[:1], generator=generator)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Text classification as a user asks for it.
+
+    Attributes:
+        names: Names of the classes in the order of the logits, or a set of the labels that rows
+            have, whose order the head decides; None for the classes of the head.
+        count: Count of classes of a new head, where there are no names.
+    """
+
+    names: Sequence[str] | frozenset[str] | None
+    count: int = 2
+
+    @classmethod
+    def of(cls, labels: Sequence[str] | frozenset[str] | PathLike[str] | str | int) -> Self:
+        """Classes by their names, a file that has them, or their count.
+
+        Args:
+            labels: Names of the classes, a file of labelled rows or of labels, or a count of
+                classes called 0, 1, 2 …
+
+        Raises:
+            InputError: There are fewer than two.
+            DataError: The file cannot be read.
+        """
+        if isinstance(labels, int):
+            if labels < 2:
+                raise InputError(f"{labels} classes leave nothing to learn", "Give at least 2")
+            return cls([str(index) for index in range(labels)])
+        if isinstance(labels, str | PathLike):
+            return cls(read_labels(Path(labels)))
+        return cls(labels)
+
+    def of_model(self, config: PretrainedConfig, name: str) -> TextClassificationExport:
+        """The classes of the head that a model brings, or else those that are asked for.
+
+        Raises:
+            ModelError: The model cannot classify in a graph, or its head has other classes.
+        """
+        check_architecture(config, name)
+        names = self.names
+        if names is None:
+            count = int(config.num_labels or 0) if brings_head(config) else self.count
+            names = [str(index) for index in range(count)]
+            return TextClassificationExport(TextClassification(labels=names))
+        labels = choose_labels(config, names, name)
+        return TextClassificationExport(TextClassification(labels=labels))

@@ -1,8 +1,8 @@
-"""Which class each logit stands for, where the model brings a head or a new one is made."""
+"""The classes that a user asks for, and those of the head that a model brings."""
 
 from collections.abc import Collection, Sequence
 
-from transformers import PretrainedConfig
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.data.labels import LabelIndex
@@ -11,6 +11,10 @@ NEW_HEAD = "save its encoder alone, which gets a new head: `model.base_model.sav
 """What to do about a head that does not fit."""
 
 _LISTED = 12
+_UNSUPPORTED = {
+    "multi_label_classification": "several labels a text",
+    "regression": "numbers (regression)",
+}
 
 
 def choose_labels(
@@ -81,3 +85,32 @@ def _misfit(name: str, own: Sequence[str], given: Sequence[str]) -> ModelError:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+
+
+def check_architecture(config: PretrainedConfig, name: str) -> None:
+    """Refuse models that cannot classify in a graph.
+
+    Raises:
+        ModelError: It has a head for several labels at once or for numbers; it is an
+            encoder-decoder model, which classifies by the state at a token that it looks for; it
+            reads pictures or sound too; or transformers has no classifier of its kind.
+    """
+    problem = config.problem_type or ("regression" if config.num_labels == 1 else "")
+    if brings_head(config) and problem in _UNSUPPORTED:
+        raise ModelError(
+            f"{name} was saved with a head for {_UNSUPPORTED[problem]}, and EdgeFuse trains "
+            "classifiers of one label a text so far",
+            f"Choose a classifier of one label a text, or {NEW_HEAD}",
+        )
+    if config.is_encoder_decoder:
+        reason = f"{config.model_type} models have an encoder and a decoder"
+    elif config.get_text_config() is not config:
+        reason = f"{config.model_type} models read more than text"
+    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        reason = f"transformers has no classifier of {config.model_type} models"
+    else:
+        return
+    raise ModelError(
+        f"{name} cannot be exported: {reason}",
+        "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+    )
