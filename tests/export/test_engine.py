@@ -234,7 +234,8 @@ def test_a_padding_token_with_a_high_number_costs_no_rows(
 
 def test_padding_and_tokens_are_renumbered_alike(bundles: dict[str, tuple[str, Bundle]]) -> None:
     _, bundle = bundles["unfused"]
-    vocabulary = Vocabulary.of(bundle, np.array([50, 60]))
+    parameters = bundle.manifest.parameters
+    vocabulary = Vocabulary.of(parameters, np.array([50, 60]), padding_id=0)
     renumbered = vocabulary.renumber({"input_ids": np.array([[50, 60, 0]])})
     assert {name: value.tolist() for name, value in renumbered.items()} == {
         "input_ids": [[1, 2, 0]],
@@ -281,6 +282,25 @@ def test_an_engine_goes_on_bit_for_bit_from_anothers_state(
         assert first.step(batch, 1e-3) == second.step(batch, 1e-3)
     for name, value in first.parameters().items():
         assert np.array_equal(value, second.parameters()[name]), name
+
+
+def test_an_engine_goes_on_from_parameters_that_it_is_given(
+    bundles: dict[str, tuple[str, Bundle]],
+) -> None:
+    _, bundle = bundles["unfused"]
+    tokens = np.array([7, 9, 20, 31])
+    (batch,) = random_batches(1, tokens=tokens, labels=3)
+    given = {name: value + np.float32(0.01) for name, value in bundle.trainable().items()}
+    whole = open_engine(bundle, threads=1)
+    part = open_engine(bundle, threads=1, token_ids=tokens)
+    for engine in (whole, part):
+        engine.step(batch, 1e-3)  # what was trained before is replaced
+        engine.set_parameters(given)
+        for name, value in engine.parameters().items():
+            assert np.array_equal(value, given[name]), name  # rows of absent tokens too
+    assert part.step(batch, 1e-3) == whole.step(batch, 1e-3)
+    for name, value in part.parameters().items():
+        np.testing.assert_allclose(value, whole.parameters()[name], rtol=2e-6, atol=1e-9)
 
 
 def test_a_state_of_other_tokens_is_refused(bundles: dict[str, tuple[str, Bundle]]) -> None:
