@@ -1,6 +1,6 @@
-"""The boards that EdgeFuse knows: a TOML file each, in `profiles/`, and none other.
+"""The boards that EdgeFuse knows: a TOML file each in `profiles/`.
 
-The folder is the registry. A file of the user's own is read and checked the same way.
+The folder is the registry. A user's own file is read and checked in the same way.
 """
 
 from importlib.resources import files
@@ -20,19 +20,19 @@ _LISTED = "`edgefuse devices` lists the boards"
 
 
 def list_devices() -> list[DeviceProfile]:
-    """Every shipped profile, by name. The machine at hand (`host`) is not among them."""
+    """List every shipped profile, by name; the machine at hand (`host`) is not among them."""
     return [_read(file) for file in _shipped().values()]
 
 
 def load_device(name_or_path: str) -> DeviceProfile:
-    """The profile that `--device` names.
+    """Load the profile that `--device` names.
 
     Args:
-        name_or_path: The name of a shipped profile, `host` for the machine at hand, or the path
-            of a .toml file.
+        name_or_path: Name of a shipped profile, `host` for the machine at hand, or path of a
+            .toml file.
 
     Raises:
-        DeviceError: There is no such board or file, or the file does not hold.
+        DeviceError: There is no such board or file, or the file is no valid profile.
     """
     if name_or_path == HOST:
         return probe()

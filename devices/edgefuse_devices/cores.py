@@ -1,4 +1,4 @@
-"""What the numbers and flags of /proc/cpuinfo mean."""
+"""The meaning of the numbers and flags in /proc/cpuinfo."""
 
 from edgefuse_devices.profile import Architecture
 
@@ -42,7 +42,7 @@ RELEVANT_FEATURES: dict[Architecture, frozenset[str]] = {
         ]
     ),
 }
-"""Flags that matrix products and element-wise kernels are chosen by."""
+"""Flags by which kernels for matrix products and element-wise operators are chosen."""
 
 _ARM = "0x41"
 _ARM_PARTS = {
@@ -79,10 +79,10 @@ _ARM_PARTS = {
 
 
 def arm_core_name(implementer: str, part: str) -> str:
-    """The name of an ARM core, by the `CPU implementer` and `CPU part` lines of /proc/cpuinfo.
+    """Name an ARM core by the `CPU implementer` and `CPU part` lines of /proc/cpuinfo.
 
-    The numbers are fields of MIDR_EL1; arch/arm64/include/asm/cputype.h in Linux lists them. A
-    core that is not among them keeps its numbers.
+    The numbers are fields of MIDR_EL1; arch/arm64/include/asm/cputype.h in Linux lists them. The
+    name of any other core consists of its numbers.
     """
     if not part:
         return "unknown"

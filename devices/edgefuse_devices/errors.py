@@ -2,14 +2,14 @@
 
 EdgeFuseError
 ├── InputError              the user can mend it: the command line exits with 2
-│   ├── DeviceError         an unknown board, or a profile that does not hold
+│   ├── DeviceError         an unknown board, or an invalid profile
 │   ├── ModelError          a model that is not there, is none, or has no MLP that we know
 │   ├── DataError           a row of a data file, named by file and line
 │   ├── BundleError         a bundle that was cut short, changed, or made by a newer version
 │   ├── RunError            a run or a checkpoint that does not fit
 │   └── OutputError         an output folder that is not empty, or a disk that is too small
 ├── Interrupted             Ctrl-C, after what was reached was saved: exits with 130
-└── InternalError           ours: exits with 1
+└── InternalError           a mistake of EdgeFuse's: exits with 1
 """
 
 __all__ = [
@@ -30,8 +30,8 @@ class EdgeFuseError(Exception):
     """The root: a sentence for what is wrong, and one for what to do next.
 
     Args:
-        problem: One sentence without its full stop.
-        hint: What to do next, a sentence of its own.
+        problem: The sentence that says what is wrong, without its full stop.
+        hint: The sentence that says what to do next.
     """
 
     exit_code = 1
@@ -46,13 +46,13 @@ class EdgeFuseError(Exception):
 
 
 class InputError(EdgeFuseError):
-    """What was given does not fit; the user can mend it."""
+    """An input that does not fit, which the user can mend."""
 
     exit_code = 2
 
 
 class DeviceError(InputError):
-    """An unknown board, or a profile that does not hold."""
+    """An unknown board, or an invalid profile."""
 
 
 class ModelError(InputError):
@@ -82,4 +82,4 @@ class Interrupted(EdgeFuseError):  # noqa: N818 - it is no failure
 
 
 class InternalError(EdgeFuseError):
-    """A mistake of ours."""
+    """A mistake of EdgeFuse's."""

@@ -28,17 +28,17 @@ _ARCHITECTURES: dict[str, Architecture] = {
 }
 _CPUS = "sys/devices/system/cpu"
 _LARGE_CORE = 0.75
-"""Work is split evenly, so a core of less than this share of the largest one's capacity is left
-out: it would be waited for."""
+"""Least capacity of a core that is used, as a share of the largest core's: work is split evenly, so
+the others would wait for a smaller core."""
 
 _Processors = dict[int, dict[str, str]]
 
 
 def probe() -> DeviceProfile:
-    """The profile of the machine that this process runs on.
+    """Read the profile of the machine that this process runs on.
 
     Raises:
-        DeviceError: Its architecture is neither aarch64 nor x86_64.
+        DeviceError: The architecture is neither aarch64 nor x86_64.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = affinity(0) if affinity else set(range(os.cpu_count() or 1))
@@ -46,12 +46,12 @@ def probe() -> DeviceProfile:
 
 
 def matches(profile: DeviceProfile, host: DeviceProfile) -> bool:
-    """Whether the machine at hand is the profile's board, with all of its cores switched on.
+    """Tell whether the machine at hand is a profile's board, with all of its cores switched on.
 
     Args:
-        profile: Of a board. Where its `reported_as` is empty, the kinds and counts of its cores
-            decide.
-        host: What `probe` returned.
+        profile: Profile of a board. If its `reported_as` is empty, the kinds and counts of its
+            cores decide.
+        host: Profile that `probe` returned.
     """
     if not profile.reported_as:
         return profile.architecture == host.architecture and _kinds(profile) == _kinds(host)
@@ -64,7 +64,7 @@ def matches(profile: DeviceProfile, host: DeviceProfile) -> bool:
 
 
 def read_machine(root: Path, machine: str, allowed: set[int]) -> DeviceProfile:
-    """The profile of the machine whose /proc and /sys lie below `root`.
+    """Read the profile of the machine whose /proc and /sys are below a directory.
 
     Args:
         root: Usually `/`.
@@ -135,7 +135,7 @@ def _processors(root: Path) -> _Processors:
 
 
 def _processor_name(processors: _Processors, architecture: Architecture) -> str:
-    """The `model name` line, which on ARM says nothing ("ARMv8 Processor rev 0") or is absent."""
+    """The `model name` line, which is absent or meaningless on ARM ("ARMv8 Processor rev 0")."""
     if architecture == "aarch64":
         return ""
     return next(iter(processors.values())).get("model name", "")
@@ -185,7 +185,7 @@ def _core_name(root: Path, cpu: int, block: dict[str, str], architecture: Archit
 
 
 def _siblings(root: Path, cpu: int, block: dict[str, str]) -> str:
-    """What the CPUs of one physical core have in common, and no others."""
+    """A text that the CPUs of one physical core share, and no others."""
     listed = _text(root / _CPUS / f"cpu{cpu}/topology/thread_siblings_list")
     if listed:
         return listed
@@ -195,7 +195,7 @@ def _siblings(root: Path, cpu: int, block: dict[str, str]) -> str:
 
 
 def _threads(root: Path, processors: _Processors, allowed: set[int]) -> tuple[int, list[int]]:
-    """How many threads to use, and where to pin them if some cores are left out as too small."""
+    """The count of threads to use, and the CPUs to pin them to if small cores are left out."""
     first_of_core = {_siblings(root, c, processors[c]): c for c in sorted(allowed, reverse=True)}
     cpus = sorted(first_of_core.values())
     capacity = {cpu: _number(root / _CPUS / f"cpu{cpu}/cpu_capacity") for cpu in cpus}

@@ -25,18 +25,19 @@ FIGURES = (
     "threads",
     "pinning",
 )
-"""The fields that need a source wherever they hold something."""
+"""Fields that need a source if they have a value."""
 
 
 class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Cores of one kind whose CPUs Linux numbers in a row.
 
     Attributes:
-        core: The core's name, for example `Cortex-A76`.
-        count: How many physical cores.
-        first_cpu: The lowest of their CPU numbers in Linux.
-        max_clock_mhz: Highest clock in MHz; None where the machine does not say.
-        threads_per_core: CPUs that Linux sees in a core: 2 with simultaneous multithreading.
+        core: Name of the core, for example `Cortex-A76`.
+        count: Count of physical cores.
+        first_cpu: Lowest CPU number of the cores in Linux.
+        max_clock_mhz: Highest clock in MHz; None if the machine does not report it.
+        threads_per_core: Count of CPUs that Linux sees in a core: 2 with simultaneous
+            multithreading.
     """
 
     core: Text
@@ -47,7 +48,7 @@ class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def cpus(self) -> range:
-        """The CPU numbers that Linux gives them."""
+        """CPU numbers of the cores in Linux."""
         return range(self.first_cpu, self.first_cpu + self.count * self.threads_per_core)
 
 
@@ -65,15 +66,15 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         memory_variants_mib: Every variant that is sold, in MiB.
         memory_bandwidth_gb_s: Theoretical peak, 10⁹ bytes a second; None where it is not known.
         threads: Threads that training should use.
-        pinning: The CPUs that suit those threads, one each. Recorded only: training pins no
+        pinning: CPUs that suit those threads, one each. They are recorded only: training pins no
             thread so far.
-        reported_as: Shell patterns for what Linux calls the board: the text of
+        reported_as: Shell patterns for the board's name in Linux: the text of
             /proc/device-tree/model, or the processor's `model name` in /proc/cpuinfo.
         sources: Source of each of `FIGURES`.
 
     Raises:
-        ValueError: Its figures contradict each other, or one has no source. Decoding makes a
-            `msgspec.ValidationError` of it.
+        ValueError: The figures contradict each other, or one has no source. Decoding turns it into
+            a `msgspec.ValidationError`.
     """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -101,7 +102,7 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return list(chain.from_iterable(cluster.cpus for cluster in self.clusters))
 
     def __post_init__(self) -> None:
-        """Check what no single field can say."""
+        """Check what depends on several fields."""
         for problem in self._problems():
             raise ValueError(problem)
 
