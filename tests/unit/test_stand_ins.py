@@ -4,14 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from edgefuse.layers.stand_ins import (
-    StandIn,
-    fold,
-    merge_chains,
-    multiplicities,
-    multiplicity_name,
-    plain_tensor,
-)
 from torch import Tensor, nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
@@ -24,6 +16,14 @@ from edgefuse.layers.experts import FusedExperts, every_expert_by_name
 from edgefuse.layers.fused import FusedConv1D, FusedLinear
 from edgefuse.layers.low_rank import LowRankLinear
 from edgefuse.layers.separate_experts import Experts
+from edgefuse.layers.stand_ins import (
+    StandIn,
+    fold,
+    merge_chains,
+    multiplicities,
+    multiplicity_name,
+    plain_tensor,
+)
 
 OUT, IN, EXPERTS = 12, 16, 3
 
