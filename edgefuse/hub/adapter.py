@@ -13,12 +13,12 @@ from edgefuse_devices.errors import ModelError
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that is there, and its base.
+    """A peft adapter's directory, and its base model.
 
     Attributes:
-        path: The directory that peft wrote.
-        kind: What peft calls it.
-        base: The model that it goes onto.
+        path: Directory that peft wrote.
+        kind: Kind of the adapter, as peft names it.
+        base: Model that the adapter changes.
     """
 
     path: Path
@@ -27,10 +27,10 @@ class Adapter:
 
 
 def find_adapter(model: str) -> Adapter | None:
-    """The adapter of a directory, None where it holds none.
+    """Find the peft adapter in a directory; None where there is none.
 
     Args:
-        model: What export was given.
+        model: A directory, or anything else that names a model.
 
     Raises:
         ModelError: The adapter's base model cannot be found, or its configuration is broken.

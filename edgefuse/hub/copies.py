@@ -1,4 +1,4 @@
-"""Copies of a model's modules, around its own tensors or others."""
+"""Copies of a model: new modules around the same tensors, or around others."""
 
 import copy
 from collections.abc import Callable
@@ -11,17 +11,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def share(model: Model) -> Model:
-    """A copy of a model's modules around the same parameters and buffers."""
+    """Copy the modules of a model; the copy has the same parameters and buffers."""
     tensors = chain(model.parameters(), model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def with_tensors(model: Model, make: Callable[[Tensor], Tensor]) -> Model:
-    """A copy of a model around other tensors; what is tied stays tied.
+    """Copy a model around other tensors; tied parameters stay tied.
 
     Args:
-        model: It is not changed.
-        make: Gives a tensor in the place of each parameter and buffer.
+        model: Model to copy, which is not changed.
+        make: Function that gives a tensor in the place of each parameter and buffer.
     """
     parameters = {
         id(p): nn.Parameter(make(p.detach()), requires_grad=p.requires_grad)

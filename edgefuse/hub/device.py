@@ -1,4 +1,4 @@
-"""Where a workstation computes."""
+"""The processor or GPU that a workstation computes on."""
 
 import os
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from edgefuse_devices.errors import ModelError
 
 
 def fastest() -> torch.device:
-    """A GPU where torch finds CUDA, else the processor. `CUDA_VISIBLE_DEVICES=` hides GPUs."""
+    """Give a GPU where torch finds CUDA, else the processor; `CUDA_VISIBLE_DEVICES=` hides GPUs."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def move(model: nn.Module, device: torch.device) -> None:
-    """Move a model; transformers wraps its own `to` in a way that has no types."""
+    """Move a model in place; transformers wraps its own `to` in a way that has no types."""
     model.to(device)
 
 
@@ -25,7 +25,7 @@ def move(model: nn.Module, device: torch.device) -> None:
 def computing_on(device: torch.device) -> Iterator[None]:
     """Let a GPU add up in the same order every time, which the processor does anyway.
 
-    Of the few operations that have no such order, torch warns.
+    torch warns of the few operations that have no such order.
 
     Raises:
         ModelError: The GPU's memory does not suffice.

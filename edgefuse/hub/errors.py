@@ -1,4 +1,4 @@
-"""Exceptions of libraries as errors of EdgeFuse."""
+"""Exceptions of libraries, turned into errors of EdgeFuse."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,13 @@ from edgefuse_devices.errors import EdgeFuseError, ModelError
 
 @contextmanager
 def translate_errors(subject: str) -> Iterator[None]:
-    """Turn what loading raises into a ModelError that quotes its first line.
+    """Turn any exception into a ModelError that quotes the exception's first line.
 
-    Libraries say of a broken file what they like; so nothing but their calls belongs in here.
+    Libraries raise exceptions of every type for a broken file. An exception of EdgeFuse's own code
+    would be taken for the user's mistake, so only calls of libraries belong inside.
 
     Args:
-        subject: What is being loaded.
+        subject: Name of what is being loaded, with which the sentence begins.
     """
     try:
         yield

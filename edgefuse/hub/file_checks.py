@@ -1,4 +1,4 @@
-"""What a model's files show before anything is loaded."""
+"""Checks of a model's files before anything is loaded."""
 
 import json
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ def refuse_pointers(folder: Path) -> None:
     """Refuse a folder in which git-lfs left its pointers in the place of files that are needed.
 
     Raises:
-        ModelError: One is; the message names it.
+        ModelError: A file is a pointer; the message names it.
     """
     weights = [*folder.glob("model*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
     vocabulary = [*folder.glob("tokenizer.json")] or [*folder.glob("*.model")]
@@ -51,7 +51,7 @@ def refuse_pointers(folder: Path) -> None:
 
 
 def folder_within(folder: Path) -> Path | None:
-    """The one subfolder that holds a model, as sentence-transformers' `0_Transformer` does."""
+    """Find the one subfolder that holds a model, such as sentence-transformers' `0_Transformer`."""
     found = [file.parent for file in folder.glob("*/config.json")]
     whole = [one for one in found if any(one.glob("*.safetensors")) or any(one.glob("*.bin"))]
     return whole[0] if len(whole) == 1 else None

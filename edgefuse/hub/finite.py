@@ -1,4 +1,4 @@
-"""Weights that are numbers to compute with."""
+"""A check that weights are finite numbers."""
 
 import torch
 
@@ -9,12 +9,12 @@ def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Args:
-        tensor: Its weights; those that are not in memory are not looked at.
-        owner: What messages say that has them.
-        name: The tensor's.
+        tensor: Weights; those on torch's device "meta" are not looked at.
+        owner: Name of the model, for messages.
+        name: Name of the tensor, for messages.
 
     Raises:
-        ModelError: One is; or they are of a type that nothing is computed with.
+        ModelError: A weight is NaN or infinite, or the weights are of an 8-bit type.
     """
     if tensor.is_floating_point() and tensor.element_size() == 1:
         raise ModelError(
@@ -23,7 +23,7 @@ def check_finite(tensor: torch.Tensor, owner: str, name: str) -> None:
         )
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return
-    least, most = tensor.aminmax()  # NaN is both; and no answer takes memory
+    least, most = tensor.aminmax()  # both are NaN where one weight is; takes no memory
     if not (least.isfinite() and most.isfinite()):
         raise ModelError(
             f"{owner} has weights that are NaN or infinite, in {name}",

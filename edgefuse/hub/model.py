@@ -18,8 +18,8 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     """Load a model's configuration.
 
     Raises:
-        ModelError: It is broken, or of an architecture that transformers does not have; or the
-            model is quantised.
+        ModelError: The configuration is broken, its architecture is unknown to transformers, or
+            the model is quantised.
     """
     with silence_transformers(), translate_errors(source.name):
         config = AutoConfig.from_pretrained(
@@ -36,14 +36,14 @@ def load_config(source: ModelSource) -> PretrainedConfig:
 
 
 def model_class(config: PretrainedConfig) -> type[Any]:
-    """The class that saved the model, or `AutoModel` where its configuration does not say."""
+    """Find the class that saved a model; `AutoModel` where the configuration names none."""
     names = config.architectures or []
     found = getattr(transformers, names[0], None) if names else None
     return found if isinstance(found, type) else AutoModel
 
 
 def empty_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model without storage for its weights (device "meta"): fast, for planning.
+    """Make a model without storage for its weights (device "meta"): fast, for planning.
 
     Raises:
         ModelError: The configuration contradicts itself.
@@ -65,7 +65,8 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
     """Load a model by its own class, float32, in evaluation mode.
 
     Raises:
-        ModelError: Its weights are missing, broken, not finite or those of another architecture.
+        ModelError: Weights are missing, broken, not finite, or of other sizes than the
+            configuration's.
     """
     with silence_transformers(), translate_errors(source.name):
         model, info = model_class(config).from_pretrained(
@@ -87,11 +88,11 @@ def check_sizes(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> N
 
     Args:
         model: The model as it was loaded, with `ignore_mismatched_sizes`.
-        info: What transformers says of its loading.
+        info: What transformers reports of its loading.
         name: Name of the model, for messages.
 
     Raises:
-        ModelError: They have.
+        ModelError: A weight has another size.
     """
     for key, stored, expected in sorted(info["mismatched_keys"]):
         rows, configured = stored[0], expected[0]
@@ -116,13 +117,13 @@ def check_weights(
     A pooler may be absent: sentence encoders are often saved without the one they never use.
 
     Args:
-        model: As it was loaded.
-        info: What transformers says of its loading.
-        name: Of the model, for messages.
-        needs_head: Without, the weights of a head may be absent, for they are to be learned.
+        model: The model as it was loaded.
+        info: What transformers reports of its loading.
+        name: Name of the model, for messages.
+        needs_head: Whether the weights of a head must be there; a new head is yet to be learned.
 
     Raises:
-        ModelError: It does.
+        ModelError: A weight is absent, NaN or infinite.
     """
     has_head = model.base_model is not model
     needed = "" if needs_head or not has_head else f"{model.base_model_prefix}."
@@ -140,20 +141,20 @@ def check_weights(
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """How many tokens a model has embeddings for."""
+    """Count the tokens that a model has embeddings for."""
     rows = model.get_input_embeddings().num_embeddings
     assert isinstance(rows, int)
     return rows
 
 
 def position_count(config: PretrainedConfig) -> int | None:
-    """Positions that a configuration names; None for none, or for any number (XLNet's -1)."""
+    """Count the positions that a model has; None where any number will do (XLNet's -1)."""
     count = int(getattr(config, "max_position_embeddings", None) or 0)
     return count if count > 0 else None
 
 
 def _embedding_name(model: PreTrainedModel) -> str:
-    """The end of the name of a model's token embeddings, with a head above them or without."""
+    """Name of the token embeddings' weight within the base model, which a full name ends with."""
     embeddings = model.get_input_embeddings()
     names = (name for name, module in model.base_model.named_modules() if module is embeddings)
     return f"{next(names)}.weight"

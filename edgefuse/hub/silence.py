@@ -1,4 +1,4 @@
-"""transformers without its reports and progress bars."""
+"""Silence of transformers, whose reports and progress bars would mix with ours."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Keep transformers' and the hub's reports and bars off the terminal for a while."""
+    """Keep the reports and progress bars of transformers and the hub off the terminal."""
     verbosity = transformers_logging.get_verbosity()
     hub_verbosity = hub_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -28,13 +28,13 @@ _SAYS_NOTHING = re.compile(r"(model|output|checkpoint)([-_]?\d+)?")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that is there.
+    """A model that was found.
 
     Attributes:
-        name: What transformers loads: a directory or a hub name.
-        label: What records call it: a hub name, or a directory's own name without its path (with
-            its parent's name, where its own would do for any model).
-        revision: Commit on the hub, None for a directory of the user's.
+        name: Name that transformers loads it by: a directory or a hub name.
+        label: Name that records give it: a hub name, or a directory's own name without its path
+            (with its parent's name, where the directory is called `model` or the like).
+        revision: Commit on the hub; None for a directory of the user's.
     """
 
     name: str
@@ -43,12 +43,12 @@ class ModelSource:
 
     @property
     def ref(self) -> str:
-        """The revision as transformers wants it, which for a directory means nothing."""
+        """The revision as transformers wants it; it ignores a directory's."""
         return self.revision or "main"
 
 
 def find_source(model: str, revision: str | None = None) -> ModelSource:
-    """Find out what `model` is, and that it has a configuration.
+    """Find a model that has a configuration.
 
     A compressed model on the hub is downloaded whole: its weights mean nothing without its record.
 
@@ -57,7 +57,8 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         revision: Branch, tag or commit on the hub; None for the default branch.
 
     Raises:
-        ModelError: There is no such model, or the hub cannot be reached.
+        ModelError: There is no such model, or the hub cannot be reached; or the model brings
+            Python code of its own, or git-lfs's pointers in the place of files.
     """
     path = Path(model).expanduser()
     if not model.strip():
@@ -107,7 +108,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
 
 
 def find_file(source: ModelSource, file: str) -> str | None:
-    """Where a model's file of that name is, of the hub's fetched first; None where it has none."""
+    """Find a model's file, fetched first where it is on the hub; None where there is none."""
     path: str | None = cached_file(
         source.name,
         file,
@@ -118,7 +119,7 @@ def find_file(source: ModelSource, file: str) -> str | None:
 
 
 def _checked(source: ModelSource, name: str) -> ModelSource:
-    """The source, unless it is a model of code that is not run."""
+    """Refuse a model that brings Python code of its own; give any other source back."""
     found = (find_file(source, file) for file in ("config.json", "tokenizer_config.json"))
     refuse_remote_code([Path(file) for file in found if file is not None], name)
     return source

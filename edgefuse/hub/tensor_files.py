@@ -25,7 +25,7 @@ class TensorFiles:
     """The tensors of a model's safetensors files.
 
     Attributes:
-        shapes: Of each tensor, by its name in the files.
+        shapes: Shape of each tensor, by its name in the files.
     """
 
     def __init__(self, paths: Collection[Path]) -> None:
@@ -39,17 +39,17 @@ class TensorFiles:
                     self._homes[name] = path
 
     def read(self, name: str) -> Tensor:
-        """A tensor, as stored; it is mapped, and leaves memory when it is let go."""
+        """Read a tensor as it is stored; its mapping ends with the last reference to it."""
         with safe_open(self._homes[name], "pt") as file:  # kept open, pages read would stay
             tensor: Tensor = file.get_tensor(name)
         return tensor
 
 
 def find_tensor_files(source: ModelSource) -> TensorFiles | None:
-    """A model's safetensors files, those of the hub downloaded; None where it has none.
+    """Find a model's safetensors files, downloaded from the hub at need; None where there are none.
 
     Raises:
-        ModelError: They are broken or not complete.
+        ModelError: The files are broken or not complete.
     """
     with silence_transformers(), translate_errors(source.name):
         single = find_file(source, SAFE_WEIGHTS_NAME)

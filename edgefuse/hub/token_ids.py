@@ -1,4 +1,4 @@
-"""Whether a tokenizer.json and transformers make the same token ids, and what it makes at all."""
+"""Checks of the token ids that a tokenizer.json makes, alone and against transformers."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ PROBES = (
 
 
 def same_ids(backend: Tokenizer, wrapper: PreTrainedTokenizerBase) -> bool:
-    """Whether transformers' tokenizer has the same vocabulary and makes the same ids."""
+    """Whether a tokenizer.json and transformers have one vocabulary and make the same ids."""
     if wrapper.get_vocab() != backend.get_vocab():
         return False
     special = [str(token) for token in wrapper.all_special_tokens]
@@ -64,7 +64,7 @@ def check_unknown_words(backend: Tokenizer, name: str) -> None:
     """Refuse a tokenizer that fails at a word that it does not know, instead of giving a token.
 
     Raises:
-        ModelError: It does.
+        ModelError: The tokenizer fails.
     """
     try:
         backend.encode_batch(PROBES)

@@ -1,4 +1,4 @@
-"""A model's tokenizer: what makes token ids of texts, and what transformers saves of it."""
+"""A model's tokenizer: makes token ids, and saves the files that transformers reads."""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class ModelTokenizer:
 
     @classmethod
     def of(cls, wrapper: PreTrainedTokenizerBase) -> Self:
-        """The tokenizer that transformers made, whose own backend makes token ids."""
+        """Take a tokenizer of transformers, whose own backend makes token ids."""
         return cls(wrapper, wrapper.backend_tokenizer if wrapper.is_fast else None)
 
     @property
@@ -59,7 +59,7 @@ class ModelTokenizer:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that the model was trained on; huge where nothing names it."""
+        """Most tokens of a text that the model was trained on; huge where no file names them."""
         return int(self.wrapper.model_max_length)
 
     def encode(self, texts: Sequence[str], *, length: int) -> list[NDArray[np.int32]]:
@@ -148,25 +148,28 @@ def load_padding_tokenizer(source: ModelSource) -> ModelTokenizer:
 def _with_own_backend(
     source: ModelSource, file: Path, wrapper: PreTrainedTokenizerBase
 ) -> ModelTokenizer:
-    """The tokenizer of a tokenizer.json, in a wrapper that makes the same ids of it."""
+    """Join the tokenizer of a tokenizer.json with a wrapper that makes the same ids."""
     backend = Tokenizer.from_file(str(file))
-    check_unknown_words(backend, source.name)
-    plain = PreTrainedTokenizerFast.from_pretrained(source.name, revision=source.ref)
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    # Other files of the model may name tokens that this one lacks.
-    named = [token for _, token in sorted(plain.added_tokens_decoder.items())]
-    backend.add_tokens([token for token in named if token.content not in known])
     backend.encode_special_tokens = wrapper.split_special_tokens
     backend.no_truncation()
     backend.no_padding()
+    check_unknown_words(backend, source.name)
     check_special_tokens(backend, wrapper, _settings(source), source.name)
+    if same_ids(backend, wrapper):
+        return ModelTokenizer(wrapper, backend)
+    # The wrapper that takes tokenizer.json as it is, and adds what other files of the model name.
+    plain = PreTrainedTokenizerFast.from_pretrained(source.name, revision=source.ref)
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    named = [token for _, token in sorted(plain.added_tokens_decoder.items())]
+    backend.add_tokens([token for token in named if token.content not in known])
     if same_ids(backend, wrapper):
         return ModelTokenizer(wrapper, backend)
     vocabulary = backend.get_vocab()
     for name, token in wrapper.special_tokens_map.items():
         if getattr(plain, name) is None and token in vocabulary:
             setattr(plain, name, token)
-    plain.model_input_names = wrapper.model_input_names
+    for setting in ("model_input_names", "truncation_side", "padding_side"):
+        setattr(plain, setting, getattr(wrapper, setting))
     return ModelTokenizer(plain, backend)
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a data file, refused where they are no text that EdgeFuse reads."""
+"""Reads the bytes of a data file, and refuses those that are not plain text."""
 
 import stat
 from collections.abc import Iterator
@@ -22,12 +22,9 @@ _FORMATS = {
     b"ARROW1": ("an Arrow file", AS_JSON_LINES),
     b"\xff\xfe": ("UTF-16 text", "Save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "Save it as UTF-8"),
-    b"version https://git-lfs": (
-        "a git-lfs pointer, not the file",
-        "Fetch it: git lfs pull",
-    ),
+    b"version https://git-lfs": ("a git-lfs pointer, not the file", "Fetch it: git lfs pull"),
 }
-"""What files begin with, what they are then, and what to do."""
+"""The bytes that a file of each format begins with, its name, and what to do."""
 
 
 def read_data(path: Path) -> bytes:
@@ -58,9 +55,9 @@ def read_data(path: Path) -> bytes:
 
 
 def numbered_lines(raw: bytes, name: str) -> Iterator[tuple[str, str]]:
-    """The places of the lines of UTF-8 text (`NAME:1`, `NAME:2` and so on), and the lines.
+    """Give the lines of UTF-8 text, each after its place: `NAME:1`, `NAME:2` and so on.
 
-    A byte-order mark, what Windows ends lines with, and blank lines at the end do not count.
+    A byte-order mark, carriage returns before newlines and blank lines at the end are dropped.
 
     Raises:
         DataError: A line is not UTF-8.
