@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.fused import fused_mlps
-from edgefuse.layers.stand_ins import multiplicities
 from edgefuse.tuning.way import Way
 from edgefuse_export.passes.norm_weights import norm_weights
 from edgefuse_export.tasks.task import ExportTask
@@ -124,21 +123,11 @@ def _run(model: PreTrainedModel, task: ExportTask, feeds: Feeds) -> Sequence[Ten
 
 def _norm_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """What gradients of fused neurons are multiplied by in the global norm, by parameter."""
-    names = {_plain_name(name): name for name, _ in model.named_parameters()}
-    tensors = {n: model.get_parameter(own).detach().cpu().numpy() for n, own in names.items()}
-    fused = fused_mlps(model)
-    for block in fused:
-        multiplicity = multiplicities(model)[block.down_weight.removesuffix(".weight")]
-        tensors[block.multiplicity] = multiplicity.cpu().numpy()
+    tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return {
-        names[name]: torch.from_numpy(weight.broadcast(tensors[name].ndim)).to(model.device)
-        for name, weight in norm_weights(fused, (), tensors).items()
+        name: torch.from_numpy(weight.broadcast(tensors[name].ndim)).to(model.device)
+        for name, weight in norm_weights(fused_mlps(model), (), tensors).items()
     }
-
-
-def _plain_name(name: str) -> str:
-    """A parameter's name without what P of a stack of experts puts into it."""
-    return name.replace("parametrizations.", "").removesuffix(".original")
 
 
 def _clip(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
