@@ -13,7 +13,7 @@ KINDS = ("dense", "dense without biases", "gated", "gated with biases")
 def make(
     kind: str, activation: Activation = F.gelu, count: int = I, seed: int = 0, tokens: int = 50
 ) -> Layer:
-    """An MLP of one of `KINDS`, `count` neurons wide, with inputs (tokens, P)."""
+    """Make an MLP of one of `KINDS`, `count` neurons wide, with inputs (tokens, P)."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -32,30 +32,30 @@ def make(
 
 
 def duplicated(layer: Layer, sizes: list[int]) -> Layer:
-    """Its first neurons, each as often as `sizes` says, shuffled."""
+    """Repeat the first neurons, each as often as its entry in `sizes`, and shuffle them."""
     index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(1))]
     return Layer(layer.neurons.select(index), layer.activation, layer.bias, layer.inputs)
 
 
 def output_of(layer: Layer) -> Tensor:
-    """What the MLP says of its inputs, by the formula."""
+    """Compute the MLP's output by the formula."""
     assert layer.inputs is not None
     hidden = layer.neurons.hidden(layer.inputs, layer.activation)
     return F.linear(hidden, layer.neurons.down, layer.bias)
 
 
 def output_as(fused: FusedNeurons, layer: Layer) -> Tensor:
-    """What takes its place says of the same inputs."""
+    """Compute the output of what takes its place, of the same inputs."""
     assert layer.inputs is not None
     return fused.output(layer.inputs, layer.activation, layer.bias)
 
 
 def error_of(fused: FusedNeurons, layer: Layer) -> float:
-    """How far it is off there: a sum of squares."""
+    """Sum the squares of how far the output is off there."""
     return float((output_as(fused, layer) - output_of(layer)).double().square().sum())
 
 
 def as_points(neurons: Neurons) -> Tensor:
-    """Neurons as rows (I, d)."""
+    """Join neurons into rows (I, d)."""
     return torch.cat([neurons.rows(), neurons.down.T], dim=1)

@@ -387,17 +387,19 @@ def test_factors_are_installed_in_models(kind: str) -> None:
     model, plain = pico_model(kind), pico_model(kind)
     token_ids = torch.arange(3, 15).reshape(2, 6)
 
-    def said(by: nn.Module) -> Tensor:
+    def last_states(by: nn.Module) -> Tensor:
         return by(input_ids=token_ids, output_hidden_states=True).hidden_states[-1]
 
     low_rank = [factorise(mlp.layer_view().neurons, 3) for mlp in find_mlps(model)]
     place(find_mlps(plain), [one.product() for one in low_rank])
-    wanted = said(plain)
-    assert not torch.allclose(said(model), wanted, rtol=1e-2, atol=1e-2)
+    wanted = last_states(plain)
+    assert not torch.allclose(last_states(model), wanted, rtol=1e-2, atol=1e-2)
     install_low_rank(find_mlps(model), low_rank)
-    torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last_states(model), wanted, rtol=1e-4, atol=1e-4)
 
-    (said(model) * torch.linspace(-1, 1, wanted.numel()).reshape(wanted.shape)).sum().backward()
+    (
+        last_states(model) * torch.linspace(-1, 1, wanted.numel()).reshape(wanted.shape)
+    ).sum().backward()
     layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
     assert len(layers) == (3 if kind == "llama" else 2) * len(low_rank)
     for layer in layers:
@@ -406,7 +408,7 @@ def test_factors_are_installed_in_models(kind: str) -> None:
             assert parameter.grad.any(), name
 
     fold(model)
-    torch.testing.assert_close(said(model), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last_states(model), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_folded_layer_is_factorised_into_the_same_again() -> None:

@@ -68,8 +68,8 @@ def test_the_type_that_is_asked_for_is_given(
     assert {parameter.dtype for parameter in whole.parameters()} == {torch.float32}
     ids = torch.arange(5, 12)[None]
     with torch.no_grad():
-        said, exact = (one(ids).last_hidden_state.float() for one in (model, whole))
-    assert (said - exact).norm() / exact.norm() < 0.05
+        cast, exact = (one(ids).last_hidden_state.float() for one in (model, whole))
+    assert (cast - exact).norm() / exact.norm() < 0.05
 
 
 def test_weights_that_are_not_numbers_are_refused_at_once_and_by_name(

@@ -42,8 +42,8 @@ LOSSLESS = Limit(max_error=0)
 def hidden_states(model: torch.nn.Module) -> torch.Tensor:
     ids, mask, _ = TASK.example((4, 9), vocabulary=VOCABULARY)
     with torch.no_grad():
-        said: torch.Tensor = model(input_ids=ids, attention_mask=mask)[0]
-    return said
+        states: torch.Tensor = model(input_ids=ids, attention_mask=mask)[0]
+    return states
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "fused-mixtral", "qwen2_moe"])
