@@ -70,13 +70,13 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
                     f"{model} is an adapter, not a model",
                     "Name the model that it was made for; `edgefuse export` takes adapters too",
                 )
-            within = folder_within(path)
+            kind = kind_of(path)
+            within = None if kind else folder_within(path)
             if within is not None:
                 raise ModelError(
                     f"{model} has no config.json, and its folder {within.name} holds a model",
                     f"Name that: {quote(str(within))}",
                 )
-            kind = kind_of(path)
             raise ModelError(
                 f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
                 f"Make one of it: edgefuse convert {quote(model)} OUTPUT --to transformers"

@@ -197,6 +197,7 @@ def test_a_list_of_labels_keeps_its_order_and_those_of_rows_have_none(tmp_path):
         ("labels.txt", b"a\n", r"labels\.txt has only one label"),
         ("rows.jsonl", b'{"label": "a"}\n{"label": ["a", "b"]}', r"rows\.jsonl:2 .* is a list"),
         ("rows.jsonl", b'{"label": "a"}\n{"label": {"b": 1}}', r"rows\.jsonl:2 .* is an object"),
+        ("rows.jsonl", b'{"label": "a", "text_pair": "b"}', r"rows\.jsonl:1 has a .text_pair."),
     ],
 )
 def test_labels_that_cannot_be_are_named_by_file_and_line(tmp_path, name, raw, sentence):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.rows import Row, read_rows
-from edgefuse_runtime.data.texts import read_lines
+from edgefuse_runtime.data.texts import read_lines, refuse_pair
 
 LABELLED_ROW = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
 
@@ -53,9 +53,13 @@ def labels_of_rows(path: Path) -> frozenset[str]:
     """Every label of a file of labelled rows.
 
     Raises:
-        DataError: There is no such file, a row has no label, or there are fewer than two labels.
+        DataError: There is no such file, a row has no label or a second text, or there are fewer
+            than two labels.
     """
-    labels = frozenset(label_of(row) for row in read_rows(path, LABELLED_ROW))
+    rows = read_rows(path, LABELLED_ROW)
+    for row in rows:
+        refuse_pair(row)
+    labels = frozenset(map(label_of, rows))
     _check_count(len(labels), path)
     return labels
 

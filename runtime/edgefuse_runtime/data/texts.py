@@ -68,9 +68,18 @@ def text_of(row: Row, form: str) -> str:
         raise DataError(f'{row.place} has no "text"', form)
     if not text.strip():
         raise DataError(f'{row.place} has an empty "text"', "Remove the row, or give it a text")
+    refuse_pair(row)
+    return text
+
+
+def refuse_pair(row: Row) -> None:
+    """Refuse a row with a second text, which would be dropped.
+
+    Raises:
+        DataError: It has one.
+    """
     if row.fields.get("text_pair") is not None:
         raise DataError(
             f'{row.place} has a "text_pair", and pairs of texts are not supported yet',
             'Write both into one "text", or leave the second out',
         )
-    return text
