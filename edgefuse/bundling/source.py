@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from edgefuse.hub.adapter import Adapter as PeftAdapter
-from edgefuse.hub.adapter import find_adapter
+from edgefuse.hub.peft_adapter import PeftAdapter, find_peft_adapter
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse_devices.errors import InputError
 
@@ -39,7 +38,7 @@ def find_origin(model: str, revision: str | None) -> Origin:
         ModelError: There is none, or its base cannot be found.
         InputError: A revision is given for an adapter.
     """
-    adapter = find_adapter(model)
+    adapter = find_peft_adapter(model)
     if adapter is None:
         return Origin(model, find_source(model, revision), None)
     if revision is not None:

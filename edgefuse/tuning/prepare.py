@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from edgefuse.hub.adapter import Adapter as PeftAdapter
+from edgefuse.hub.peft_adapter import PeftAdapter
 from edgefuse.tuning.low_rank import merge_adapter
 from edgefuse.tuning.way import Context, Prepared, Way
 from edgefuse.tuning.ways import WAYS

@@ -12,7 +12,7 @@ from edgefuse_devices.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Adapter:
+class PeftAdapter:
     """A peft adapter's directory, and its base model.
 
     Attributes:
@@ -26,7 +26,7 @@ class Adapter:
     base: ModelSource
 
 
-def find_adapter(model: str) -> Adapter | None:
+def find_peft_adapter(model: str) -> PeftAdapter | None:
     """Find the peft adapter in a directory; None where there is none.
 
     Args:
@@ -52,4 +52,4 @@ def find_adapter(model: str) -> Adapter | None:
             f"Put that model there or beside the adapter, or mend base_model_name_or_path in "
             f"{CONFIG_NAME}",
         ) from error
-    return Adapter(path, kind, base)
+    return PeftAdapter(path, kind, base)
