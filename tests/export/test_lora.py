@@ -34,7 +34,7 @@ from tests.tuned_pico import (
     trained,
 )
 
-KINDS = ("bert", "fused-bert", "fused-llama", "fused-gpt2")
+KINDS = ("bert", "fused-bert", "fused-shallow-llama", "fused-shallow-gpt2")
 # peft 0.21 asks transformers 5.23 for it
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -72,13 +72,13 @@ def test_transformers_and_onnx_get_merged_weights(kind: str, tmp_path: Path) -> 
 
 
 def test_export_goes_on_with_an_adapter_or_begins_from_its_merged_weights(tmp_path: Path) -> None:
-    bundle = exported("fused-bert", "lora", lora_rank=2)
+    bundle = exported("fused-shallow-bert", "lora", lora_rank=2)
     values = trained(bundle)
     adapter = tmp_path / "adapter"
     convert(bundle, values, adapter, to="peft")
     config = json.loads((adapter / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "fused-bert"
-    (tmp_path / "fused-bert").symlink_to(pico("fused-bert"))
+    assert config["base_model_name_or_path"] == "fused-shallow-bert"
+    (tmp_path / "fused-shallow-bert").symlink_to(pico("fused-shallow-bert"))
     options = {"device": BOARD, "labels": LABELS}
 
     further = export(str(adapter), tmp_path / "further", tune="lora", **options)

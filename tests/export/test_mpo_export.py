@@ -35,6 +35,7 @@ from tests.tuned_pico import (
     classifier,
     logits_in_torch,
     logits_on_the_board,
+    pico,
     trained,
 )
 
@@ -93,11 +94,11 @@ def test_gradients_of_auxiliary_tensors_equal_torchs(bundle: Bundle) -> None:
 
 
 CASES = {
-    "bert": ("bert", ("mlp", "attention", "embeddings"), LOSSLESS),
-    "contracted": ("bert", ("mlp",), Limit(bond=2)),
-    "looked up": ("bert", ("embeddings",), LOSSLESS),
+    "bert": ("shallow-bert", ("mlp", "attention", "embeddings"), LOSSLESS),
+    "contracted": ("shallow-bert", ("mlp",), Limit(bond=2)),
+    "looked up": ("shallow-bert", ("embeddings",), LOSSLESS),
     "albert": ("albert", ("mlp", "attention"), LOSSLESS),
-    "llama": ("llama", ("mlp", "attention"), LOSSLESS),
+    "llama": ("shallow-llama", ("mlp", "attention"), LOSSLESS),
 }
 
 
@@ -106,14 +107,13 @@ CASES = {
 def test_gradients_equal_torchs(
     case: str,
     tune: str,
-    pico_model: PicoModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     architecture, kinds, limit = CASES[case]
     if case == "looked up":  # which a table of so few rows is not
         monkeypatch.setattr("edgefuse.layers.chains.modules.suits", lambda *_: True)
-    source = pico_model(architecture)
+    source = pico(architecture)
     bundle = export_chains(source, tmp_path, kinds=kinds, limit=limit, tune=tune)
     assert_equal_to_torch(bundle)
     names = {parameter.name for parameter in bundle.manifest.parameters}

@@ -3,10 +3,10 @@
 import json
 import math
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import onnx
@@ -147,15 +147,14 @@ def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]
     assert "head" not in named.split(", ")
 
 
-def test_the_command_prints_a_table_or_one_object() -> None:
-    command = [sys.executable, "-m", "edgefuse", "plan", str(pico("llama")), "--device", "rpi5"]
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_the_command_prints_a_table_or_one_object(run: Callable[..., SimpleNamespace]) -> None:
+    command = ("plan", pico("llama"), "--device", "rpi5")
+    table = run(*command).out
     assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
     assert "bitfit: LlamaForSequenceClassification has no biases" in table
     assert "of the 4,096 MiB that training may take" in table
     assert "Too large" not in table
-    printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    found = json.loads(printed.stdout)
+    found = json.loads(run(*command, "--json").out)
     assert found["device"] == "rpi5"
     assert [row["way"] for row in found["ways"] if not row["possible"]] == ["mpo", "bitfit"]
     assert all(row["flops"] > 0 for row in found["ways"] if row["possible"])

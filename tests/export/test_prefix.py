@@ -30,7 +30,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 @pytest.mark.parametrize(
     ("kind", "projection"),
-    [("bert", 0), ("bert", 6), ("fused-bert", 0), ("llama", 0), ("falcon", 0), ("mpt", 0)],
+    [
+        ("bert", 0),
+        ("bert", 6),
+        ("fused-bert", 0),
+        ("llama", 0),
+        ("shallow-falcon", 0),
+        ("shallow-mpt", 0),
+    ],
 )
 def test_peft_loads_prefixes_onto_the_plain_model_with_the_same_logits(
     kind: str, projection: int, tmp_path: Path
@@ -111,7 +118,7 @@ def test_attention_with_a_cache_of_its_own_is_refused() -> None:
 
 
 def test_an_adapter_for_other_attention_is_refused(tmp_path: Path) -> None:
-    bundle = exported("bert", "prefix", prefix_length=4)
+    bundle = exported("bert", "prefix", prefix_length=4, prefix_projection=0)
     convert(bundle, bundle.trainable(), tmp_path / "adapter", to="peft")
     config = tmp_path / "adapter" / "adapter_config.json"
     settings = {**json.loads(config.read_text()), "num_attention_heads": 4}

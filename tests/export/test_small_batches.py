@@ -1,8 +1,5 @@
 """The smallest batches, and padding whose id is not 0, are trained as torch trains them."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +14,7 @@ from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.tasks.text_classification import EncodedText
+from tests.pico_models import save_pico_model
 
 LABELS = ["cold", "warm", "hot"]
 ROWS = {
@@ -29,12 +27,11 @@ ROWS = {
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def exported(
-    request: pytest.FixtureRequest,
-    pico_model: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Bundle, str]:
-    model = str(pico_model(request.param, num_labels=3))
-    path = tmp_path_factory.mktemp(request.param) / "bundle"
+    folder = tmp_path_factory.mktemp(request.param)
+    model = str(save_pico_model(folder / "model", request.param, num_labels=3, layers=1))
+    path = folder / "bundle"
     plain = AdamW(weight_decay=0, max_gradient_norm=0)
     return export(model, path, device=load_device("rpi5"), labels=LABELS, optimizer=plain), model
 

@@ -59,8 +59,9 @@ BOTH = (
     "child-d",
 )
 CASES = [
-    *((kind, tune) for kind in ("bert", "fused-bert") for tune in (*BOTH, "bitfit")),
-    *(("llama", tune) for tune in BOTH),
+    *(("bert", tune) for tune in BOTH),
+    *(("fused-bert", tune) for tune in (*BOTH, "bitfit")),
+    *(("llama", tune) for tune in BOTH if not tune.startswith("child-")),  # its graph is full's
 ]
 _LAST_LAYER = {
     "bert": "bert.encoder.layer.2.",

@@ -45,7 +45,7 @@ def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
 
 def _make_models(folder: Path) -> None:
     for name in ("bert", "llama"):
-        save_pico_model(folder / name, name, num_labels=LABELS)
+        save_pico_model(folder / name, name, num_labels=LABELS, layers=1)
         _edgefuse("compress", folder / name, folder / f"fused-{name}", "--ratio", "0.25")
     chains = ["--method", "mpo", "--max-error", "0.2", "--matrices", "mlp,attention,embeddings"]
     _edgefuse("compress", folder / "fused-bert", folder / "chains", *chains)
