@@ -27,7 +27,7 @@ from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.pico_models import ARCHITECTURES, WIDTH, save_pico_model
-from tests.tuned_pico import CONTEXT, LABELS, classifier, exported, pico, training_outputs
+from tests.tuned_pico import CONTEXT, LABELS, TASK, classifier, exported, pico, training_outputs
 
 PicoModel = Callable[..., Path]
 
@@ -184,11 +184,11 @@ def test_a_wrong_graph_gets_no_certificate(pico_model: PicoModel) -> None:
         attn_implementation="eager",
     )
     with pytest.raises(InternalError, match="is not the model's"):
-        certify(other, bundle, vocabulary=50)
+        certify(TASK, other, bundle, vocabulary=50)
     for name, value in bundle.trainable().items():
         other.get_parameter(name).data.copy_(torch.from_numpy(value))
     with pytest.raises(InternalError, match="differs from torch's"):
-        certify(other, bundle, vocabulary=50)
+        certify(TASK, other, bundle, vocabulary=50)
 
 
 def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(tmp_path: Path) -> None:
