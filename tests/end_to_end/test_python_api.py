@@ -1,7 +1,8 @@
-"""The example of docs/api.md runs as it stands there, and opened things do where paths do."""
+"""The examples of the pages run as they stand there, and opened things do where paths do."""
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_the_pages_example_runs(folder):
         *("fused", "bundle", "run", "onnx-model"),
     }
     assert edgefuse_runtime.read_run(folder / "run").settings.epochs == 2
+
+
+def test_the_example_without_edgefuse_runs(folder, monkeypatch, capsys):
+    page = PAGE.with_name("finetune.md").read_text(encoding="utf-8")
+    lines = re.search(r"((?:    .*\n|\n)*    session = .*\n(?:    .*\n)*)", page)[1]
+    monkeypatch.chdir(folder)
+    exec(textwrap.dedent(lines).replace('"model/', '"onnx-model/'), {})
+    assert capsys.readouterr().out.strip() in ROWS.values()
 
 
 def test_a_loaded_model_is_taken_where_a_path_is(folder):
