@@ -64,33 +64,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     if not model.strip():
         raise ModelError("The model has no name", "Name a model's directory, or one on the hub")
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            if (path / "adapter_config.json").is_file():
-                raise ModelError(
-                    f"{model} is an adapter, not a model",
-                    "Name the model that it was made for; `edgefuse export` takes adapters too",
-                )
-            kind = kind_of(path)
-            within = None if kind else folder_within(path)
-            if within is not None:
-                raise ModelError(
-                    f"{model} has no config.json, and its folder {within.name} holds a model",
-                    f"Name that: {quote(str(within))}",
-                )
-            raise ModelError(
-                f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
-                f"Make one of it: edgefuse convert {quote(model)} OUTPUT --to transformers"
-                if kind in {"a run", "a bundle"}
-                else "Name a directory that `save_pretrained` or `edgefuse compress` wrote, or a "
-                "model on the hub",
-            )
-        if revision is not None:
-            raise ModelError(
-                f"{model} is a directory, and revisions are of models on the hub",
-                "Leave --revision out, or name a model on the hub",
-            )
-        refuse_pointers(path)
-        return _checked(ModelSource(str(path), _label(path.resolve()), None), model)
+        return _in_directory(path, model, revision)
     if path.exists():
         raise ModelError(
             f"{model} is a file, not a model's directory", "Name the directory that holds it"
@@ -104,7 +78,38 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
         if not find_file(plain, COMPRESSION_RECORD):
             return _checked(plain, model)
         snapshot = snapshot_download(model, revision=plain.revision)
-    return ModelSource(snapshot, model, plain.revision)
+    return _checked(ModelSource(snapshot, model, plain.revision), model)
+
+
+def _in_directory(path: Path, model: str, revision: str | None) -> ModelSource:
+    """Find the model of a directory, which the user calls `model`."""
+    if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{model} is a peft adapter, not a model",
+                "Name the model that it was made for; `edgefuse export` takes peft adapters too",
+            )
+        kind = kind_of(path)
+        within = None if kind else folder_within(path)
+        if within is not None:
+            raise ModelError(
+                f"{model} has no config.json, and its folder {within.name} holds a model",
+                f"Name that: {quote(str(within))}",
+            )
+        raise ModelError(
+            f"{model} is {f'{kind}, not a' if kind else 'no'} model: it has no config.json",
+            f"Make one of it: edgefuse convert {quote(model)} OUTPUT --to transformers"
+            if kind in {"a run", "a bundle"}
+            else "Name a directory that `save_pretrained` or `edgefuse compress` wrote, or a "
+            "model on the hub",
+        )
+    if revision is not None:
+        raise ModelError(
+            f"{model} is a directory, and revisions are of models on the hub",
+            "Leave --revision out, or name a model on the hub",
+        )
+    refuse_pointers(path)
+    return _checked(ModelSource(str(path), _label(path.resolve()), None), model)
 
 
 def find_file(source: ModelSource, file: str) -> str | None:

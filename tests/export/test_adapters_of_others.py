@@ -119,7 +119,7 @@ def test_an_adapter_is_no_model_by_itself(tmp_path: Path) -> None:
     adapter = save_adapter(
         classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
     )
-    with pytest.raises(ModelError, match=r"is an adapter, not a model\. Name the model"):
+    with pytest.raises(ModelError, match=r"is a peft adapter, not a model\. Name the model"):
         find_source(str(adapter))
 
 
