@@ -34,6 +34,12 @@ class LowRankLinear(nn.Module):
         left, right = left.to(layer.weight), right.to(layer.weight)
         return cls(left, right, bias, transposed=isinstance(layer, Conv1D))
 
+    @property
+    def weight(self) -> Tensor:
+        """The matrix (m, n), where models look for its type, or draw one anew."""
+        product: Tensor = self.left.weight @ self.right.weight
+        return product
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         """Map (…, n) to (…, m)."""
         output: Tensor = self.left(self.right(input))
@@ -41,5 +47,4 @@ class LowRankLinear(nn.Module):
 
     def plain(self) -> nn.Linear | Conv1D:
         """The layer with the product of both as its matrix."""
-        weight = self.left.weight.detach() @ self.right.weight.detach()
-        return (conv1d_of if self.transposed else linear_of)(weight, self.left.bias)
+        return (conv1d_of if self.transposed else linear_of)(self.weight.detach(), self.left.bias)
