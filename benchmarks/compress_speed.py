@@ -137,11 +137,10 @@ def llama(case: harness.Case) -> harness.Figures:
 
 def compress_llama(*, folder: str) -> dict[str, Any]:
     """Compress; runs in a process of its own."""
-    from edgefuse.compression.compress import compress, plan_compression  # noqa: PLC0415
+    from edgefuse.compression.compress import compress  # noqa: PLC0415
 
     begin = time.perf_counter()
-    plan = plan_compression(f"{folder}/llama", ratio=0.25)
-    compress(plan, Path(folder) / "fused")
+    compress(f"{folder}/llama", Path(folder) / "fused", ratio=0.25)
     return {"seconds": time.perf_counter() - begin, "rss": memory.peak_resident()}
 
 

@@ -143,16 +143,18 @@ def _compressed(
     """Compress, if at all: the model's directory, and fidelity as means over the MLPs."""
     if compression is None:
         return source, {}
-    from edgefuse.compression.compress import compress, plan_compression  # noqa: PLC0415
-    from edgefuse.compression.methods import find_method  # noqa: PLC0415
+    from edgefuse.compression.compress import compress  # noqa: PLC0415
+    from edgefuse.compression.fusions import Clustering, Fusion  # noqa: PLC0415
 
-    method = find_method(compression.method)
-    if method.name == "clustering":  # it does not suit GELU, which is what its row shows
-        method = replace(method, misfit=lambda _mlp, _width: None)
+    # Clustering does not suit GELU, which is what its row shows.
+    Clustering.misfit = Fusion.misfit  # type: ignore[method-assign]
     begin = time.perf_counter()
     record = compress(
-        plan_compression(source, method=method, ratio=compression.ratio, layers=compression.layers),
+        source,
         work / "compressed",
+        method=compression.method,
+        ratio=compression.ratio,
+        layers=compression.layers,
         calibration=texts,
         refit=compression.taught,
         allocation=compression.allocation,

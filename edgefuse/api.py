@@ -7,7 +7,7 @@ torch. May import everything but `cli`, `report` and `demo`.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.profile import DeviceProfile
@@ -15,9 +15,8 @@ from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from edgefuse.artifact.record import CompressionRecord
-    from edgefuse.bundling.plan import Plan
-    from edgefuse.compression.chains.compress import MPOPlan
-    from edgefuse.compression.compress import CompressionPlan
+    from edgefuse.bundling.plan import Plan as TuningPlan
+    from edgefuse.compression.method import Method, Plan
     from edgefuse.squeezing.record import SqueezeRecord, SqueezeSettings
     from edgefuse.tuning.way import Way
     from edgefuse_runtime.bundle.bundle import Bundle
@@ -29,119 +28,71 @@ StrPath = str | os.PathLike[str]
 def plan_compression(
     model: StrPath,
     *,
-    method: str = "mlp-fusion",
-    ratio: float | None = None,
-    width: int | None = None,
-    layers: str | None = None,
-    matrices: str | None = None,
-    bond: int | None = None,
-    budget: float | None = None,
-    max_error: float | None = None,
-    share_central: bool = False,
+    method: "str | Method" = "mlp-fusion",
+    seed: int = 0,
     revision: str | None = None,
-) -> "CompressionPlan | MPOPlan":
-    """Plan a compression by the model's configuration, without its weights.
+    **options: object,
+) -> "Plan":
+    """Plan a compression by the model's configuration and the text, without its weights.
 
     Args:
         model: A model's directory, or a hub name.
-        method: Name of the method; `mpo` makes matrices chains, all others fuse MLPs.
-        ratio: Part of each MLP's width to keep; a quarter without `ratio` and `width`.
-        width: Width of each MLP to keep, instead of `ratio`.
-        layers: Layers to fuse, such as `4-11` or `0,2,5-7`; None for all.
-        matrices: Kinds of matrices that become chains; None for `mlp,attention`.
-        bond: The largest bond of a chain.
-        budget: Part of the matrices' parameters to keep.
-        max_error: Relative error of each matrix at most; 0 loses nothing.
-        share_central: Whether experts of a layer share a central tensor.
+        method: A method of compression, or its name.
+        seed: Seed of whatever the method draws.
         revision: Branch, tag or commit on the hub.
+        **options: Options of the method that is named, such as `ratio=0.25`.
 
     Raises:
-        InputError: The model or an option does not hold, or an option belongs to other methods.
+        InputError: The model, an option or the text does not hold.
     """
-    from edgefuse.compression.chains.compress import METHOD, plan_mpo
-    from edgefuse.compression.chains.limit import Limit
-    from edgefuse.compression.compress import plan_compression as plan_fusion
-    from edgefuse.compression.dry_run import refuse_options
-    from edgefuse.compression.methods import find_method
-    from edgefuse.mlps.matrices import parse_kinds
+    from edgefuse.compression.compress import plan_compression as core
 
-    name = os.fspath(model)
-    if method == METHOD:
-        refuse_options(method, ratio=ratio, width=width, layers=layers)
-        return plan_mpo(
-            name,
-            kinds=parse_kinds(matrices or "mlp,attention"),
-            limit=Limit(bond=bond, budget=budget, max_error=max_error),
-            shares_central=share_central,
-            revision=revision,
-        )
-    chosen = find_method(method)
-    refuse_options(
-        method,
-        matrices=matrices,
-        bond=bond,
-        budget=budget,
-        max_error=max_error,
-        share_central=share_central or None,
-    )
-    return plan_fusion(
-        name, method=chosen, ratio=ratio, width=width, layers=layers, revision=revision
-    )
+    return core(os.fspath(model), method=method, seed=seed, revision=revision, **options)
 
 
 def compress(
-    model: "StrPath | CompressionPlan | MPOPlan",
+    model: StrPath,
     output: StrPath,
     *,
+    method: "str | Method" = "mlp-fusion",
     seed: int = 0,
-    calibration: StrPath | None = None,
-    refit: bool | None = None,
-    tune_text: StrPath | None = None,
-    allocation: str = "even",
+    revision: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     on_progress: OnProgress = silent,
-    **options: Any,
+    **options: object,
 ) -> "CompressionRecord":
     """Compress a model, and write it as a directory that is whole or not there at all.
 
     Args:
-        model: A model's directory, a hub name, or a plan that `plan_compression` made.
+        model: A model's directory, or a hub name.
         output: The directory to make.
-        seed: Seed of the method.
-        calibration: Text to fit the narrow MLPs to and to measure errors on.
-        refit: Whether to fit each output to the original's; None for the method's own choice.
-        tune_text: Text to teach the narrow MLPs on; it is the calibration text too without another.
-        allocation: Name of the rule by which MLPs get their widths.
+        method: A method of compression, or its name.
+        seed: Seed of whatever the method draws: same seed, same machine, same bytes.
+        revision: Branch, tag or commit on the hub.
         overwrite: Whether to replace a compressed model that is there.
+        dry_run: Whether to write nothing.
         on_progress: Observer, called after each step of a stage.
-        **options: Options of `plan_compression`, if the model is not planned yet.
+        **options: Options of the method that is named, such as `ratio=0.25`.
 
     Returns:
-        The content of edgefuse.json.
+        The content of edgefuse.json; of a dry run, what is known of it.
 
     Raises:
         InputError: The model, an option, a text or the output does not hold.
     """
-    from edgefuse.compression import compress as fusing
-    from edgefuse.compression.chains import compress as chaining
-    from edgefuse.compression.dry_run import refuse_text
+    from edgefuse.compression.compress import compress as core
 
-    if isinstance(model, str | os.PathLike):
-        model = plan_compression(model, **options)
-    folder, texts = Path(output), (_path(calibration), _path(tune_text))
-    if isinstance(model, chaining.MPOPlan):
-        refuse_text(*texts, refit=refit, allocation=allocation)
-        return chaining.compress(model, folder, overwrite=overwrite, on_progress=on_progress)
-    return fusing.compress(
-        model,
-        folder,
+    return core(
+        os.fspath(model),
+        Path(output),
+        method=method,
         seed=seed,
-        calibration=texts[0],
-        refit=refit,
-        tune_text=texts[1],
-        allocation=allocation,
+        revision=revision,
         overwrite=overwrite,
+        dry_run=dry_run,
         on_progress=on_progress,
+        **options,
     )
 
 
@@ -203,7 +154,7 @@ def plan(
     sequence_length: int | None = None,
     revision: str | None = None,
     on_progress: OnProgress = silent,
-) -> "Plan":
+) -> "TuningPlan":
     """Compute what every way of tuning would cost a model.
 
     Args:
@@ -294,10 +245,6 @@ def export(
         overwrite=overwrite,
         on_progress=on_progress,
     )
-
-
-def _path(path: StrPath | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _board(device: str | DeviceProfile) -> DeviceProfile:

@@ -17,9 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from transformers.cache_utils import DynamicLayer
 
-from edgefuse.compression import compress as core
-from edgefuse.compression import streaming
-from edgefuse.compression.methods import find_method
+from edgefuse.compression import fusion_plan, streaming
+from edgefuse.compression.compress import compress
 
 NAME = "pretend"
 _MAY_MIX = {"copy_", "_copy_from", "index", "index_put_", "_index_put_impl_"}  # as CUDA's
@@ -124,7 +123,7 @@ def main() -> None:
     """Do jobs: `model`, `output`, and options of `compress`; print how much each did there."""
     pretend_gpu()
     DynamicLayer.lazy_initialization = _begin_cache
-    core.fastest = streaming.fastest = pretend_gpu
+    fusion_plan.fastest = streaming.fastest = pretend_gpu
     done = {}
     for job in json.load(sys.stdin):
         before = _operations[0]
@@ -132,9 +131,7 @@ def main() -> None:
         options |= {
             name: Path(options[name]) for name in ("calibration", "tune_text") if name in options
         }
-        method = find_method(options.pop("method", "mlp-fusion"))
-        plan = core.plan_compression(job["model"], method=method, ratio=0.5)
-        core.compress(plan, Path(job["output"]), **options)
+        compress(job["model"], Path(job["output"]), ratio=0.5, **options)
         done[job["output"]] = _operations[0] - before
     print(json.dumps(done))
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.export import export
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
@@ -41,8 +41,7 @@ def pico(kind: str) -> Path:
     """
     word, _, model = kind.partition("-")
     if word == "fused":
-        plan = plan_compression(str(pico(model)), ratio=0.25)
-        return made_once(kind, lambda directory: compress(plan, directory))
+        return made_once(kind, lambda directory: compress(str(pico(model)), directory, ratio=0.25))
     if word == "shallow":
         return made_once(kind, lambda directory: save_pico_model(directory, model, layers=1))
     return made_once(kind, lambda directory: save_pico_model(directory, kind))

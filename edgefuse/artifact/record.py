@@ -116,6 +116,7 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         held_out_texts: Count of other texts, for the errors, as far as they are read.
         layers: MLPs that were compressed, bottom first.
         matrices: Matrices that became chains of tensors, in the order of the model's modules.
+        left_out: Names of modules with experts that are built in no way EdgeFuse knows, and stay.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -136,6 +137,7 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     held_out_texts: int = 0
     layers: list[LayerRecord]
     matrices: list[MatrixRecord] = []
+    left_out: list[str] = []
 
     @property
     def folded(self) -> bool:

@@ -89,7 +89,7 @@ def _flag(name: str, option: Option) -> inspect.Parameter:
     kind, flags = _without_none(option.type), []
     if get_origin(kind) is tuple:
         kind, settings["parser"], settings["metavar"] = str, _separated, "<str>"
-    if kind is bool:  # False unless it is given: there is nothing to turn off
+    if option.type is bool:  # False unless it is given: there is nothing to turn off
         flags = [f"--{name.replace('_', '-')}"]
     annotation: Any = Annotated[kind | None, typer.Option(*flags, **settings)]
     return inspect.Parameter(

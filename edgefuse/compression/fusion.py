@@ -19,6 +19,7 @@ from edgefuse.compression.fidelity import Fidelity, measure_fidelity
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING
 from edgefuse.compression.recipe import Recipe
+from edgefuse.compression.reduction import check_fit
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, Replacement, install_low_rank
@@ -52,7 +53,7 @@ def fuse_model(
         recipe: What is done to each MLP.
         tokenizer: The model's; needed with texts.
         texts: For the stages that look at text, and for the errors.
-        tune_texts: For the tuning stage, if not `texts.seen`.
+        tune_texts: Text for the teaching stages, if not `texts.seen`.
         on_progress: Called after each step of a stage.
 
     Returns:
@@ -70,7 +71,7 @@ def fuse_model(
         assert tokenizer is not None
         # What a layer may be given when widths are shared out is known only then.
         most = [p.width_before if recipe.allocates else p.width_after for p in layers]
-        fits_seen = recipe.refits or (recipe.tunes and not tune_texts)
+        fits_seen = recipe.refits or (recipe.teaches and not tune_texts)
         fitted = most if fits_seen else []
         seen = collect_inputs(model, tokenizer, mlps, texts.seen, widths=fitted)
         held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
@@ -82,24 +83,24 @@ def fuse_model(
             layers = allocate(mlps, seen, layers, effects)
     views = [mlp.layer_view() for mlp in mlps]
     widths = [plan.width_after for plan in layers]
-    recipe.method.check(mlps, widths)
+    check_fit(recipe.method, mlps, widths)
     if texts is not None:
         if fits_seen:
             seen = inputs_to_fit(seen, mlps, widths, len(texts.seen))
         if taught:
-            taught = inputs_to_fit(taught, mlps, widths, len(tune_texts), called="tuning")
+            taught = inputs_to_fit(taught, mlps, widths, len(tune_texts), called="teaching")
         views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
     reduced = []
     for index, (view, width) in enumerate(zip(views, widths, strict=True)):
-        tune_inputs = taught[index] if taught else None
-        reduced.append(recipe.reduce(view, width, tune_inputs=tune_inputs))
+        teaching_inputs = taught[index] if taught else None
+        reduced.append(recipe.reduce(view, width, teaching_inputs=teaching_inputs))
         on_progress(FUSING, index + 1, len(mlps))
-    if recipe.tunes:
+    if recipe.teaches:
         assert tokenizer is not None
         assert texts is not None
-        lessons = tune_texts or texts.seen
+        read = tune_texts or texts.seen
         reduced = distill(
-            model, tokenizer, mlps, reduced, lessons, seed=recipe.seed, on_progress=on_progress
+            model, tokenizer, mlps, reduced, read, seed=recipe.seed, on_progress=on_progress
         )
     reduced = [recipe.match(view, one) for view, one in zip(views, reduced, strict=True)]
     records = []
@@ -126,7 +127,7 @@ def layer_record(
     one: Replacement,
     fidelity: Fidelity | None = None,
 ) -> LayerRecord:
-    """Say what became of an MLP, whose own b2 is `bias` (p,)."""
+    """Record what became of an MLP, whose own b2 is `bias` (p,)."""
     errors = vars(fidelity) if fidelity else {}
     if isinstance(one, FusedNeurons):
         return LayerRecord(**vars(plan), multiplicities=one.multiplicity.tolist(), **errors)

@@ -1,6 +1,6 @@
 """Compress a model from its files, an MLP at a time: also one that is larger than memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ from edgefuse.hub.finite import check_finite
 from edgefuse.hub.model import empty_model
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource
-from edgefuse.hub.tensor_files import TensorFile, TensorFiles, find_tensor_files
+from edgefuse.hub.tensor_files import TensorFiles, find_tensor_files, write_shards
 from edgefuse.mlps.file_layouts import stored_layouts
 from edgefuse.mlps.install import resize
 from edgefuse.mlps.layout import write_neurons
-from edgefuse.mlps.low_rank import LowRank, factor_names, write_low_rank
+from edgefuse.mlps.low_rank import LowRank, write_low_rank
 from edgefuse.mlps.mlp import by_stack, find_mlps
 from edgefuse_runtime.progress import OnProgress, silent
 
@@ -36,9 +36,9 @@ class StoredModel:
     """A model that stays in its files.
 
     Attributes:
-        model: What it is, without weights.
-        files: Its weights.
-        names: Of the tensors in the files that are the model's; there may be others.
+        model: The model without weights.
+        files: Files with the weights.
+        names: Names of the tensors in the files that are the model's; there may be others.
     """
 
     model: PreTrainedModel
@@ -59,7 +59,7 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
     files = find_tensor_files(source)
     if files is None:
         return None
-    model = empty_model(deepcopy(config))  # it will say the fused widths
+    model = empty_model(deepcopy(config))  # it will have the fused widths
     tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
     saved = revert_weight_conversion(model, tensors)
     if any(files.shapes.get(name) != tuple(tensor.shape) for name, tensor in saved.items()):
@@ -77,20 +77,22 @@ def fuse_stored(
     stored: StoredModel,
     layers: Sequence[LayerPlan],
     recipe: Recipe,
-    output: Path,
+    directory: Path,
     *,
+    variant: str | None = None,
     on_progress: OnProgress = silent,
 ) -> tuple[LayerRecord, ...]:
     """Fuse MLPs and write the model's tensors, P folded, as `fuse_model` and saving would.
 
-    In memory there is one MLP at a time; of experts that lie in one stack, the stack.
+    In memory there is one MLP at a time, of experts that lie in one stack the stack, and one shard.
 
     Args:
-        stored: Its model is given the MLPs' new widths.
+        stored: The model, which is given the MLPs' new widths.
         layers: What `plan_layers` made for this model.
         recipe: What is done to each MLP, without text.
-        output: The safetensors file to write.
-        on_progress: Called after each MLP.
+        directory: Directory to write to.
+        variant: Variant of the files' names, where the tensors are not for plain transformers.
+        on_progress: Observer, called after each MLP.
 
     Returns:
         A record for every fused MLP.
@@ -103,39 +105,36 @@ def fuse_stored(
     layouts = stored_layouts(mlps, stored.names)
     found = {mlp.name: replace(mlp, layout=s) for mlp, s in zip(mlps, layouts, strict=True)}
     chosen = [found[plan.name] for plan in layers]
+    replaced: set[str] = set()
     records: list[LayerRecord] = []
-    device = fastest()
-    thin = {
-        slot.name
-        for mlp, plan in zip(chosen, layers, strict=True)
-        if recipe.method.outcome(mlp, plan).kind == "low-rank"
-        for slot in mlp.layout.slots().values()
-    }
-    names = [own for n in stored.names for own in (factor_names(n) if n in thin else (n,))]
-    with TensorFile(output, names) as file, computing_on(device):
-        written: set[str] = set()
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
         for group in by_stack(chosen):
             fused = []
-            tensors: dict[str, Tensor] = {}
             for index in group:
-                layer, plan = chosen[index].read(stored.files.read).to(device), layers[index]
+                mlp, plan = chosen[index], layers[index]
+                layer = mlp.read(stored.files.read).to(device)
                 one = recipe.reduce(layer, plan.width_after)
                 records.append(layer_record(plan, layer.bias, one))
+                on_progress(FUSING, len(records), len(layers))
                 if isinstance(one, LowRank):
-                    tensors |= write_low_rank(chosen[index].layout, one, layer.bias)
+                    replaced.update(slot.name for slot in mlp.layout.slots().values())
+                    yield from write_low_rank(mlp.layout, one, layer.bias).items()
                 else:
                     fused.append(one)
-                on_progress(FUSING, len(records), len(layers))
             if fused:
-                tensors = write_neurons([chosen[i].layout for i in group], fused, folded=True)
-            for name, tensor in tensors.items():
-                file.write(name, tensor)
-                written.add(name)
-        for name in names:
-            if name not in written:
+                named = write_neurons([chosen[i].layout for i in group], fused, folded=True)
+                replaced.update(named)
+                yield from named.items()
+        for name in stored.names:
+            if name not in replaced:
                 tensor = stored.files.read(name)
                 check_finite(tensor, type(stored.model).__name__, name)
-                file.write(name, tensor)
+                yield name, tensor
+
+    device = fastest()
+    with computing_on(device):
+        write_shards(directory, tensors(), variant=variant)
     own = {mlp.name: mlp for mlp in mlps}
     resize([own[record.name] for record in records], [r.width_after for r in records])
     return tuple(records)

@@ -1,14 +1,11 @@
-"""safetensors files, read and written a tensor at a time: no model is ever whole in memory."""
+"""safetensors files read a tensor at a time and written in shards, never a whole model at once."""
 
 import json
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import get_checkpoint_shard_files
@@ -17,8 +14,7 @@ from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_file
 
-_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-_LARGEST = 1 << 62
+_SHARD_BYTES = 1 << 29  # about an MLP of a model of 7 billion parameters
 
 
 class TensorFiles:
@@ -64,59 +60,53 @@ def find_tensor_files(source: ModelSource) -> TensorFiles | None:
         return TensorFiles([Path(shard) for shard in shards])
 
 
-class TensorFile:
-    """A new safetensors file that takes one tensor after the other.
+def write_shards(
+    directory: Path, tensors: Iterable[tuple[str, Tensor]], *, variant: str | None = None
+) -> None:
+    """Write a model's tensors one after the other, as the files that transformers loads.
 
-    Its header comes first and says where each tensor lies, so that room is kept for it; the format
-    allows spaces at its end (https://huggingface.co/docs/safetensors, "Format").
+    One file is called model.safetensors; where that would be too large to hold in memory, there are
+    shards model-00001-of-00002.safetensors … and their index.
+
+    Args:
+        directory: Directory to write to.
+        tensors: Names and tensors; floats of any type become float32.
+        variant: What stands before the ending of the files' names, for files of which transformers
+            is told `variant`.
     """
+    shards: list[list[str]] = []
+    total = 0
 
-    def __init__(self, path: Path, names: Collection[str]) -> None:
-        """Begin a file.
+    def write(shard: dict[str, Tensor]) -> None:
+        save_file(shard, directory / str(len(shards)), {"format": "pt"})
+        shards.append(list(shard))
+        shard.clear()
 
-        Args:
-            path: To write.
-            names: Of all tensors that will be written.
-        """
-        unknown = {name: _entry("BOOL", [_LARGEST] * 4, _LARGEST, _LARGEST) for name in names}
-        self._room = math.ceil(len(_header(unknown)) / 8) * 8
-        self._entries: dict[str, dict[str, object]] = {}
-        self._names = frozenset(names)
-        self._end = 0
-        self._file = path.open("wb")
-        self._file.seek(8 + self._room)
-
-    def write(self, name: str, tensor: Tensor) -> None:
-        """Append a tensor; floats of any type as float32."""
-        assert name in self._names - self._entries.keys(), name
-        if tensor.is_floating_point():
-            tensor = tensor.float()
-        tensor = tensor.detach().cpu().contiguous()
-        begin, self._end = self._end, self._end + tensor.nbytes
-        self._entries[name] = _entry(_DTYPES[tensor.dtype], tensor.shape, begin, self._end)
-        self._file.write(tensor.reshape(-1).numpy().data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Write the header, if every tensor was written, and close the file."""
-        with self._file:
-            if kind is None:
-                assert self._entries.keys() == self._names
-                self._file.seek(0)
-                self._file.write(self._room.to_bytes(8, "little"))
-                self._file.write(_header(self._entries).ljust(self._room))
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        own = tensor.float() if tensor.is_floating_point() else tensor
+        if shard and size + own.nbytes > _SHARD_BYTES:
+            write(shard)
+            size = 0
+        shard[name] = own.detach().cpu().contiguous()
+        size += own.nbytes
+        total += own.nbytes
+    write(shard)
+    stem, ending = _add_variant(SAFE_WEIGHTS_NAME, variant).rsplit(".", maxsplit=1)
+    count = len(shards)
+    weight_map: dict[str, str] = {}
+    for index, names in enumerate(shards):
+        number = f"-{index + 1:05}-of-{count:05}" if count > 1 else ""
+        (directory / str(index)).rename(directory / f"{stem}{number}.{ending}")
+        weight_map |= dict.fromkeys(names, f"{stem}{number}.{ending}")
+    if count > 1:
+        content = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        index_file = directory / _add_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
+        index_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _entry(dtype: str, shape: Collection[int], begin: int, end: int) -> dict[str, object]:
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-
-
-def _header(entries: Mapping[str, object]) -> bytes:
-    return json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+def _add_variant(name: str, variant: str | None) -> str:
+    """`model.mine.safetensors` of `model.safetensors`, as transformers has it."""
+    stem, ending = name.rsplit(".", maxsplit=1)
+    return name if variant is None else f"{stem}.{variant}.{ending}"

@@ -66,12 +66,13 @@ def test_an_opened_bundle_is_taken_where_a_path_is(folder):
     assert again.bundle_id == bundle.id
 
 
-def test_a_planned_compression_is_taken_where_a_model_is(folder, tmp_path):
-    plan = edgefuse.plan_compression(folder / "model", ratio=0.5)
-    record = edgefuse.compress(plan, tmp_path / "fused")
-    assert [layer.width_after for layer in record.layers] == [
-        layer.width_after for layer in plan.layers
-    ]
+def test_a_dry_run_gives_the_record_as_far_as_it_is_known(folder, tmp_path):
+    known = edgefuse.compress(folder / "model", tmp_path / "fused", ratio=0.5, dry_run=True)
+    assert not (tmp_path / "fused").exists()
+    record = edgefuse.compress(folder / "model", tmp_path / "fused", ratio=0.5)
+    widths, planned = ([layer.width_after for layer in r.layers] for r in (record, known))
+    assert widths == planned
+    assert known.parameters_after == record.parameters_after
 
 
 def test_nothing_to_train_on_is_said(folder, tmp_path):

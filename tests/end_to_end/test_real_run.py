@@ -14,7 +14,7 @@ import transformers
 from safetensors.numpy import load_file
 
 from edgefuse.bundling.export import export
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.probe import probe
 from edgefuse_runtime.training.trained import open_trained
@@ -40,7 +40,7 @@ def home(request, pico_model, tmp_path_factory):
     """Fused, exported, and trained without interruption."""
     home = tmp_path_factory.mktemp(request.param)
     architecture, _, tune = request.param.partition("-")
-    compress(plan_compression(str(pico_model(architecture)), width=12), home / "fused")
+    compress(str(pico_model(architecture)), home / "fused", width=12)
     export(
         str(home / "fused"),
         home / "bundle",

@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import edgefuse
 from edgefuse.artifact.record import read_record
-from edgefuse.compression.chains.compress import compress, plan_mpo
-from edgefuse.compression.chains.limit import Limit
+from edgefuse.compression.compress import compress
 from edgefuse.layers.chains.modules import Chain
 from edgefuse.mlps.matrices import KINDS
 from edgefuse.report.squeeze_plot import plot_squeeze
@@ -47,8 +46,7 @@ ROWS = [("turn on the lamp", "on"), ("turn off the light", "off"), ("play music 
 @pytest.fixture(scope="module")
 def chains(pico_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("squeeze") / "chains"
-    plan = plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(max_error=0))
-    compress(plan, directory)
+    compress(str(pico_model("bert")), directory, method="mpo", matrices=KINDS, max_error=0)
     return directory
 
 
@@ -96,7 +94,7 @@ def test_central_tensors_stay_and_auxiliary_ones_have_a_rate_of_their_own(
     pico_model: Callable[..., Path], rows: Path, tmp_path: Path
 ) -> None:
     within = tmp_path / "chains"  # the budget, so that nothing is cut
-    compress(plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(bond=2)), within)
+    compress(str(pico_model("bert")), within, method="mpo", matrices=KINDS, bond=2)
     settings = msgspec.structs.replace(SETTINGS, first_steps=4, budget=1.0)
     before, moved = weights(within), {}
     central = [name for name in before if name.endswith(".central")]
@@ -186,7 +184,7 @@ def whole(chains: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(directory / "model.mpo.safetensors")
+    return load_file(directory / "model.edgefuse.safetensors")
 
 
 @pytest.mark.parametrize("trained", [0, 1])
@@ -326,7 +324,7 @@ def test_what_was_begun_is_not_begun_again_or_otherwise(
     shutil.copytree(chains, another)
     tensors = weights(another)
     tensors["encoder.layer.0.output.dense.bias"] += 1.0
-    save_file(tensors, another / "model.mpo.safetensors", {"format": "pt"})
+    save_file(tensors, another / "model.edgefuse.safetensors", {"format": "pt"})
     with pytest.raises(RunError, match="begun with another model"):
         squeezed(another, output, rows, resume=True)
     few = SqueezeSettings(max_drop=0, step=0.5, first_steps=2, steps=1, learning_rate=1e-3)

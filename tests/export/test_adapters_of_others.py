@@ -10,10 +10,7 @@ from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, 
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from edgefuse.bundling.export import export
-from edgefuse.compression.chains.compress import compress as compress_to_chains
-from edgefuse.compression.chains.compress import plan_mpo
-from edgefuse.compression.chains.limit import Limit
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import find_source
 from edgefuse.tuning.ways import find_way
@@ -134,8 +131,7 @@ def test_what_was_trained_on_a_merged_adapter_is_no_adapter_of_its_base(tmp_path
 
 
 def chains_of_bert(directory: Path) -> Path:
-    plan = plan_mpo(str(pico("shallow-bert")), kinds=("mlp",), limit=Limit(max_error=0))
-    compress_to_chains(plan, directory)
+    compress(str(pico("shallow-bert")), directory, method="mpo", matrices=("mlp",), max_error=0)
     return directory
 
 
@@ -240,7 +236,7 @@ def test_a_head_that_knows_the_labels_keeps_their_order(tmp_path: Path) -> None:
 
 def test_a_fused_models_head_is_a_part_of_what_is_merged(tmp_path: Path) -> None:
     """The other way round: an adapter for a fused model, of a task without a head."""
-    compress(plan_compression(str(pico("shallow-llama")), ratio=0.25), tmp_path / "fused")
+    compress(str(pico("shallow-llama")), tmp_path / "fused", ratio=0.25)
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     model = AutoModelForCausalLM.from_pretrained(pico("shallow-llama"))
     adapter = save_adapter(model, config, tmp_path / "adapter", "shallow-llama")

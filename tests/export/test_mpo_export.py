@@ -14,10 +14,8 @@ import edgefuse
 from edgefuse.artifact.save import TRAINED_WEIGHTS
 from edgefuse.bundling.chains import plain_form
 from edgefuse.bundling.export import export
-from edgefuse.compression.chains.compress import compress, plan_mpo
 from edgefuse.compression.chains.limit import Limit
-from edgefuse.compression.compress import compress as fuse
-from edgefuse.compression.compress import plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.layers.chains.decomposition import decompose
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.mlps.matrices import Kind
@@ -53,7 +51,7 @@ def export_chains(
     **options: object,
 ) -> Bundle:
     if not (folder / "chains").exists():
-        compress(plan_mpo(str(source), kinds=kinds, limit=limit), folder / "chains")
+        compress(str(source), folder / "chains", method="mpo", matrices=kinds, **vars(limit))
     name = tune if isinstance(tune, str) else type(tune).__name__
     board = load_device("rpi5")
     shape = {"batch_size": 4, "sequence_length": 16}
@@ -65,7 +63,7 @@ def export_chains(
 def bundle(pico_model: PicoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A fused pico BERT whose MLPs and embeddings are chains that lost a little."""
     folder = tmp_path_factory.mktemp("mpo")
-    fuse(plan_compression(str(pico_model("bert")), ratio=0.5), folder / "fused")
+    compress(str(pico_model("bert")), folder / "fused", ratio=0.5)
     limit = Limit(max_error=0.2)
     return export_chains(folder / "fused", folder, kinds=("mlp", "embeddings"), limit=limit)
 

@@ -107,8 +107,9 @@ def test_all_stages_run_under_the_heads_that_models_are_saved_with(
     tmp_path: Path,
 ) -> None:
     model = saved(of(kind, config()), tmp_path / "model")
-    plan = plan_compression(str(model), ratio=0.25)
-    record = compress(plan, tmp_path / "fused", tune_text=texts, allocation="sensitivity")
+    record = compress(
+        str(model), tmp_path / "fused", ratio=0.25, tune_text=texts, allocation="sensitivity"
+    )
     for layer in record.layers:
         assert layer.output_error is not None or layer.expert is not None
         assert (layer.output_error or 0.0) < 1.0
@@ -119,7 +120,7 @@ def test_all_stages_run_under_the_heads_that_models_are_saved_with(
 def test_an_encoder_alone_is_loaded_from_a_compressed_encoder_decoder(tmp_path: Path) -> None:
     config = pico_config("t5")
     model = saved(of(transformers.T5ForConditionalGeneration, config), tmp_path / "model")
-    compress(plan_compression(str(model), width=8), tmp_path / "fused")
+    compress(str(model), tmp_path / "fused", width=8)
     encoder = edgefuse.from_pretrained(tmp_path / "fused", transformers.T5EncoderModel)
     whole = edgefuse.from_pretrained(tmp_path / "fused", transformers.T5ForConditionalGeneration)
     ids = torch.arange(5, 15)[None]
@@ -147,10 +148,11 @@ def test_a_layer_that_looks_like_an_mlp_and_holds_one_is_none(texts: Path, tmp_p
     )
     model = of(transformers.Gemma3nForCausalLM, config)
     assert [mlp.name for mlp in find_mlps(model)] == [f"model.layers.{i}.mlp" for i in range(2)]
-    plan = plan_compression(str(saved(model, tmp_path / "model")), ratio=0.5)
-    compress(plan, tmp_path / "fused")
+    compress(str(saved(model, tmp_path / "model")), tmp_path / "fused", ratio=0.5)
     edgefuse.from_pretrained(tmp_path / "fused", transformers.Gemma3nForCausalLM)
-    compress(plan, tmp_path / "taught", calibration=texts)
+    compress(
+        str(saved(model, tmp_path / "model")), tmp_path / "taught", ratio=0.5, calibration=texts
+    )
 
 
 def test_layers_that_are_mlps_and_hold_others_are_all_found(tmp_path: Path) -> None:
@@ -163,15 +165,14 @@ def test_layers_that_are_mlps_and_hold_others_are_all_found(tmp_path: Path) -> N
     )
     model = of(transformers.MobileBertModel, config)
     assert len(find_mlps(model)) == 4
-    compress(plan_compression(str(saved(model, tmp_path / "m")), ratio=0.5), tmp_path / "fused")
+    compress(str(saved(model, tmp_path / "m")), tmp_path / "fused", ratio=0.5)
     edgefuse.from_pretrained(tmp_path / "fused", transformers.MobileBertModel)
 
 
 def test_an_encoder_may_lie_deeper_than_its_class_says(texts: Path, tmp_path: Path) -> None:
     config = transformers.DPRConfig(**SIZES)
     model = saved(of(transformers.DPRQuestionEncoder, config), tmp_path / "model")
-    plan = plan_compression(str(model), ratio=0.25)
-    compress(plan, tmp_path / "fused", tune_text=texts)
+    compress(str(model), tmp_path / "fused", ratio=0.25, tune_text=texts)
     edgefuse.from_pretrained(tmp_path / "fused", transformers.DPRQuestionEncoder)
 
 
@@ -200,8 +201,9 @@ def test_tokens_that_lie_across_the_batch_are_told_from_padding(
     torch.testing.assert_close(together.sort(dim=0).values, one_by_one, rtol=1e-4, atol=1e-4)
     for batch in batches_of(model, tokenizer, ["warm door"] * 4):
         assert len(set(batch["input_ids"].shape)) == 2
-    plan = plan_compression(str(saved(model, tmp_path / "model")), ratio=0.25)
-    record = compress(plan, tmp_path / "fused", tune_text=texts)
+    record = compress(
+        str(saved(model, tmp_path / "model")), tmp_path / "fused", ratio=0.25, tune_text=texts
+    )
     assert record.even
     with silence_transformers():
         plain = transformers.AutoModel.from_pretrained(tmp_path / "fused")
@@ -213,7 +215,7 @@ def test_bloom_has_its_activation_under_another_name(texts: Path, tmp_path: Path
         vocab_size=len(pico_tokenizer("bert")), hidden_size=HIDDEN_SIZE, n_layer=2, n_head=2
     )
     model = saved(of(transformers.BloomModel, config), tmp_path / "model")
-    record = compress(plan_compression(str(model), ratio=0.25), tmp_path / "f", calibration=texts)
+    record = compress(str(model), tmp_path / "f", ratio=0.25, calibration=texts)
     assert len(record.layers) == 2
     assert not record.even  # its configuration cannot say so: the width is always 4 p
 
@@ -273,7 +275,7 @@ def test_weights_that_torch_cannot_read_are_called_broken(
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").write_bytes(b"no weights at all")
     with pytest.raises(ModelError, match="no file that torch wrote, or broken"):
-        compress(plan_compression(str(model)), tmp_path / "fused", calibration=texts)
+        compress(str(model), tmp_path / "fused", calibration=texts)
 
 
 @pytest.mark.parametrize("with_text", [False, True])
@@ -288,9 +290,14 @@ def test_a_weight_that_is_no_number_is_found_wherever_it_is(
     tensors = load_file(model / "model.safetensors")
     tensors[name][0, 0] = float("nan")
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
-    plan = plan_compression(str(model), ratio=0.5, layers="2")
     with pytest.raises(ModelError, match=f"NaN or infinite, in {name}"):
-        compress(plan, tmp_path / "fused", calibration=texts if with_text else None)
+        compress(
+            str(model),
+            tmp_path / "fused",
+            ratio=0.5,
+            layers="2",
+            calibration=texts if with_text else None,
+        )
     assert not (tmp_path / "fused").exists()
 
 
@@ -303,8 +310,8 @@ def test_a_model_that_reads_more_than_text_is_compressed_without_text_alone(
     model = saved(of(transformers.CLIPModel, config), tmp_path / "model")
     plan = plan_compression(str(model), ratio=0.5)
     with pytest.raises(ModelError, match=r"CLIPModel cannot be run on text alone: .*without text"):
-        compress(plan, tmp_path / "fused", calibration=texts)
-    compress(plan, tmp_path / "fused")
+        compress(str(model), tmp_path / "fused", ratio=0.5, calibration=texts)
+    compress(str(model), tmp_path / "fused", ratio=0.5)
     record = read_record(tmp_path / "fused")
     assert record is not None
     assert len({layer.name for layer in record.layers}) == 4

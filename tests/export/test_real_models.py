@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fusion_quality import perplexity_of
-from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.compress import compress
 from edgefuse_runtime.data.texts import read_texts
 
 ROWS = 60
@@ -23,8 +22,7 @@ def test_half_of_a_trained_models_width_says_nearly_what_the_whole_said(
     some.write_text("\n".join(" ".join(t.split()) for t in read_texts(text / "train.jsonl")[:600]))
     found = {}
     for method in ("mlp-fusion", "prune-activation"):
-        plan = plan_compression(str(source), method=find_method(method), ratio=0.5)
-        compress(plan, tmp_path / method, calibration=some)
+        compress(str(source), tmp_path / method, method=method, ratio=0.5, calibration=some)
         found[method] = perplexity_of(str(tmp_path / method), held_out)
     original = perplexity_of(str(source), held_out)
     assert original < found["mlp-fusion"] < 1.3 * original

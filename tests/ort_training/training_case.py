@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from edgefuse import from_pretrained
 from edgefuse.bundling.fused import fused_mlps
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import find_method
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.mlps.mlp import find_mlps
@@ -58,7 +58,7 @@ def load(source: Path, case: Case) -> PreTrainedModel:
     model = from_pretrained(source, AutoModelForSequenceClassification, attn_implementation="eager")
     if case.fused:
         layers = plan_layers(find_mlps(model), ratio=0.25)
-        recipe = Recipe(find_method("mlp-fusion"), refits=False, tunes=False, seed=0)
+        recipe = Recipe(find_method("mlp-fusion"), refits=False, teaches=False, seed=0)
         fuse_model(model, layers, recipe)
     return model.eval()
 

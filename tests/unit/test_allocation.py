@@ -13,7 +13,6 @@ from edgefuse.compression.allocation import allocate
 from edgefuse.compression.calibration import batches_of, collect_inputs
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.effect import measure_effects
-from edgefuse.compression.methods import find_method
 from edgefuse.compression.methods.select import residual_curve, select
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.refit import refit
@@ -126,7 +125,13 @@ def test_a_model_of_uneven_widths_is_written_and_loaded(
 ) -> None:
     plan = plan_compression(str(pico_model("bert")), ratio=0.25)
     text = calibration_file(tmp_path)
-    record = compress(plan, tmp_path / "fused", calibration=text, allocation="sensitivity")
+    record = compress(
+        str(pico_model("bert")),
+        tmp_path / "fused",
+        ratio=0.25,
+        calibration=text,
+        allocation="sensitivity",
+    )
     widths = [layer.width_after for layer in record.layers]
     assert record.allocation == "sensitivity"
     assert record.even == (len(set(widths)) == 1)
@@ -140,20 +145,24 @@ def test_a_model_of_uneven_widths_is_written_and_loaded(
 def test_sensitivity_without_text_and_an_unknown_allocation_are_refused(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model("bert")))
     with pytest.raises(InputError, match="sensitivity needs text"):
-        compress(plan, tmp_path / "fused", allocation="sensitivity")
+        compress(str(pico_model("bert")), tmp_path / "fused", allocation="sensitivity")
     with pytest.raises(InputError, match="no allocation 'odd'"):
-        compress(plan, tmp_path / "fused", allocation="odd")
+        compress(str(pico_model("bert")), tmp_path / "fused", allocation="odd")
 
 
 def test_a_share_of_the_budget_that_the_method_cannot_use_is_refused(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """An eighth of the width is just enough for rank 1, and sharing it out leaves some less."""
-    method = find_method("svd")
-    plan = plan_compression(str(pico_model("bert")), method=method, ratio=0.125)
     texts = calibration_file(tmp_path)
     with pytest.raises(InputError, match=r"svd does not suit .* wants a larger --ratio"):
-        compress(plan, tmp_path / "out", calibration=texts, allocation="sensitivity")
+        compress(
+            str(pico_model("bert")),
+            tmp_path / "out",
+            method="svd",
+            ratio=0.125,
+            calibration=texts,
+            allocation="sensitivity",
+        )
     assert not (tmp_path / "out").exists()

@@ -24,7 +24,7 @@ BOARD_SETTINGS = {"TrainingSettings"}
 
 # What commands may import besides the names of the two packages, and why.
 EXCEPTIONS = {
-    "edgefuse.compression.dry_run": "`compress --dry-run` writes nothing",
+    "edgefuse.compression.catalog": "flags of `compress` are made of the fields of methods",
     "edgefuse.tuning.ways": "flags of `export` are made of the fields of ways",
     "edgefuse_runtime.optimizers.registry": "and of those of optimizers",
     "edgefuse_runtime.data.texts": "`predict` reads lines of a file or of standard input",

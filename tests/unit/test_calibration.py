@@ -11,8 +11,8 @@ from edgefuse.compression.calibration import (
     inputs_to_fit,
     split_texts,
 )
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import find_method
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.mlps.inputs import watch_inputs
@@ -21,7 +21,7 @@ from edgefuse_devices.errors import DataError, ModelError
 from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, model_tokenizer, pico_model
 
 KINDS = ("bert", "albert", "gpt2", "llama", "mixtral", "t5")
-FITTED = Recipe(find_method("mlp-fusion"), refits=True, tunes=True, seed=0)
+FITTED = Recipe(find_method("mlp-fusion"), refits=True, teaches=True, seed=0)
 
 
 @pytest.mark.parametrize("count", [2, 9, 10, 25, 100])
@@ -171,13 +171,13 @@ def test_an_expert_with_few_tokens_is_fused_by_its_weights() -> None:
     model = pico_model("mixtral")
     mlps = find_mlps(model)
     plans = plan_layers(mlps, width=16)
-    few = Recipe(find_method("mlp-fusion"), refits=True, tunes=False, seed=0)
+    few = Recipe(find_method("mlp-fusion"), refits=True, teaches=False, seed=0)
     texts = Texts(TEXTS, TEXTS[:4])
     seen = collect_inputs(model, model_tokenizer(), mlps, texts.seen)
     starved = [mlp for mlp, x in zip(mlps, seen, strict=True) if 0 < len(x) < 32]
     assert starved, "no expert of this model gets few tokens"
     bare = pico_model("mixtral")
-    fuse_model(bare, plans, Recipe(find_method("published"), refits=False, tunes=False, seed=0))
+    fuse_model(bare, plans, Recipe(find_method("published"), refits=False, teaches=False, seed=0))
     fuse_model(model, plans, few, tokenizer=model_tokenizer(), texts=texts)
     ours, theirs = ({m.name: m for m in find_mlps(one)} for one in (model, bare))
     for mlp in starved:

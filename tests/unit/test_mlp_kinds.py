@@ -24,9 +24,9 @@ from edgefuse.artifact.record import (
 from edgefuse.artifact.save import save_compressed
 from edgefuse.artifact.widths import even_widths
 from edgefuse.bundling.fused import fused_mlps
+from edgefuse.compression.catalog import find_method
 from edgefuse.compression.compress import compress, plan_compression
 from edgefuse.compression.fusion import fuse_model
-from edgefuse.compression.methods import find_method
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.hub.silence import silence_transformers
@@ -236,7 +236,7 @@ def test_the_published_method_finds_the_duplicates(kind: str) -> None:
     original = make_pico_model(kind)
     duplicate_neurons(original, SIZES)
     fused = copy.deepcopy(original)
-    recipe = Recipe(find_method("published"), refits=False, tunes=False, seed=0)
+    recipe = Recipe(find_method("published"), refits=False, teaches=False, seed=0)
     records = fuse_model(fused, plan_layers(find_mlps(fused), width=len(SIZES)), recipe)
     for record in records:
         assert len(record.multiplicities) == len(SIZES)
@@ -250,8 +250,7 @@ def test_every_stage_runs_on_every_kind_and_plain_transformers_loads_what_it_mad
 ) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"{text} {more}" for text in TEXTS for more in ("now", "less")))
-    plan = plan_compression(str(pico_model(kind)), ratio=0.25)
-    record = compress(plan, tmp_path / "fused", tune_text=texts)
+    record = compress(str(pico_model(kind)), tmp_path / "fused", ratio=0.25, tune_text=texts)
     assert (record.refitted, record.tuned, record.even) == (True, True, True)
     errors = [layer.output_error for layer in record.layers]
     assert len([error for error in errors if error is not None]) >= len(errors) / EXPERTS
@@ -336,7 +335,7 @@ def test_every_kind_is_compressed_from_one_directory_into_another(
     kind: str, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     plan = plan_compression(str(pico_model(kind)), ratio=0.5)
-    record = compress(plan, tmp_path / "fused")
+    record = compress(str(pico_model(kind)), tmp_path / "fused", ratio=0.5)
     assert len(record.layers) == MLPS[kind]
     model = edgefuse.from_pretrained(tmp_path / "fused")
     assert sum(parameter.numel() for parameter in model.parameters()) == record.parameters_after

@@ -11,7 +11,7 @@ import pytest
 import edgefuse
 from edgefuse.bundling.description import describe
 from edgefuse.bundling.source import find_origin
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.hub.source import find_source
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import TEXTS
@@ -129,8 +129,7 @@ def test_what_keeps_plain_transformers_from_a_fused_model_is_said_as_it_is(
     kind: str, reason: str, pico_model: PicoModel, tmp_path: Path
 ) -> None:
     layers = None if kind == "mpt" else "0"
-    plan = plan_compression(str(pico_model(kind)), width=16, layers=layers)
-    compress(plan, tmp_path / "fused")
+    compress(str(pico_model(kind)), tmp_path / "fused", width=16, layers=layers)
     origin = find_origin(str(tmp_path / "fused"), None)
     model = edgefuse.from_pretrained(tmp_path / "fused")
     assert describe(origin, model, parameters=1).not_plain == reason

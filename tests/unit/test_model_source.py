@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.compress import compress
 from edgefuse.hub.source import find_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -50,7 +50,7 @@ def test_a_directory_is_called_by_its_name_and_its_parents_where_that_says_nothi
 @pytest.mark.slow
 def test_a_compressed_model_on_the_hub_keeps_its_cluster_sizes(pico_model, tmp_path):
     cached = tmp_path / "hub/models--someone--fused"
-    compress(plan_compression(str(pico_model()), width=12), cached / "snapshots" / COMMIT)
+    compress(str(pico_model()), cached / "snapshots" / COMMIT, width=12)
     (cached / "refs").mkdir()
     (cached / "refs/main").write_text(COMMIT)
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}

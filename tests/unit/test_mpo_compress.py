@@ -15,11 +15,11 @@ from torch import Tensor
 import edgefuse
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.compression.chains.bonds import cut_to_error, cut_to_parameters
-from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
 from edgefuse.compression.chains.limit import Limit
-from edgefuse.compression.compress import compress as fuse
-from edgefuse.compression.compress import plan_compression
+from edgefuse.compression.chains.mpo_plan import decompose_model, plan_mpo
+from edgefuse.compression.compress import compress
 from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import find_source
 from edgefuse.layers.chains.decomposition import MPO, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import Chain
@@ -72,9 +72,9 @@ def test_a_decomposed_model_loads_with_the_same_output(
 ) -> None:
     source = pico_model(architecture)
     kinds = kinds_of(architecture)
-    plan = plan_mpo(str(source), kinds=kinds, limit=Limit(budget=0.7))
+    plan = plan_mpo(find_source(str(source)), kinds=kinds, limit=Limit(budget=0.7))
     decomposed = decompose_model(plan)
-    record = compress(plan, tmp_path / "chains")
+    record = compress(str(source), tmp_path / "chains", method="mpo", matrices=kinds, budget=0.7)
     assert record == decomposed.record == read_record(tmp_path / "chains")
     assert {matrix.kind for matrix in record.matrices} == set(kinds)
 
@@ -93,8 +93,9 @@ def test_without_an_error_the_output_stays(
     architecture: str, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = pico_model(architecture)
-    plan = plan_mpo(str(source), kinds=kinds_of(architecture), limit=LOSSLESS)
-    record = compress(plan, tmp_path / "chains")
+    record = compress(
+        str(source), tmp_path / "chains", method="mpo", matrices=kinds_of(architecture), max_error=0
+    )
     assert all(matrix.bonds == matrix.full_bonds for matrix in record.matrices)
     assert all(matrix.error < 1e-12 and matrix.error_bound == 0 for matrix in record.matrices)
     assert record.parameters_after > record.parameters_before
@@ -106,7 +107,7 @@ def test_the_record_says_what_the_files_hold(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     record = compress(
-        plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(budget=0.5)), tmp_path / "chains"
+        str(pico_model("bert")), tmp_path / "chains", method="mpo", matrices=KINDS, budget=0.5
     )
     stored = load_file(tmp_path / "chains" / "model.edgefuse.safetensors")
     spectra = load_file(tmp_path / "chains" / "spectra.safetensors")
@@ -127,7 +128,7 @@ def test_the_record_says_what_the_files_hold(
 
 def test_no_bond_is_above_the_one_that_is_given(pico_model: Callable[..., Path]) -> None:
     record = decompose_model(
-        plan_mpo(str(pico_model("bert")), kinds=KINDS, limit=Limit(bond=3))
+        plan_mpo(find_source(str(pico_model("bert"))), kinds=KINDS, limit=Limit(bond=3))
     ).record
     assert any(bond > 3 for matrix in record.matrices for bond in matrix.full_bonds)
     for matrix in record.matrices:
@@ -138,7 +139,7 @@ def test_chains_of_a_fused_model_are_compared_with_what_was_before_it(
     run: Callable[..., SimpleNamespace], pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = pico_model("bert")
-    fuse(plan_compression(str(source), ratio=0.5), tmp_path / "fused")
+    compress(str(source), tmp_path / "fused", ratio=0.5)
     options = ("--method", "mpo", "--max-error", 0, "--dry-run")
     done = run("compress", tmp_path / "fused", tmp_path / "chains", *options)
     assert done.code == 0
@@ -150,7 +151,9 @@ def test_chains_of_a_fused_model_are_compared_with_what_was_before_it(
 
 def test_plain_transformers_refuses_chains(pico_model: Callable[..., Path], tmp_path: Path) -> None:
     """Else it would make up every matrix that it does not find."""
-    compress(plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=LOSSLESS), tmp_path / "chains")
+    compress(
+        str(pico_model("bert")), tmp_path / "chains", method="mpo", matrices=["mlp"], max_error=0
+    )
     with silence_transformers(), pytest.raises(OSError, match="no file named model"):
         transformers.AutoModel.from_pretrained(tmp_path / "chains")
 
@@ -160,7 +163,7 @@ def test_chains_load_under_another_head(
     saved: int | None, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = pico_model("bert", num_labels=saved)
-    compress(plan_mpo(str(source), kinds=KINDS, limit=Limit(bond=3)), tmp_path / "chains")
+    compress(str(source), tmp_path / "chains", method="mpo", matrices=KINDS, bond=3)
     models = [
         edgefuse.from_pretrained(tmp_path / "chains"),
         edgefuse.from_pretrained(tmp_path / "chains", CLASSIFIER),
@@ -178,10 +181,11 @@ def test_fused_models_are_decomposed_with_p_standalone(
     architecture: str, layers: str | None, pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = pico_model(architecture)
-    fuse(plan_compression(str(source), ratio=0.5, layers=layers), tmp_path / "fused")
+    compress(str(source), tmp_path / "fused", ratio=0.5, layers=layers)
     fused = edgefuse.from_pretrained(tmp_path / "fused")
-    plan = plan_mpo(str(tmp_path / "fused"), kinds=["mlp"], limit=LOSSLESS)
-    record = compress(plan, tmp_path / "both")
+    record = compress(
+        str(tmp_path / "fused"), tmp_path / "both", method="mpo", matrices=["mlp"], max_error=0
+    )
     assert record.method == "mlp-fusion+mpo"
     assert record.layers == read_record(tmp_path / "fused").layers  # type: ignore[union-attr]
     both = edgefuse.from_pretrained(tmp_path / "both")
@@ -198,8 +202,8 @@ def test_folding_a_decomposed_fused_model_gives_what_plain_transformers_reads(
     pico_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, fused = pico_model("bert"), tmp_path / "fused"
-    fuse(plan_compression(str(source), ratio=0.5), fused)
-    compress(plan_mpo(str(fused), kinds=KINDS, limit=LOSSLESS), tmp_path / "both")
+    compress(str(source), fused, ratio=0.5)
+    compress(str(fused), tmp_path / "both", method="mpo", matrices=KINDS, max_error=0)
     both = edgefuse.from_pretrained(tmp_path / "both")
     edgefuse.fold(both)
     with silence_transformers():
@@ -306,9 +310,12 @@ MISTAKES = {
     "budget too small": (["--budget", 0.001], "bonds of 1 have"),
     "error of all": (["--max-error", 1.0], "not from 0 to below 1"),
     "unknown matrices": (["--bond", 4, "--matrices", "mlp,head"], "no matrices called 'head'"),
-    "fusion's option": (["--bond", 4, "--ratio", 0.5], "has no --ratio"),
-    "fusion's text": (["--bond", 4, "--calibration", "x.txt"], "has no --calibration"),
-    "fusion's allocation": (["--bond", 4, "--allocation", "sensitivity"], "no --allocation"),
+    "fusion's option": (["--bond", 4, "--ratio", 0.5], "--ratio is no option of --method mpo"),
+    "fusion's text": (["--bond", 4, "--calibration", "x.txt"], "--calibration is no option of"),
+    "fusion's allocation": (
+        ["--bond", 4, "--allocation", "sensitivity"],
+        "--allocation is no option of",
+    ),
 }
 
 
@@ -331,7 +338,7 @@ def test_other_methods_refuse_its_options(
 ) -> None:
     failed = run("compress", pico_model("bert"), tmp_path / "x", "--bond", 4)
     assert failed.code == 2
-    assert "--method mlp-fusion has no --bond" in failed.err
+    assert "--bond is no option of --method mlp-fusion" in failed.err
 
 
 def test_an_embedding_that_scales_its_rows_is_no_table(tmp_path: Path) -> None:
@@ -348,8 +355,8 @@ def test_an_embedding_that_scales_its_rows_is_no_table(tmp_path: Path) -> None:
     with silence_transformers():
         transformers.Gemma3TextModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"Gemma3TextScaledWordEmbedding.*Leave embeddings out"):
-        plan_mpo(str(tmp_path), kinds=KINDS, limit=LOSSLESS)
-    assert plan_mpo(str(tmp_path), kinds=("mlp", "attention"), limit=LOSSLESS).matrices
+        plan_mpo(find_source(str(tmp_path)), kinds=KINDS, limit=LOSSLESS)
+    assert plan_mpo(find_source(str(tmp_path)), kinds=("mlp", "attention"), limit=LOSSLESS).matrices
 
 
 @pytest.mark.parametrize(
@@ -360,7 +367,7 @@ def test_matrices_that_cannot_become_chains_are_refused(
     architecture: str, kind: Kind, sentence: str, pico_model: Callable[..., Path]
 ) -> None:
     with pytest.raises(ModelError, match=sentence):
-        plan_mpo(str(pico_model(architecture)), kinds=[kind], limit=LOSSLESS)
+        plan_mpo(find_source(str(pico_model(architecture))), kinds=[kind], limit=LOSSLESS)
 
 
 def test_what_is_compressed_by_matrices_already_is_refused(
@@ -368,7 +375,7 @@ def test_what_is_compressed_by_matrices_already_is_refused(
 ) -> None:
     source = pico_model("bert")
     chains, factors = tmp_path / "chains", tmp_path / "factors"
-    compress(plan_mpo(str(source), kinds=["mlp"], limit=LOSSLESS), chains)
+    compress(str(source), chains, method="mpo", matrices=["mlp"], max_error=0)
     assert run("compress", source, factors, "--method", "svd", "--ratio", 0.5).code == 0
     for directory, sentence in ((chains, "decomposed already"), (factors, "products already")):
         failed = run("compress", directory, tmp_path / "x", "--method", "mpo", "--bond", 4)
@@ -392,7 +399,7 @@ def test_weights_that_are_not_numbers_are_refused(
 
 
 def test_records_of_before_chains_are_read(pico_model: Callable[..., Path], tmp_path: Path) -> None:
-    fuse(plan_compression(str(pico_model("bert"))), tmp_path / "fused")
+    compress(str(pico_model("bert")), tmp_path / "fused")
     file = tmp_path / "fused" / "edgefuse.json"
     raw = json.loads(file.read_text())
     del raw["matrices"]

@@ -10,8 +10,8 @@ import transformers
 import edgefuse
 from edgefuse.bundling.export import export
 from edgefuse.bundling.fused import fused_mlps
-from edgefuse.compression.chains.compress import compress, plan_mpo
 from edgefuse.compression.chains.limit import Limit
+from edgefuse.compression.compress import compress
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.unstack import unstack
 from edgefuse.squeezing.record import SqueezeSettings
@@ -64,7 +64,7 @@ def test_experts_compute_the_same_by_themselves(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mixtral", "fused-mixtral"])
 def test_a_stack_becomes_chains_and_comes_back_from_the_file(kind: str, tmp_path: Path) -> None:
     source = str(pico(kind))
-    record = compress(plan_mpo(source, kinds=["mlp"], limit=LOSSLESS), tmp_path / "chains")
+    record = compress(source, tmp_path / "chains", method="mpo", matrices=["mlp"], max_error=0)
     assert len(record.matrices) == 2 * LAYERS * EXPERTS
     model = edgefuse.from_pretrained(tmp_path / "chains")
     assert model.num_parameters() == record.parameters_after
@@ -74,7 +74,7 @@ def test_a_stack_becomes_chains_and_comes_back_from_the_file(kind: str, tmp_path
 
 def test_p_of_a_stack_comes_back_from_the_file_beside_chains(tmp_path: Path) -> None:
     source = str(pico("fused-mixtral"))
-    compress(plan_mpo(source, kinds=["attention"], limit=LOSSLESS), tmp_path / "chains")
+    compress(source, tmp_path / "chains", method="mpo", matrices=["attention"], max_error=0)
     model, fused = (edgefuse.from_pretrained(d) for d in (tmp_path / "chains", source))
     ours, theirs = edgefuse.multiplicities(model), edgefuse.multiplicities(fused)
     assert ours.keys() == theirs.keys()
@@ -86,10 +86,14 @@ def test_p_of_a_stack_comes_back_from_the_file_beside_chains(tmp_path: Path) -> 
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fused Mixtral whose experts have one central tensor a layer and matrix."""
     output = tmp_path_factory.mktemp("shared") / "chains"
-    plan = plan_mpo(
-        str(pico("fused-shallow-mixtral")), kinds=["mlp"], limit=LOSSLESS, shares_central=True
+    record = compress(
+        str(pico("fused-shallow-mixtral")),
+        output,
+        method="mpo",
+        matrices=["mlp"],
+        max_error=0,
+        share_central=True,
     )
-    record = compress(plan, output)
     followers = [matrix for matrix in record.matrices if matrix.shares_central_of]
     assert len(followers) == 2 * (EXPERTS - 1)
     assert record.parameters_after < record.parameters_before
@@ -157,8 +161,13 @@ def test_a_part_that_is_none_is_refused(keep: float, shared: Path) -> None:
 
 
 def test_lora_finds_nothing_where_all_are_chains(tmp_path: Path) -> None:
-    plan = plan_mpo(str(pico("qwen2_moe")), kinds=["mlp", "attention"], limit=LOSSLESS)
-    compress(plan, tmp_path / "chains")
+    compress(
+        str(pico("qwen2_moe")),
+        tmp_path / "chains",
+        method="mpo",
+        matrices=["mlp", "attention"],
+        max_error=0,
+    )
     auto = transformers.AutoModelForSequenceClassification
     model = edgefuse.from_pretrained(tmp_path / "chains", auto, num_labels=3)
     with pytest.raises(ModelError, match="no linear layers under its head"):

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import edgefuse
-from edgefuse.compression.chains.compress import compress, decompose_model, plan_mpo
 from edgefuse.compression.chains.limit import Limit
+from edgefuse.compression.chains.mpo_plan import decompose_model, plan_mpo
 from edgefuse.compression.chains.shared import decompose_together, relative_error
+from edgefuse.compression.compress import compress
+from edgefuse.hub.source import find_source
 from edgefuse.layers.chains.decomposition import CENTRAL, decompose, rebuild
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.layers.chains.modules import MPOLinear
@@ -85,15 +87,22 @@ def test_experts_share_in_memory_and_in_the_file(
 ) -> None:
     source = str(pico_model("switch_transformers"))
     limit = Limit(max_error=0)
-    apart = decompose_model(plan_mpo(source, kinds=["mlp"], limit=limit)).record
-    plan = plan_mpo(source, kinds=["mlp"], limit=limit, shares_central=True)
+    apart = decompose_model(plan_mpo(find_source(source), kinds=["mlp"], limit=limit)).record
+    plan = plan_mpo(find_source(source), kinds=["mlp"], limit=limit, shares_central=True)
     decomposed = decompose_model(plan)
-    record = compress(plan, tmp_path / "chains")
+    record = compress(
+        source,
+        tmp_path / "chains",
+        method="mpo",
+        matrices=["mlp"],
+        **vars(limit),
+        share_central=True,
+    )
     shared = {m.name: m.shares_central_of for m in record.matrices if m.shares_central_of}
     assert len(shared) == (EXPERTS - 1) * len(set(shared.values())) > 0
     assert record.parameters_after < apart.parameters_after
 
-    stored = load_file(tmp_path / "chains" / "model.mpo.safetensors")
+    stored = load_file(tmp_path / "chains" / "model.edgefuse.safetensors")
     model = edgefuse.from_pretrained(tmp_path / "chains")
     expected = decomposed.model.state_dict()
     for name, tensor in model.state_dict().items():
@@ -129,4 +138,9 @@ def test_a_shared_experts_matrices_are_no_group() -> None:
 
 def test_a_model_without_experts_is_refused(pico_model: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="no experts"):
-        plan_mpo(str(pico_model("bert")), kinds=["mlp"], limit=Limit(bond=2), shares_central=True)
+        plan_mpo(
+            find_source(str(pico_model("bert"))),
+            kinds=["mlp"],
+            limit=Limit(bond=2),
+            shares_central=True,
+        )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgefuse.compression.methods import published
+from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.refit import refit

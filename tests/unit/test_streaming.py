@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 import edgefuse
 from edgefuse.artifact.record import CompressionRecord
-from edgefuse.compression import compress as core
-from edgefuse.compression.compress import CompressionPlan, compress, plan_compression
-from edgefuse.compression.methods import METHODS, find_method
+from edgefuse.compression import fusion_plan
+from edgefuse.compression.compress import compress, plan_compression
+from edgefuse.compression.fusion_plan import FusionPlan
+from edgefuse.compression.fusions import FUSIONS
 from edgefuse.compression.streaming import open_stored
 from edgefuse.hub.silence import silence_transformers
-from edgefuse.hub.tensor_files import TensorFile
+from edgefuse.hub.tensor_files import write_shards
 from edgefuse.mlps import verify
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.neurons import Layer
@@ -32,18 +33,17 @@ from tests.pico_models import (
     save_pico_model,
 )
 
-WITHOUT_TEXT = [m.name for m in METHODS if m.name not in ("prune-activation", "mlp-fusion")]
+WITHOUT_TEXT = [m.name for m in FUSIONS if m.name not in ("prune-activation", "mlp-fusion")]
 
 
-def in_memory(
-    plan: CompressionPlan, output: Path, monkeypatch: pytest.MonkeyPatch, **options: object
-) -> CompressionRecord:
+def in_memory(plan: FusionPlan, output: Path, monkeypatch: pytest.MonkeyPatch) -> CompressionRecord:
+    output.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(core, "open_stored", lambda *_: None)
-        return compress(plan, output, **options)
+        patch.setattr(fusion_plan, "open_stored", lambda *_: None)
+        return plan.make(output)
 
 
-def is_streamed(plan: CompressionPlan) -> bool:
+def is_streamed(plan: FusionPlan) -> bool:
     return open_stored(plan.source, plan.config) is not None
 
 
@@ -71,7 +71,7 @@ def test_files_give_what_memory_gives(
 ) -> None:
     plan = plan_compression(str(pico_model(kind)), ratio=0.5)
     assert is_streamed(plan)
-    ours = compress(plan, tmp_path / "streamed")
+    ours = compress(str(pico_model(kind)), tmp_path / "streamed", ratio=0.5)
     assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch)
     assert_same(tmp_path / "streamed", tmp_path / "in-memory")
 
@@ -87,8 +87,8 @@ def test_every_method_without_text_works_from_files(
 ) -> None:
     if (kind, method) == ("bert", "clustering"):
         pytest.skip("does not suit GELU")
-    plan = plan_compression(str(pico_model(kind)), method=find_method(method))
-    ours = compress(plan, tmp_path / "streamed")
+    plan = plan_compression(str(pico_model(kind)), method=method)
+    ours = compress(str(pico_model(kind)), tmp_path / "streamed", method=method)
     assert ours == in_memory(plan, tmp_path / "in-memory", monkeypatch)
     assert_same(tmp_path / "streamed", tmp_path / "in-memory")
     edgefuse.from_pretrained(tmp_path / "streamed")
@@ -110,7 +110,7 @@ def test_shards_of_half_precision_become_one_file_of_single(
     assert len(list(source.glob("*.safetensors"))) > 1
     plan = plan_compression(str(source), layers="1", ratio=0.5)
     assert is_streamed(plan)
-    record = compress(plan, tmp_path / "streamed")
+    record = compress(str(source), tmp_path / "streamed", layers="1", ratio=0.5)
     assert not record.even
     assert record == in_memory(plan, tmp_path / "in-memory", monkeypatch)
     assert_same(tmp_path / "streamed", tmp_path / "in-memory")
@@ -136,14 +136,14 @@ def test_a_model_without_its_pooler_and_one_with_more_tensors(
     save_file(more, source / "model.safetensors", metadata={"format": "pt"})
     plan = plan_compression(str(source))
     assert is_streamed(plan)
-    compress(plan, tmp_path / "streamed")
+    compress(str(source), tmp_path / "streamed")
     in_memory(plan, tmp_path / "in-memory", monkeypatch)
     assert_same(tmp_path / "streamed", tmp_path / "in-memory")
 
     fewer = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     save_file(fewer, source / "model.safetensors", metadata={"format": "pt"})
     assert not is_streamed(plan)  # the pooler is made up by the seed
-    compress(plan, tmp_path / "made-up")
+    compress(str(source), tmp_path / "made-up")
     made_up = load_file(tmp_path / "made-up" / "model.safetensors")
     assert made_up.keys() == tensors.keys()
 
@@ -158,7 +158,7 @@ def test_a_weight_that_is_no_number_is_named_and_nothing_is_left(
     plan = plan_compression(str(source))
     assert is_streamed(plan)
     with pytest.raises(ModelError, match=r"layers.2.mlp has weights that are NaN.*down_proj"):
-        compress(plan, tmp_path / "fused")
+        compress(str(source), tmp_path / "fused")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -182,11 +182,10 @@ def test_a_norm_between_projections_is_found_out_with_weights_and_without(
     assert is_streamed(plan)
     texts = tmp_path / "texts.txt" if text else None
     with pytest.raises(ModelError, match=r"layers\.0\.mlp is built like an MLP and computes some"):
-        compress(plan, tmp_path / "out", calibration=texts)
+        compress(str(tmp_path / "odd"), tmp_path / "out", ratio=0.5, calibration=texts)
     assert not (tmp_path / "out").exists()
-    upper = plan_compression(str(tmp_path / "odd"), ratio=0.5, layers="1")
     with pytest.raises(ModelError, match=r"layers\.1\.mlp is built like"):  # and not layer 0
-        compress(upper, tmp_path / "out", calibration=texts)
+        compress(str(tmp_path / "odd"), tmp_path / "out", ratio=0.5, layers="1", calibration=texts)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
@@ -204,18 +203,36 @@ def test_files_that_lack_a_shard_or_are_cut_short_are_refused(tmp_path: Path) ->
     with silence_transformers():
         pico_model("llama").save_pretrained(source, max_shard_size="20KB")
         pico_tokenizer("llama").save_pretrained(source)
-    plan = plan_compression(str(source))
     shard = min(source.glob("*.safetensors"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:100])
     with pytest.raises(ModelError, match="cannot be loaded"):
-        compress(plan, tmp_path / "fused")
+        compress(str(source), tmp_path / "fused")
     shard.unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
-        compress(plan, tmp_path / "fused")
+        compress(str(source), tmp_path / "fused")
 
 
-def test_a_file_is_written_in_any_order_and_has_every_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["published", "svd"])
+def test_a_model_too_large_for_one_file_is_written_in_shards_that_load_the_same(
+    method: str, pico_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compress(str(pico_model("llama")), tmp_path / "whole", method=method, ratio=0.5)
+    monkeypatch.setattr("edgefuse.hub.tensor_files._SHARD_BYTES", 5000)
+    compress(str(pico_model("llama")), tmp_path / "shards", method=method, ratio=0.5)
+    files = sorted(file.name for file in (tmp_path / "shards").glob("*.safetensors"))
+    stem = "model" if method == "published" else "model.edgefuse"
+    assert len(files) > 3
+    assert files[1] == f"{stem}-00002-of-{len(files):05}.safetensors"
+    whole, shards = (edgefuse.from_pretrained(tmp_path / name) for name in ("whole", "shards"))
+    expected = whole.state_dict()
+    assert shards.state_dict().keys() == expected.keys()
+    assert all(torch.equal(t, expected[name]) for name, t in shards.state_dict().items())
+
+
+def test_shards_have_every_tensor_once_and_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tensors = {
         "b": torch.arange(6).reshape(2, 3),
         "a": torch.ones(3, 2, dtype=torch.bfloat16).T,
@@ -223,14 +240,19 @@ def test_a_file_is_written_in_any_order_and_has_every_tensor(tmp_path: Path) -> 
         "one": torch.tensor(2.5),
         "flags": torch.tensor([True, False, True]),
     }
-    path = tmp_path / "some.safetensors"
-    with TensorFile(path, tensors) as file:
-        for name, tensor in tensors.items():
-            file.write(name, tensor)
-    found = load_file(path)
+    monkeypatch.setattr("edgefuse.hub.tensor_files._SHARD_BYTES", 48)
+    write_shards(tmp_path, tensors.items())
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"] == {"total_size": 6 * 8 + 6 * 4 + 4 + 3}
+    assert index["weight_map"].keys() == tensors.keys()
+    assert set(index["weight_map"].values()) == {
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+    assert len(list(tmp_path.iterdir())) == 3
+    found: dict[str, torch.Tensor] = {}
+    for file in tmp_path.glob("*.safetensors"):
+        found |= load_file(file)
     assert found.keys() == tensors.keys()
     assert found["a"].dtype == torch.float32
     assert all(torch.equal(found[name], tensors[name].to(found[name])) for name in tensors)
-    header = int.from_bytes(path.read_bytes()[:8], "little")
-    assert header % 8 == 0
-    assert json.loads(path.read_bytes()[8 : 8 + header])["b"]["shape"] == [2, 3]

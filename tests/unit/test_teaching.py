@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from edgefuse.compression.methods import published
+from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.refit import refit

@@ -1,4 +1,4 @@
-"""`edgefuse compress --method mpo` as plain functions: plan, then do."""
+"""What matrix product operators will do to a model: planned, then done."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.artifact.load import from_pretrained
-from edgefuse.artifact.record import RECORD, CompressionRecord, MatrixRecord, read_record
+from edgefuse.artifact.record import CompressionRecord, MatrixRecord, read_record
 from edgefuse.artifact.save import save_compressed, save_spectra
 from edgefuse.artifact.shape import give_shape
 from edgefuse.compression.chains.limit import Limit
+from edgefuse.compression.chains.paper import NAME, PAPER
 from edgefuse.compression.chains.records import matrix_record, record_on_top
 from edgefuse.compression.chains.shared import decompose_together, relative_error
 from edgefuse.hub.model import empty_model, load_config, load_model, model_class
-from edgefuse.hub.source import ModelSource, find_source
+from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.layers.chains.decomposition import MPO, canonical, decompose, parameter_count
 from edgefuse.layers.chains.dimensions import Dimensions, choose_dimensions
@@ -34,14 +35,8 @@ from edgefuse.mlps.mlp import find_mlps
 from edgefuse.mlps.unstack import unstack
 from edgefuse.mlps.verify import verify
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_runtime.files.output import new_directory
 from edgefuse_runtime.progress import OnProgress, silent
 
-METHOD = "mpo"
-PAPER = (
-    "Liu et al., Enabling Lightweight Fine-tuning for Pre-trained Language Model Compression based "
-    "on Matrix Product Operators, ACL 2021, arXiv 2106.02205"
-)
 _STAGE = "Decomposing matrices"
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 _GROWTH = 1.15  # of parameters, at full bonds
@@ -53,11 +48,11 @@ class MPOPlan:
 
     Attributes:
         source: The model.
-        config: Its configuration.
-        fused: Its record, where it was fused before.
-        matrices: Which become chains.
+        config: Configuration of the model.
+        fused: Record of the model, where it was fused before.
+        matrices: Matrices that become chains.
         limit: How far bonds are cut.
-        shares_central: Experts of a layer have one central tensor.
+        shares_central: Whether experts of a layer have one central tensor.
         parameters: Elements of all parameters of the model.
     """
 
@@ -69,15 +64,36 @@ class MPOPlan:
     shares_central: bool
     parameters: int
 
+    @property
+    def needed_bytes(self) -> int:
+        """Room on the disk that the compressed model takes."""
+        return int(self.parameters * 4 * _GROWTH) + _BYTES_BESIDE_WEIGHTS
+
+    def preview(self, on_progress: OnProgress = silent) -> CompressionRecord:
+        """The record, for which the matrices are decomposed."""
+        return decompose_model(self, on_progress=on_progress).record
+
+    def make(self, directory: Path, on_progress: OnProgress = silent) -> CompressionRecord:
+        """Decompose the model and write it to an empty directory.
+
+        Raises:
+            InputError: The model's weights or the budget do not hold.
+        """
+        tokenizer = load_tokenizer(self.source)
+        decomposed = decompose_model(self, on_progress=on_progress)
+        save_compressed(directory, decomposed.model, tokenizer, decomposed.record)
+        save_spectra(directory, decomposed.spectra)
+        return decomposed.record
+
 
 @dataclass(frozen=True)
 class Decomposed:
     """A model with chains in its matrices' places.
 
     Attributes:
-        model: It.
+        model: The model.
         record: What was done.
-        spectra: λ_1 … λ_4 of every matrix, before they were cut, by its name.
+        spectra: λ_1 … λ_4 of every matrix, before they were cut, by the matrix's name.
     """
 
     model: PreTrainedModel
@@ -86,35 +102,29 @@ class Decomposed:
 
 
 def plan_mpo(
-    model: str,
-    *,
-    kinds: Sequence[Kind],
-    limit: Limit,
-    shares_central: bool = False,
-    revision: str | None = None,
+    source: ModelSource, *, kinds: Sequence[Kind], limit: Limit, shares_central: bool = False
 ) -> MPOPlan:
     """Plan a decomposition. Reads the configuration, not the weights.
 
     Args:
-        model: A directory or a hub name; it may be fused.
-        kinds: Of matrices.
+        source: The model; it may be fused.
+        kinds: Kinds of matrices.
         limit: How far bonds are cut.
-        shares_central: Experts of a layer get one central tensor.
-        revision: Branch, tag or commit on the hub.
+        shares_central: Whether experts of a layer get one central tensor.
 
     Raises:
-        InputError: The model, its matrices or the limit do not hold; the message says why.
+        InputError: The model, its matrices or the limit do not hold; the message names the reason.
     """
-    source = find_source(model, revision)
     fused = read_record(Path(source.name))
     if fused is not None and fused.matrices:
         raise ModelError(
-            f"{model} is decomposed already",
+            f"{source.name} is decomposed already",
             "Start from the model that it was made from, or cut this one with `edgefuse squeeze`",
         )
     if fused is not None and any(layer.kind != "fused" for layer in fused.layers):
         raise ModelError(
-            f"{model} was compressed by {fused.method}, and its matrices are products already",
+            f"{source.name} was compressed by {fused.method}, and its matrices are products "
+            "already",
             "Start from the model that it was made from",
         )
     config = load_config(source)
@@ -144,7 +154,7 @@ def decompose_model(plan: MPOPlan, *, on_progress: OnProgress = silent) -> Decom
     """Load a model and put chains in its matrices' places.
 
     Args:
-        plan: From `plan_mpo`.
+        plan: The plan.
         on_progress: Observer, called after each matrix.
 
     Raises:
@@ -172,7 +182,7 @@ def decompose_model(plan: MPOPlan, *, on_progress: OnProgress = silent) -> Decom
         for group in group_experts(plan.matrices):
             _share_central(model, group, mpos, records)
     record = CompressionRecord(
-        method=METHOD,
+        method=NAME,
         paper=PAPER,
         source=plan.source.label,
         revision=plan.source.revision,
@@ -188,36 +198,6 @@ def decompose_model(plan: MPOPlan, *, on_progress: OnProgress = silent) -> Decom
         record = record_on_top(plan.fused, record)
     spectra = {matrix.name: mpo.spectra for matrix, mpo in zip(plan.matrices, mpos, strict=True)}
     return Decomposed(model, record, spectra)
-
-
-def compress(
-    plan: MPOPlan,
-    output: Path,
-    *,
-    overwrite: bool = False,
-    on_progress: OnProgress = silent,
-) -> CompressionRecord:
-    """Decompose a model and write it as a compressed model directory, whole or not at all.
-
-    Args:
-        plan: From `plan_mpo`.
-        output: The directory to make.
-        overwrite: Replace a compressed model that is there.
-        on_progress: Observer, called after each matrix.
-
-    Returns:
-        What edgefuse.json holds.
-
-    Raises:
-        InputError: The model's weights, the budget or the output folder do not hold.
-    """
-    needed = int(plan.parameters * 4 * _GROWTH) + _BYTES_BESIDE_WEIGHTS
-    with new_directory(output, marker=RECORD, overwrite=overwrite, needed_bytes=needed) as folder:
-        tokenizer = load_tokenizer(plan.source)
-        decomposed = decompose_model(plan, on_progress=on_progress)
-        save_compressed(folder, decomposed.model, tokenizer, decomposed.record)
-        save_spectra(folder, decomposed.spectra)
-    return decomposed.record
 
 
 def _share_central(
