@@ -9,8 +9,7 @@ from edgefuse.hub.copies import share
 from edgefuse.layers.chains.decomposition import CENTRAL
 from edgefuse.layers.chains.modules import MPOLinear, chains_of
 from edgefuse.layers.stand_ins import merge_chains
-from edgefuse.tuning.bottleneck import Adapted
-from edgefuse.tuning.extend import extend
+from edgefuse.tuning.extend import extend_like
 from edgefuse.tuning.way import Prepared
 from edgefuse_runtime.graph.merges import MatrixProduct
 
@@ -18,14 +17,13 @@ from edgefuse_runtime.graph.merges import MatrixProduct
 def plain_form(model: PreTrainedModel) -> PreTrainedModel:
     """Make a model whose chains are plain matrices, P standalone; it shares all other tensors.
 
-    An adapter behind a chain stays behind the matrix.
+    What extends a chain, as an adapter does, extends the matrix.
     """
     plain = share(model)
-    chains = chains_of(plain).items()
-    adapters = {name: chain.adapter for name, chain in chains if isinstance(chain, Adapted)}
+    chains = chains_of(plain)
     merge_chains(plain)
-    for name, adapter in adapters.items():
-        extend(plain.get_submodule(name), Adapted, adapter=adapter)
+    for name, chain in chains.items():
+        extend_like(plain.get_submodule(name), chain)
     return plain
 
 

@@ -14,4 +14,12 @@ def extend(module: nn.Module, extension: type, **parts: nn.Module) -> None:
     for name, part in parts.items():
         module.add_module(name, part)
     kind = type(module)
-    module.__class__ = type(f"{extension.__name__}{kind.__name__}", (extension, kind), {})
+    name = f"{extension.__name__}{kind.__name__}"
+    module.__class__ = type(name, (extension, kind), {"extended": (extension, tuple(parts))})
+
+
+def extend_like(module: nn.Module, model: nn.Module) -> None:
+    """Extend a module as another one is, if it is, in place; they share the added parts."""
+    if extended := getattr(type(model), "extended", None):
+        extension, names = extended
+        extend(module, extension, **{name: model.get_submodule(name) for name in names})

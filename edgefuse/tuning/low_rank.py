@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from edgefuse.hub.copies import share
 from edgefuse.layers.fused import FusedConv1D, FusedLinear, unfold
 from edgefuse.tuning.extend import extend
-from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules, wrap
+from edgefuse.tuning.peft_model import ADAPTER, load_peft_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.graph.merges import LowRankUpdate
@@ -82,7 +82,7 @@ def load_updates(model: PreTrainedModel, adapter: Path, task_type: TaskType) -> 
         ModelError: The adapter does not fit the model, or is more than low-rank updates.
     """
     plain = share(model)
-    config = load_adapter(model, adapter, task_type).peft_config[ADAPTER]
+    config = load_peft_adapter(model, adapter, task_type).peft_config[ADAPTER]
     heads = unwrap_saved_modules(model)
     assert isinstance(config, LoraConfig)
     if config.bias != "none":
@@ -97,7 +97,9 @@ def load_updates(model: PreTrainedModel, adapter: Path, task_type: TaskType) -> 
 
 
 @torch.no_grad()
-def merge_adapter(model: PreTrainedModel, adapter: Path, task_type: TaskType) -> PreTrainedModel:
+def merge_peft_adapter(
+    model: PreTrainedModel, adapter: Path, task_type: TaskType
+) -> PreTrainedModel:
     """Make the plain model that a model with a LoRA adapter computes.
 
     Args:

@@ -32,7 +32,7 @@ def wrap(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     return wrapped
 
 
-def load_adapter(model: PreTrainedModel, directory: Path, task_type: TaskType) -> PeftModel:
+def load_peft_adapter(model: PreTrainedModel, directory: Path, task_type: TaskType) -> PeftModel:
     """Put all of an adapter that peft saved around a model, in place.
 
     It may have been trained for another task, such as the next token: the model's head, where the

@@ -17,7 +17,7 @@ from edgefuse.hub.copies import share
 from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.parts import head_modules
-from edgefuse.tuning.peft_model import ADAPTER, load_adapter, unwrap_saved_modules, wrap
+from edgefuse.tuning.peft_model import ADAPTER, load_peft_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.graph.merges import Merge, Perceptron
@@ -130,7 +130,7 @@ def load_prefixes(model: PreTrainedModel, adapter: Path, task_type: TaskType) ->
             does not fit it.
     """
     shape = shape_of_cache(model)
-    return _take_prefixes(model, load_adapter(model, adapter, task_type), shape)
+    return _take_prefixes(model, load_peft_adapter(model, adapter, task_type), shape)
 
 
 def _take_prefixes(model: PreTrainedModel, wrapped: PeftModel, shape: CacheShape) -> Prepared:

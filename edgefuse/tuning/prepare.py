@@ -5,7 +5,7 @@ from dataclasses import replace
 from transformers import PreTrainedModel
 
 from edgefuse.hub.peft_adapter import PeftAdapter
-from edgefuse.tuning.low_rank import merge_adapter
+from edgefuse.tuning.low_rank import merge_peft_adapter
 from edgefuse.tuning.way import Context, Prepared, Way
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError, ModelError
@@ -46,7 +46,7 @@ def prepare(
         return model, way.prepare(model, replace(context, peft_adapter=adapter.path))
     if adapter.kind != _MERGED:
         raise _refusal(adapter)
-    merged = merge_adapter(model, adapter.path, context.task_type)
+    merged = merge_peft_adapter(model, adapter.path, context.task_type)
     # What is trained on it is no adapter of the base, which peft would put it onto.
     return merged, replace(way.prepare(merged, context), peft=None)
 
