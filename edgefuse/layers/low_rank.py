@@ -45,11 +45,6 @@ class LowRankLinear(nn.Module):
         output: Tensor = self.left(self.right(input))
         return output
 
-    @property
-    def weight(self) -> Tensor:
-        """The matrix (m, n), made anew, for models that draw a module's weight when they begin."""
-        return self.left.weight @ self.right.weight
-
     def plain(self) -> nn.Linear | Conv1D:
         """The layer with the product of both as its matrix."""
         return (conv1d_of if self.transposed else linear_of)(self.weight.detach(), self.left.bias)
