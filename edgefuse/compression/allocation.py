@@ -1,4 +1,4 @@
-"""Widths shared out among MLPs by how much their outputs suffer, under one budget of parameters."""
+"""Widths are shared out among MLPs by their outputs' errors, under one budget of parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ class _Curve:
     """What becomes of an MLP's output at every width that it may have.
 
     Attributes:
-        widths: Ascending.
-        errors: ‖y_fused − y‖² at each, summed over tokens.
+        widths: Widths, ascending.
+        errors: ‖y_fused − y‖² at each width, summed over tokens.
         power: ‖y‖², summed over tokens.
     """
 
@@ -42,8 +42,8 @@ class _Steps:
     """The ways from the least width of one MLP, or of experts in one stack, to the next ones.
 
     Attributes:
-        gains: Of error by parameter, falling.
-        costs: In parameters.
+        gains: Decrease of the error for each parameter, falling.
+        costs: Parameters of each step.
     """
 
     gains: NDArray[np.float64]
@@ -78,10 +78,10 @@ def allocate(
     most, until the budget is spent. The curves are made convex, for which that is optimal.
 
     Args:
-        mlps: Those to fuse.
-        inputs: What each is given by text (n, p). An expert without any counts nothing.
-        plans: Each one's, of the even plan.
-        effects: Of each layer, from `measure_effects`.
+        mlps: MLPs to fuse.
+        inputs: Inputs of each MLP (n, p). An expert without any counts nothing.
+        plans: Even plan of each MLP.
+        effects: Effect of each layer, from `measure_effects`.
 
     Returns:
         Plans of other widths, multiples of 8 where there are at least 64 neurons; one width for

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_TOKENS = 128
-"""Of a text; what is longer is cut."""
+"""Tokens of a text; what is longer is cut."""
 
 _TOKENS = 1 << 16  # of all texts: more no longer helps
 _BYTES = 2 << 30  # of all inputs together
@@ -36,8 +36,8 @@ class Texts:
     """Calibration text in two parts.
 
     Attributes:
-        seen: What methods, refit and tuning may look at.
-        held_out: What only the errors are measured on, every tenth.
+        seen: Texts that methods, refit and teaching look at.
+        held_out: Texts that only the errors are measured on, every tenth.
     """
 
     seen: Sequence[str]
@@ -75,18 +75,18 @@ def collect_inputs(
     widths: Sequence[int] = (),
     held_out: bool = False,
 ) -> list[Tensor]:
-    """Run the model over texts and keep what its MLPs are given.
+    """Run the model over texts and keep the inputs of its MLPs.
 
     Texts come in a random order that is always the same, until there are 65,536 tokens (8,192 of
     held-out text) or 2 GiB of inputs, and enough for a fit; each is cut after `MAX_TOKENS` tokens.
 
     Args:
         model: Unfused, in evaluation mode.
-        tokenizer: The model's.
-        mlps: Of that model.
-        texts: To read.
-        widths: Count of neurons that each will be fitted with, if any.
-        held_out: Whether it is for errors, which need fewer tokens.
+        tokenizer: The model's tokenizer.
+        mlps: MLPs of that model.
+        texts: Texts to read.
+        widths: Count of neurons that each MLP will be fitted with, if any.
+        held_out: Whether the inputs are for errors, which need fewer tokens.
 
     Returns:
         For each MLP its inputs (n, p), without padding; an expert's are those that the router
@@ -128,11 +128,11 @@ def inputs_to_fit(
     """Refuse text that does not determine the fits: two tokens a neuron, of experts together.
 
     Args:
-        inputs: What each MLP is given (n, p).
-        mlps: Those to fit.
-        widths: Count of neurons that each is fitted with.
-        texts: How many texts that was.
-        called: What messages call the text.
+        inputs: Inputs of each MLP (n, p).
+        mlps: MLPs to fit.
+        widths: Count of neurons that each MLP is fitted with.
+        texts: Count of texts that were read.
+        called: Name of the text in messages.
 
     Returns:
         The inputs; none for an expert whose own would not do: its weights alone decide then.

@@ -1,4 +1,4 @@
-"""How much an error in an MLP's output changes what its model says in the end."""
+"""How much an error in an MLP's output changes the last hidden states."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,10 +32,10 @@ def measure_effects(
 
     Args:
         model: Unfused, in evaluation mode.
-        mlps: Those to fuse.
-        inputs: What each is given by text (n, p); perhaps nothing, of an expert.
-        plans: Each one's.
-        batches: Of that text, as the model is called with.
+        mlps: MLPs to fuse.
+        inputs: Inputs of each MLP (n, p); an expert may have none.
+        plans: Plan of each MLP.
+        batches: Arguments of the model's calls on that text.
 
     Returns:
         By layer, the ratio of the relative squared errors: of the final hidden states, and of the

@@ -1,4 +1,8 @@
-"""k-means over neurons."""
+"""k-means over neurons: scikit-learn's, but for the choice of the first centroids.
+
+That choice takes most of scikit-learn's time, and is read off a Gram matrix here. `lloyd` is the
+same algorithm for a GPU, which scikit-learn does not use.
+"""
 
 import warnings
 
@@ -27,7 +31,7 @@ def cluster(neurons: Neurons, width: int, seed: int) -> Tensor:
     Args:
         neurons: Dense or gated, float32.
         width: k, how many clusters there may be.
-        seed: Same seed, same labels.
+        seed: Seed of the clustering.
 
     Returns:
         Each neuron's cluster (I,), from 0 to k − 1; some clusters may be empty.
@@ -62,7 +66,7 @@ def means(points: Tensor, labels: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
     Args:
         points: (I, d).
-        labels: Each one's cluster (I,).
+        labels: Cluster of each point (I,).
         width: k.
 
     Returns:
@@ -90,7 +94,7 @@ def _assign(points: NDArray[np.float32], width: int, seed: int) -> NDArray[np.in
             n_init=_STARTS,
             init=_Seeds(points @ points.T),
             random_state=seed,
-            copy_x=False,  # it would centre a copy; what becomes of these points is nobody's matter
+            copy_x=False,  # it would centre a copy; these points are not needed afterwards
         )
         return np.asarray(kmeans.fit(points).labels_, dtype=np.int64)
 
@@ -103,7 +107,7 @@ def lloyd(points: Tensor, width: int, seed: int) -> Tensor:
     Args:
         points: Float32.
         width: k.
-        seed: Of the starts.
+        seed: Seed of the starts.
 
     Returns:
         Each point's cluster (I,).
@@ -159,7 +163,7 @@ class _Seeds:
         return points[self.choose(count, random_state)]
 
     def choose(self, count: int, random_state: np.random.RandomState) -> NDArray[np.int64]:
-        """Their indices (count,)."""
+        """Choose the indices of the first centroids (count,)."""
         chosen = random_state.randint(len(self.squares), size=1)
         nearest = self._distances(chosen)[0]
         seeds = [chosen[0]]

@@ -10,7 +10,7 @@ _RIDGE = 1e-4  # of the features' mean variance
 
 
 def refit(layer: Layer, fused: Replacement) -> Replacement:
-    """Fit `down`, and b2 where there is one, to what the MLP says on its calibration inputs.
+    """Fit `down`, and b2 where there is one, to the MLP's outputs on its calibration inputs.
 
     With Z = P ⊙ h_fused and Y = W2 h: down ← argmin ‖Z downᵀ − Y‖² + λ‖downᵀ − down₀ᵀ‖², on centred
     Z and Y where the architecture has a b2, which then takes b2 + Y̅ − Z̅ downᵀ. P stays.

@@ -9,7 +9,7 @@ from edgefuse.layers.chains.decomposition import MPO, bonds_of, dimensions_of, p
 
 Bonds = tuple[int, ...]
 Costs = Sequence[np.ndarray]
-"""Of a chain: at every bond, what leaving out each of its directions costs, descending."""
+"""Costs of a chain: at every bond, what leaving out each of its directions costs, descending."""
 
 
 def cut_evenly(mpos: Sequence[MPO], bond: int) -> list[Bonds]:
@@ -44,8 +44,8 @@ class Cuts:
     """Chains that are cut bond by bond, always where it costs least.
 
     Attributes:
-        parameters: Of all chains as they are cut now.
-        cost: Of all that was left out, before and now.
+        parameters: Parameters of all chains as they are cut now.
+        cost: Cost of all that was left out, before and now.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Cuts:
         """Begin at the bonds that there are.
 
         Args:
-            chains: T_1 … T_n of each, n the same for all.
-            costs: Of each; what is beyond a chain's own bond has been left out before.
-            most: What `cost` may reach.
+            chains: T_1 … T_n of each chain, n the same for all.
+            costs: Costs of each chain; what is beyond a chain's own bond has been left out before.
+            most: The largest `cost` to reach.
         """
         self._costs = costs
         self._most = most

@@ -1,4 +1,4 @@
-"""How far a decomposition goes, as a user says it."""
+"""How far the bonds of a decomposition are cut."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Limit:
     """How far bonds are cut, in one of three ways.
 
     Attributes:
-        bond: No bond above it.
+        bond: The largest bond to keep.
         budget: Part of the matrices' parameters to keep, all together, at the least error.
         max_error: ‖W − MPO‖ / ‖W‖ of each matrix at most; 0 cuts nothing.
     """

@@ -19,7 +19,7 @@ def clustering(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1 to I.
-        seed: Of the k-means.
+        seed: Seed of the k-means.
     """
     neurons = layer.neurons
     labels = cluster(neurons, width, seed).to(neurons.up.device)

@@ -14,7 +14,7 @@ def published(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1 to I. With no more than k distinct neurons the fusion is exact.
-        seed: Of the k-means.
+        seed: Seed of the k-means.
 
     Returns:
         Centroids, and the cluster sizes. A cluster can be empty (zero weights, P = 0) where there
@@ -37,7 +37,7 @@ def mlp_fusion(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1 to I.
-        seed: Of the k-means, without text.
+        seed: Seed of the k-means, without text.
     """
     if layer.inputs is None or len(layer.inputs) == 0:
         return published(layer, width, seed)

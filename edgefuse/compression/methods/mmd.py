@@ -22,7 +22,7 @@ def mmd(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1 to I.
-        seed: Of the neurons to start from, and of the batches.
+        seed: Seed of the neurons to start from, and of the batches.
     """
     neurons = layer.neurons
     rows = neurons.rows()
@@ -44,7 +44,7 @@ def _minimise(points: Tensor, width: int, generator: torch.Generator) -> Tensor:
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
     for _ in range(_STEPS):
         batch = points[torch.randperm(len(points), generator=generator)[:_BATCH]]
-        # What the neurons say among themselves is constant and left out.
+        # The term of the neurons among themselves is constant and left out.
         loss = _kernel(learned, learned, median).mean() - 2 * _kernel(learned, batch, median).mean()
         (learned.grad,) = torch.autograd.grad(loss, learned)
         optimizer.step()

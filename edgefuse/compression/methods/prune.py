@@ -18,7 +18,7 @@ def prune(layer: Layer, width: int, seed: int) -> FusedNeurons:  # noqa: ARG001 
 
 
 def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:
-    """Keep the k neurons that say most: the root mean square of h_i × ‖down_i‖, P = 1.
+    """Keep the k neurons of the largest outputs: the root mean square of h_i × ‖down_i‖, P = 1.
 
     Wanda's score (Sun et al., ICLR 2024, arXiv 2306.11695) for whole columns of `down`.
 

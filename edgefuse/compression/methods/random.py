@@ -18,7 +18,7 @@ def random(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated; only its name and shapes matter.
         width: k, from 1.
-        seed: Of the weights, with the name.
+        seed: Seed of the weights, with the layer's name.
     """
     # Layers and experts are to differ: a router could not tell equal ones apart.
     generator = torch.Generator().manual_seed(seed + zlib.crc32(layer.name.encode()))

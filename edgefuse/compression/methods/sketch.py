@@ -15,7 +15,7 @@ def sketch(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1.
-        seed: Of S.
+        seed: Seed of S.
     """
     return _alone(_sketched(layer.neurons, width, seed))
 
@@ -28,7 +28,7 @@ def sketch_top(layer: Layer, width: int, seed: int) -> FusedNeurons:
     Args:
         layer: An MLP, dense or gated.
         width: k, from 1.
-        seed: Of S, which mixes all the other neurons into the other k.
+        seed: Seed of S, which mixes all the other neurons into the other k.
     """
     neurons = layer.neurons
     order = by_weight_norms(neurons).argsort(descending=True, stable=True)
