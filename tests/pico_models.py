@@ -80,6 +80,8 @@ def pico_model(
     """A pico model in evaluation mode; the arguments are those of `save_pico_model`."""
     config = pico_config(architecture)
     config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
     auto = transformers.AutoModel
     if num_labels is not None:
         config.num_labels = num_labels

@@ -116,7 +116,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Bu
     folder = tmp_path_factory.mktemp("engine")
     text, fitted = folder / "texts.txt", folder / "fitted"
     text.write_text("\n".join(TEXTS))
-    record = compress(str(pico("shallow-bert")), fitted, ratio=0.25, calibration=text)
+    record = compress(str(pico("bert")), fitted, ratio=0.25, calibration=text)
     assert min(min(layer.multiplicities) for layer in record.layers) < 1  # no counts
     return {
         "unfused": (str(pico("bert")), exported("bert")),
