@@ -75,7 +75,7 @@ def adam(
         # A bias that starts at zero has to move; large biases must not hurry small matrices.
         least = 0.1 * min(root[name] for name, tensor in old.items() if tensor.ndim == 2)
         groups += [{"params": [new[name]], "lr": rate * max(root[name], least)} for name in new]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     warmup = min(_WARMUP, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / warmup) * (1 - step / steps)
