@@ -69,7 +69,7 @@ def main(
     """Run a benchmark as a program.
 
     Args:
-        name: Of the benchmark's module.
+        name: Name of the benchmark's module.
         cases: A function for each case, in the order in which they run.
         description: The module's docstring: opens --help and NAME.md.
         packages: Distributions whose versions matter.
@@ -213,7 +213,7 @@ def edgefuse(command: str, *arguments: str) -> Figures:
     Ctrl-C waits until the command has saved what it can go on from.
 
     Raises:
-        subprocess.CalledProcessError: It failed; it has said on stderr how.
+        subprocess.CalledProcessError: It failed; its stderr has the reason.
     """
     words = [sys.executable, "-m", "edgefuse", command, *arguments, "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -236,13 +236,13 @@ def in_fresh_process(
     Args:
         function: At the top level of a module that can be imported.
         environment: Variables besides those of this process.
-        arguments: Its keyword arguments, as JSON.
+        arguments: Keyword arguments of the function, as JSON.
 
     Returns:
         What it returned, as JSON.
 
     Raises:
-        RuntimeError: It failed; the process has said on stderr how.
+        RuntimeError: It failed; the stderr of the process has the reason.
     """
     module = function.__module__
     if module == "__main__":

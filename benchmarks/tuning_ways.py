@@ -39,9 +39,10 @@ class Task:
 
     Attributes:
         rows: To train on.
-        epochs: Of every way, but for a squeezed model.
+        epochs: Count of epochs of every way, but for a squeezed model.
         squeeze: Further options of `squeeze`.
-        further_epochs: Of a squeezed model, which has been trained while it was squeezed.
+        further_epochs: Count of epochs of a squeezed model, which was trained while it was
+            squeezed.
         further_rates: Learning rates of a squeezed model to choose from.
     """
 

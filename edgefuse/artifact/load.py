@@ -110,7 +110,7 @@ def _concrete(auto_class: type[Any], config: PretrainedConfig) -> type[Any]:
 
 
 def _shaped(kind: type[Any], record: CompressionRecord) -> type[Any]:
-    """That class, whose models have the record's shape."""
+    """A class like `kind` whose models have the record's shape."""
 
     def init(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, *args, **kwargs)

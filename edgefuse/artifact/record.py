@@ -105,8 +105,8 @@ class CompressionRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         revision: Commit of the hub that it was taken from, None for a directory.
         architecture: The transformers class that was loaded.
         seed: Seed of the method.
-        even: Its configuration says all widths, so that plain transformers loads the directory if
-            its tensors are plain.
+        even: Whether the configuration has all widths, so that plain transformers loads the
+            directory if its tensors are plain.
         parameters_before: Elements of all parameters of the model.
         parameters_after: Elements of all parameters afterwards.
         allocation: How widths were shared out: `even` or `sensitivity`.

@@ -25,7 +25,7 @@ class Ready:
     Attributes:
         model: The model, whose parameters that require a gradient train.
         info: What the manifest keeps of it.
-        fused: Its fused blocks.
+        fused: The model's fused blocks.
         prepared: What the way of tuning made of it.
         sequence_length: Count of tokens that texts are cut to.
     """

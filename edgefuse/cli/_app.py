@@ -95,8 +95,9 @@ def main() -> None:
     except EdgeFuseError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
+        library = (error.name or "a library").partition(".")[0]
         _fail(
-            f"{error.name} is not installed: this command is one for the workstation. "
+            f"{library} is not installed: this command is one for the workstation. "
             "Install it there with: pip install 'edgefuse[workstation]'",
             InputError.exit_code,
         )

@@ -34,7 +34,7 @@ def plan(
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Say what every way of tuning would cost a model.
+    """Show what every way of tuning would cost a model.
 
     For each choice of `export --tune`, with its own options: what trains, the memory of gradients
     and of the optimizer, how much of what the board has for training they take together with the

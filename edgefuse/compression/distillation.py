@@ -206,7 +206,7 @@ def _hidden_states(
 
     Args:
         model: The model.
-        batch: Its arguments.
+        batch: Arguments of the model's call.
         tensors: Tensors, by name, to compute with instead of the model's own.
     """
     arguments = {**batch, "output_hidden_states": True, "return_dict": True}

@@ -17,7 +17,7 @@ class LayerPlan:
     Attributes:
         layer: Index from 0, bottom first.
         expert: Index from 0 within the layer; None for an MLP that every token passes.
-        name: Of the module that holds it.
+        name: Name of the module that holds the MLP.
         width_before: I.
         width_after: k; equal to I where the layer stays as it is.
         parameters_before: Elements of its matrices and biases (P is a constant, not counted).

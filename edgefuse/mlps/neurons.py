@@ -66,7 +66,7 @@ class Neurons:
 
         Args:
             rows: What they read, (k, d).
-            down: Their columns (p, k).
+            down: Columns of the neurons in `down` (p, k).
         """
         parts = [self.up, self.up_bias, self.gate, self.gate_bias]
         sizes = [p[0].numel() for p in parts if p is not None]

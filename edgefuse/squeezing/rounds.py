@@ -33,7 +33,7 @@ class Job:
         train: Rows to train on.
         valid: Rows to measure accuracy on.
         on_progress: Called after every batch.
-        stop: Asked after every batch whether to stop.
+        stop: Called after every batch; True means to stop.
     """
 
     settings: SqueezeSettings

@@ -64,7 +64,7 @@ def squeeze(
         resume: Go on with what OUTPUT.squeezing holds.
         overwrite: Replace the output, and an earlier attempt.
         on_progress: Called after every batch.
-        stop: Asked after every batch; True raises `Interrupted`.
+        stop: Called after every batch; True raises `Interrupted`.
 
     Returns:
         The record of all rounds.

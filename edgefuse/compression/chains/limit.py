@@ -48,7 +48,7 @@ class Limit:
             )
 
     def bonds(self, mpos: Sequence[MPO]) -> list[Bonds]:
-        """Of every matrix, the bonds to cut to.
+        """Bonds to cut every matrix to.
 
         Raises:
             InputError: Not even bonds of 1 are within the budget.

@@ -28,7 +28,7 @@ def decompose_together(
 
     Args:
         matrices: W_e (I, J) of every expert.
-        dimensions: Their local dimensions.
+        dimensions: Local dimensions of the matrices.
         bonds: d_1 … d_4 of every chain.
 
     Returns:

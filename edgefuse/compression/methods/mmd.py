@@ -64,7 +64,7 @@ def _kernel(a: Tensor, b: Tensor, median: Tensor) -> Tensor:
 
 
 def _median(points: Tensor) -> Tensor:
-    """Of the squared distances between different points; 1 where there are none."""
+    """Median of the squared distances between different points; 1 where there are none."""
     distances = F.pdist(points).square()
     distances = distances[distances > 0]
     return distances.median() if len(distances) else points.new_ones(())

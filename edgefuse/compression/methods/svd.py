@@ -53,7 +53,7 @@ class _Shape:
         neurons: I.
         hidden_size: p.
         matrices: Two, or three with a gate.
-        biases: Of the I neurons, and of a gate's.
+        biases: Count of biases a neuron: one, and one of a gate's.
     """
 
     neurons: int
@@ -86,7 +86,7 @@ def factorise(neurons: Neurons, rank: int) -> LowRank:
     """The nearest matrices of that rank (Eckart-Young), with √σ on both factors.
 
     Args:
-        neurons: Of an MLP, dense or gated.
+        neurons: Neurons of an MLP, dense or gated.
         rank: r, from 1 to min(I, p); there, the MLP is the same.
     """
     assert rank >= 1
