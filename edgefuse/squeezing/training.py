@@ -24,6 +24,7 @@ from edgefuse_runtime.data.batching import (
     training_batches,
 )
 from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.optimizer import decays
 from edgefuse_runtime.training.run import TrainingSettings
 from edgefuse_runtime.training.schedule import learning_rate as rate_of
 
@@ -65,7 +66,7 @@ def train(
             {
                 "params": [parameter],
                 "rate": rates.get(name, 1.0),
-                "weight_decay": _ADAMW.weight_decay if parameter.ndim > 1 else 0.0,
+                "weight_decay": _ADAMW.weight_decay if decays(parameter.ndim) else 0.0,
             }
             for name, parameter in parameters.items()
         ],

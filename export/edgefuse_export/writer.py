@@ -33,7 +33,7 @@ from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.merges import Fold, Merge
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.inference.model import inference_tensors
-from edgefuse_runtime.optimizers.optimizer import Optimizer
+from edgefuse_runtime.optimizers.optimizer import Optimizer, decays
 from edgefuse_runtime.progress import OnProgress, silent
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
@@ -122,7 +122,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             shape=list(tensors[name].shape),
             gradient=f"gradient.{name}",
             # Decay would move the entries that a fixed mask holds in place.
-            decay=tensors[name].ndim > 1 and name not in request.kept,
+            decay=decays(tensors[name].ndim) and name not in request.kept,
             free_rows=free_rows(training.graph, name, padding_id=request.padding_id),
             rate=request.rates.get(name, 1.0),
         )

@@ -47,6 +47,11 @@ class Optimizer(Protocol):
         ...
 
 
+def decays(dimensions: int) -> bool:
+    """Whether weight decay applies to a parameter: to matrices, not to biases and norms."""
+    return dimensions > 1
+
+
 def clipping_scale(limit: float, norm: float) -> float:
     """What gradients are multiplied by so that their norm is at most the limit; 0 is no limit.
 
