@@ -128,7 +128,7 @@ def _fine_tuned(task: str, model: str, work: Path, seed: int, *, quick: bool) ->
     scores = harness.edgefuse("evaluate", run, str(path_of(f"{task}/test.jsonl")))
     return {
         "parameters": manifest["model"]["parameters"],
-        "accuracy": 100 * scores["accuracy"],
+        "accuracy": 100 * scores["figures"]["accuracy"],
     }
 
 

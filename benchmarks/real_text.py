@@ -57,8 +57,7 @@ def _run(ratio: float | None, seed: int) -> dict[str, Any]:
         report = harness.edgefuse("finetune", bundle, run, "--train", str(train), *settings)
         scores = harness.edgefuse("evaluate", run, str(path_of(_TEST)))
         return {
-            "accuracy": scores["accuracy"],
-            "macro_f1": scores["macro_f1"],
+            **scores["figures"],
             "parameters": manifest["model"]["parameters"],
             "output_error": error,
             "peak_rss_mib": report["peak_rss_mib"],

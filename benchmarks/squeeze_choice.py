@@ -72,7 +72,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
     from edgefuse_export.tasks.text_classification import TextClassificationExport  # noqa: PLC0415
     from edgefuse_runtime.data.batching import Dataset  # noqa: PLC0415
-    from edgefuse_runtime.data.labels import labels_of_rows  # noqa: PLC0415
+    from edgefuse_runtime.tasks.labels import labels_of_rows  # noqa: PLC0415
     from edgefuse_runtime.tasks.text_classification import TextClassification  # noqa: PLC0415
 
     labels = labels_of_rows(path_of("sst2/train.jsonl"))

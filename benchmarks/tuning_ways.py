@@ -153,7 +153,7 @@ def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
         return harness.edgefuse("finetune", bundle(seed), str(output), *data, *how, *begun)
 
     rates = rates[1:2] if quick else rates
-    best = max(rates, key=lambda rate: run(rate, 0)["accuracy"])
+    best = max(rates, key=lambda rate: run(rate, 0)["figures"]["accuracy"])
     seeds = _SEEDS[:1] if quick else _SEEDS
     reports = [run(best, seed) for seed in seeds]
     tested = [
@@ -162,14 +162,14 @@ def measure(task: str, row: Row, case: harness.Case) -> harness.Figures:
         )
         for seed in seeds
     ]
-    scores = [100 * one["accuracy"] for one in tested]
+    scores = [100 * one["figures"]["accuracy"] for one in tested]
     report = reports[0]
     return {
         "accuracy_mean": mean(scores),
         "accuracy_sd": stdev(scores) if len(scores) > 1 else None,
         "learning_rate": best,
         "learning_rates": list(rates),
-        "valid_accuracy": 100 * report["accuracy"],
+        "valid_accuracy": 100 * report["figures"]["accuracy"],
         "parameters": report["parameters"],
         "trained_parameters": report["trained_parameters"],
         "seeds": len(seeds),

@@ -235,7 +235,7 @@ def export(
         Path(output),
         device=board,
         task=find_task(task)(labels),
-        tune=find_way(tune, options) if isinstance(tune, str) else tune,
+        tune=find_way(tune, options),
         batch_size=batch_size,
         sequence_length=sequence_length,
         optimizer=optimizer,

@@ -6,7 +6,9 @@ field's annotation.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -86,7 +88,7 @@ def make(
     Args:
         kind: The class.
         given: Values of the options of all classes to choose from, by `keyword_of`; None stands
-            for the default.
+            for the default. A path may be a text, and several names one text with commas between.
         choice: The choice as it was made, `--tune lora` say.
         family: What the names of the class's options begin with.
         **fixed: Values of other fields.
@@ -94,11 +96,47 @@ def make(
     Raises:
         InputError: An option that was given is another class's.
     """
-    own = {keyword_of(family, option.name): option.name for option in options_of(kind)}
+    own = {keyword_of(family, option.name): option for option in options_of(kind)}
     values = {keyword: value for keyword, value in given.items() if value is not None}
     for keyword in values.keys() - own.keys():
         raise InputError(
             f"--{keyword.replace('_', '-')} is no option of {choice}",
             "Leave it out, or choose what it belongs to",
         )
-    return kind(**fixed, **{own[keyword]: value for keyword, value in values.items()})
+    read = {own[keyword].name: _read(own[keyword], value) for keyword, value in values.items()}
+    return kind(**fixed, **read)
+
+
+def refuse_options(given: Mapping[str, object], chosen: object) -> None:
+    """Refuse options that are given beside an object, which has its own.
+
+    Raises:
+        InputError: There are some.
+    """
+    if given:
+        raise InputError(
+            f"{', '.join(given)} cannot be given beside {type(chosen).__name__}(…)",
+            "Give options to it, or its name instead of it",
+        )
+
+
+def without_none(annotation: Any) -> Any:
+    """`int` of `int | None`; any other annotation as it is."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    (kind,) = (part for part in get_args(annotation) if part is not NoneType)
+    return kind
+
+
+def separated(text: str) -> tuple[str, ...]:
+    """The parts of a text with commas between."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _read(option: Option, value: Any) -> Any:
+    kind = without_none(option.type)
+    if kind is Path:
+        return Path(value)
+    if get_origin(kind) is tuple:
+        return separated(value) if isinstance(value, str) else tuple(value)
+    return value

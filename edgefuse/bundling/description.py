@@ -45,6 +45,8 @@ def _not_plain(
     model: PreTrainedModel, record: CompressionRecord | None, widths: Sequence[int]
 ) -> str:
     """What keeps plain transformers from loading the model's weights, as the end of a sentence."""
+    if any(isinstance(module, LowRankLinear) for module in model.modules()):
+        return "has no matrices in two factors, and this model does"
     if record is not None and not record.even:
         sizes = sorted({*widths})
         if len(sizes) == 1:  # as XLM's, which are always four times as wide as its hidden states

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
@@ -12,7 +14,6 @@ from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
-from edgefuse_devices.options import options_of
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
@@ -70,8 +71,9 @@ def export(
         InternalError: A graph does not compute what torch computes.
     """
     optimizer = optimizer or AdamW()
-    _check_request(output, optimizer, seed, overwrite=overwrite)
-    way = find_way(tune) if isinstance(tune, str) else tune
+    check_replaceable(output, MANIFEST, overwrite=overwrite)
+    _check_numbers(optimizer, batch_size, seed)
+    way = find_way(tune)
     engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
     loaded = load(origin, task or Classes(labels), seed=seed)
@@ -89,6 +91,7 @@ def export(
         info=ready.info,
         fused=ready.fused,
         tuning=way.name,
+        not_plain=ready.prepared.not_plain,
         learning_rate=way.learning_rate,
         inference=ready.prepared.inference,
         merges=ready.prepared.merges,
@@ -110,13 +113,17 @@ def export(
     return Bundle(output, bundle.manifest, bundle.id)
 
 
-def _check_request(output: Path, optimizer: Optimizer, seed: int, *, overwrite: bool) -> None:
+def _check_numbers(optimizer: Optimizer, batch_size: int | None, seed: int) -> None:
     """Refuse what can be refused before all the work."""
-    check_replaceable(output, MANIFEST, overwrite=overwrite)
-    for option in options_of(type(optimizer)):
-        value = getattr(optimizer, option.name)
-        if not 0 <= value < math.inf:  # which a manifest could not hold
-            raise InputError(f"--{option.name.replace('_', '-')} is {value}", "0 turns it off")
+    for name, value in msgspec.to_builtins(optimizer).items():
+        if isinstance(value, float) and not math.isfinite(value):  # no manifest could hold it
+            raise InputError(f"--{name.replace('_', '-')} is {value}", "Give a finite number")
+    try:
+        msgspec.convert(msgspec.to_builtins(optimizer), type(optimizer))
+    except msgspec.ValidationError as error:
+        raise InputError(f"The optimizer {optimizer.name} does not hold: {error}") from None
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}", "Give at least 1")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
 

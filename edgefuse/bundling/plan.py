@@ -25,11 +25,11 @@ from edgefuse_export.silence import silence
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_export.trace import trace
+from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.progress import OnProgress, silent
 
 _STAGE = "Tracing the model by every way"
 _BYTES = 4
-_MOMENTS = 2
 
 
 class WayPlan(Struct, frozen=True, kw_only=True):
@@ -110,6 +110,9 @@ def plan(
     Raises:
         InputError: The model or the sizes do not hold.
     """
+    for flag, count, least in (("classes", classes, 2), ("batch-size", batch_size, 1)):
+        if count < least:
+            raise InputError(f"--{flag} is {count}", f"Give at least {least}")
     source = find_source(model, revision)
     config = load_config(source)
     task = Classes(None, count=classes).of_model(config, model)
@@ -176,7 +179,7 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
         trained_parameters=trained,
         weight_bytes=model.num_parameters() * _BYTES,
         gradient_bytes=trained * _BYTES,
-        optimizer_bytes=trained * _BYTES * _MOMENTS,
+        optimizer_bytes=trained * _BYTES * len(AdamW.states),
         flops=flops,
     )
 

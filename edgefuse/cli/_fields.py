@@ -20,12 +20,11 @@ outside its functions.
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, get_origin
 
 import typer
 
-from edgefuse_devices.options import Option, keyword_of, options_of
+from edgefuse_devices.options import Option, keyword_of, options_of, separated, without_none
 
 Command: TypeAlias = Callable[..., None]
 Given: TypeAlias = Mapping[str, object]
@@ -86,25 +85,12 @@ def listed(help: str, choices: Iterable[tuple[str, str]]) -> str:  # noqa: A002 
 def _flag(name: str, option: Option) -> inspect.Parameter:
     default = f"  [default: {option.default}]" if option.default else ""
     settings: dict[str, Any] = {"help": f"{option.help}{default}", "show_default": False}
-    kind, flags = _without_none(option.type), []
+    kind, flags = without_none(option.type), []
     if get_origin(kind) is tuple:
-        kind, settings["parser"], settings["metavar"] = str, _separated, "<str>"
+        kind, settings["parser"], settings["metavar"] = str, separated, "<str>"
     if option.type is bool:  # False unless it is given: there is nothing to turn off
         flags = [f"--{name.replace('_', '-')}"]
     annotation: Any = Annotated[kind | None, typer.Option(*flags, **settings)]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
-
-
-def _without_none(annotation: Any) -> Any:
-    """`int` of `int | None`; any other annotation as it is."""
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    (kind,) = (part for part in get_args(annotation) if part is not NoneType)
-    return kind
-
-
-def _separated(text: str) -> tuple[str, ...]:
-    """The parts of a text with commas between."""
-    return tuple(part.strip() for part in text.split(","))

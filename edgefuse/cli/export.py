@@ -154,7 +154,7 @@ def _show(bundle: "Bundle") -> None:
     )
     certificate = manifest.certificate
     if certificate is None:
-        print_text("Gradients: not checked, onnxruntime-training does not give them out.")
+        print_text(f"Gradients: not checked, {manifest.engine.name} does not give them out.")
     else:
         rows, tokens = certificate.checked_shape
         print_text(

@@ -70,10 +70,7 @@ def finetune(
 
     from edgefuse.cli._signals import stop_on_signal
     from edgefuse.cli._training_progress import training_progress
-    from edgefuse_devices.errors import OutputError
 
-    if resume and overwrite:
-        raise OutputError("--resume and --overwrite contradict each other", "Give one of them")
     opened = edgefuse_runtime.open_bundle(bundle)
     given = {
         "epochs": epochs,

@@ -32,14 +32,10 @@ def plan_compression(
         InputError: The model, an option or the text does not hold, or the method does not suit
             the model; the message names the reason.
     """
-    if isinstance(method, str):
-        method = find_method(method, options)
-    elif options:
-        raise InputError(
-            f"{', '.join(options)} are options of a method that is named",
-            f"Give them to {type(method).__name__}(…), or give its name",
-        )
-    return method.plan(find_source(model, revision), seed=seed)
+    found = find_method(method, options)
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"--seed is {seed}", "Give a number from 0 to 2³² - 1")
+    return found.plan(find_source(model, revision), seed=seed)
 
 
 def compress(

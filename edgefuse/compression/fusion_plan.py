@@ -101,6 +101,7 @@ class FusionPlan:
     def _make_from_files(
         self, stored: StoredModel, directory: Path, on_progress: OnProgress
     ) -> CompressionRecord:
+        tokenizer = load_tokenizer(self.source)
         verify_without_weights(stored.model, _chosen(stored.model, self.layers))
         folded = all(layer.kind == "fused" for layer in self.outcome)
         layers = fuse_stored(
@@ -112,7 +113,7 @@ class FusionPlan:
             on_progress=on_progress,
         )
         record = self._record(layers, type(stored.model).__name__)
-        save_description(directory, stored.model, load_tokenizer(self.source), record)
+        save_description(directory, stored.model, tokenizer, record)
         return record
 
     def _make_in_memory(self, directory: Path, on_progress: OnProgress) -> CompressionRecord:

@@ -3,6 +3,9 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import transformers
 
 from edgefuse_devices.errors import ModelError
 
@@ -10,27 +13,35 @@ _POINTER = b"version https://git-lfs"
 
 
 def refuse_remote_code(files: Iterable[Path], name: str) -> None:
-    """Refuse a model that is computed by Python code of its own, which is never run.
+    """Refuse a model that only Python code of its own can compute, which is never run.
+
+    Where transformers has the classes itself, it takes those, and the code lies there for nothing.
 
     Args:
         files: The model's config.json and tokenizer_config.json, where they are.
         name: Name of the model, for messages.
 
     Raises:
-        ModelError: One of them names such code in `auto_map`.
+        ModelError: One of them names such code in `auto_map`, and a class that transformers lacks.
     """
     for file in files:
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             continue  # loading it has a sentence for that
-        if isinstance(settings, dict) and settings.get("auto_map"):
+        if isinstance(settings, dict) and settings.get("auto_map") and not _is_known(settings):
             raise ModelError(
                 f"{name} brings Python code of its own (auto_map in {file.name}), which EdgeFuse "
                 "does not run",
-                "Choose a model whose architecture transformers has itself; if this is one, take "
-                f"auto_map out of {file.name}",
+                "Choose a model whose architecture transformers has itself",
             )
+
+
+def _is_known(settings: dict[str, Any]) -> bool:
+    """Whether transformers itself has the class that a configuration names."""
+    return settings.get("model_type") in transformers.CONFIG_MAPPING or hasattr(
+        transformers, str(settings.get("tokenizer_class"))
+    )
 
 
 def refuse_pointers(folder: Path) -> None:

@@ -14,6 +14,7 @@ from edgefuse.layers.chains.modules import MPOEmbedding, MPOLinear
 from edgefuse.layers.stand_ins import places, put
 from edgefuse.mlps.mlp import find_mlps
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.names import unknown
 
 Kind = Literal["mlp", "attention", "embeddings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -47,10 +48,7 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
     named = [part.strip() for part in text.split(",")]
     for part in named:
         if part not in KINDS:
-            raise InputError(
-                f"There are no matrices called {part!r}",
-                f"Write --matrices with some of {', '.join(KINDS)}, such as mlp,attention",
-            )
+            raise InputError(*unknown("kind of matrices", part, KINDS))
     return tuple(kind for kind in KINDS if kind in named)
 
 

@@ -34,8 +34,8 @@ from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_runtime.bundle.bundle import digest
 from edgefuse_runtime.data.batching import Dataset
-from edgefuse_runtime.data.labels import labels_of_rows
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.tasks.labels import labels_of_rows
 
 
 def squeeze(

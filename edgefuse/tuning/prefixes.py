@@ -149,6 +149,7 @@ def _take_prefixes(model: PreTrainedModel, wrapped: PeftModel, shape: CacheShape
         merges=merges,
         peft=config,
         positions=config.num_virtual_tokens or 0,
+        not_plain="has no prefixes, and this model does",
     )
 
 

@@ -57,6 +57,8 @@ class Prepared:
         kept: Entries that a fixed mask keeps, as truth values by the parameters' names.
         positions: Count of positions that stand before the text, and that it loses.
         peft: The configuration under which peft loads what trains; None where it cannot.
+        not_plain: What keeps plain transformers from loading the trained model, as the end of a
+            sentence; empty for nothing.
     """
 
     inference: "PreTrainedModel | None" = None
@@ -66,6 +68,7 @@ class Prepared:
     kept: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     positions: int = 0
     peft: "PeftConfig | None" = None
+    not_plain: str = ""
 
 
 class Way(ABC):

@@ -1,5 +1,6 @@
 """Proof that the graphs compute what torch computes: loss, every gradient, outputs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: i
         )
         for name in trainable
     }
-    worst = max(errors, key=errors.__getitem__)
+    worst = max(errors, key=lambda name: _nan_last(errors[name]))
     certificate = Certificate(
         traced_shape=TRACED_SHAPE,
         checked_shape=CHECKED_SHAPE,
@@ -76,12 +77,20 @@ def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: i
         worst_gradient=worst,
         worst_gradient_error=errors[worst],
         output_difference=max(
-            float(np.abs(inferred[name] - _numpy(output)).max())
-            for name, output in zip(task.outputs, outputs, strict=True)
+            (
+                float(np.abs(inferred[name] - _numpy(output)).max())
+                for name, output in zip(task.outputs, outputs, strict=True)
+            ),
+            key=_nan_last,
         ),
     )
     _check(certificate)
     return certificate
+
+
+def _nan_last(difference: float) -> float:
+    """A key by which NaN is worse than any number."""
+    return math.inf if math.isnan(difference) else difference
 
 
 def _check(certificate: Certificate) -> None:

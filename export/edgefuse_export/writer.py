@@ -50,6 +50,7 @@ class Request:
         info: Origin of the model.
         fused: The model's fused blocks.
         tuning: Name of the way of tuning.
+        not_plain: What keeps plain transformers from loading what was trained.
         learning_rate: Peak that suits the way of tuning.
         inference: The model as it infers, where `merges` make that another one.
         merges: Recipes of the weights that `inference` has and `model` has in parts.
@@ -70,6 +71,7 @@ class Request:
     info: ModelInfo
     fused: Sequence[FusedMLP]
     tuning: str
+    not_plain: str
     learning_rate: float
     inference: nn.Module | None
     merges: Sequence[Merge]
@@ -140,6 +142,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             method=request.tuning,
             trained_parameters=sum(tensors[n].size for n in trainable),
             learning_rate=request.learning_rate,
+            not_plain=request.not_plain,
         ),
         optimizer=request.optimizer,
         inputs=list(task.inputs),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgefuse_devices.errors import DataError
+from edgefuse_devices.errors import DataError, OutputError
 from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting import convert as converting
@@ -89,11 +89,14 @@ def finetune(
 
     Raises:
         DataError: There is nothing to train on, or a data file cannot be used.
-        OutputError: The directory is not empty, or the disk is too small.
+        OutputError: The directory is not empty, or the disk is too small; or the run is to be both
+            resumed and replaced.
         RunError: The run to resume was made from something else, another process is training in
             it, or training diverged.
         Interrupted: `stop` returned True; everything up to the last step is saved.
     """
+    if resume and overwrite:
+        raise OutputError("--resume and --overwrite contradict each other", "Give one of them")
     if resume:
         stored = read_run(run)
         train = train or stored.train.path
@@ -148,7 +151,7 @@ class Predictor:
             on_progress: Observer, called after every batch.
 
         Raises:
-            DataError: A text has no token.
+            DataError: A text is blank, or has no token.
         """
         return predict_texts(self.bundle, self._model, texts, on_progress=on_progress)
 
@@ -167,7 +170,7 @@ class Predictor:
 
 
 def evaluate(
-    model: StrPath | Predictor,
+    model: StrPath,
     data: StrPath,
     *,
     bundle: StrPath | None = None,
@@ -177,7 +180,7 @@ def evaluate(
     """Measure the figures of a model's task on a data file.
 
     Args:
-        model: The directory of a run or of a bundle, or a loaded model.
+        model: The directory of a run or of a bundle.
         data: Rows of the task.
         bundle: The run's bundle, if it was moved.
         threads: Threads to compute with; None for the board's.
@@ -188,9 +191,8 @@ def evaluate(
         DataError: There is no such file, it has no row, or a row is broken.
         RunError: The run has no best epoch yet, or its bundle is not there.
     """
-    if not isinstance(model, Predictor):
-        model = Predictor(model, bundle=bundle, threads=threads)
-    return model.evaluate(data, on_progress=on_progress)
+    predictor = Predictor(model, bundle=bundle, threads=threads)
+    return predictor.evaluate(data, on_progress=on_progress)
 
 
 def convert(

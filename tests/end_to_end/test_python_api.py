@@ -9,6 +9,8 @@ import pytest
 
 import edgefuse
 import edgefuse_runtime
+from edgefuse.tuning.ways.lora import Lora
+from edgefuse_devices.errors import InputError, OutputError
 from tests.pico_models import save_pico_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -49,11 +51,11 @@ def test_the_example_without_edgefuse_runs(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.strip() in ROWS.values()
 
 
-def test_a_loaded_model_is_taken_where_a_path_is(folder):
+def test_a_loaded_model_has_the_same_figures(folder):
     predictor = edgefuse_runtime.Predictor(folder / "run")
     seen = []
-    evaluation = edgefuse_runtime.evaluate(
-        predictor, folder / "valid.jsonl", on_progress=lambda *now: seen.append(now)
+    evaluation = predictor.evaluate(
+        folder / "valid.jsonl", on_progress=lambda *now: seen.append(now)
     )
     again = edgefuse_runtime.evaluate(folder / "run", folder / "valid.jsonl")
     assert evaluation.figures == again.figures
@@ -64,6 +66,51 @@ def test_an_opened_bundle_is_taken_where_a_path_is(folder):
     bundle = edgefuse_runtime.open_bundle(str(folder / "bundle"))
     again = edgefuse_runtime.finetune(bundle, folder / "run", resume=True)
     assert again.bundle_id == bundle.id
+
+
+def test_a_run_is_not_both_resumed_and_replaced(folder):
+    with pytest.raises(OutputError, match="contradict"):
+        edgefuse_runtime.finetune(folder / "bundle", folder / "run", resume=True, overwrite=True)
+
+
+def test_options_are_texts_or_what_they_stand_for(folder, tmp_path):
+    texts = str(folder / "valid.jsonl")
+    plan = edgefuse.plan_compression(folder / "model", calibration=texts, ratio=0.5)
+    same = edgefuse.plan_compression(folder / "model", calibration=Path(texts), ratio=0.5)
+    assert plan.texts == same.texts
+    chains = edgefuse.plan_compression(
+        folder / "model", method="mpo", matrices="mlp, attention", bond=4
+    )
+    listed = edgefuse.plan_compression(
+        folder / "model", method="mpo", matrices=["mlp", "attention"], bond=4
+    )
+    assert chains.parameters_after == listed.parameters_after
+
+
+@pytest.mark.parametrize("name", ["lora_rank", "sequence_lenght"])
+def test_options_beside_an_object_that_has_its_own_are_refused(name, folder, tmp_path):
+    with pytest.raises(InputError, match=rf"{name} cannot be given beside Lora"):
+        edgefuse.export(
+            folder / "model", tmp_path / "b", device="rpi5", labels=2, tune=Lora(), **{name: 4}
+        )
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"), [(["only"], "1 classes"), (["a", "a"], "named twice"), (1, "1 classes")]
+)
+def test_classes_of_which_nothing_can_be_learnt_are_refused(labels, match, folder, tmp_path):
+    with pytest.raises(InputError, match=match):
+        edgefuse.export(folder / "model", tmp_path / "b", device="rpi5", labels=labels)
+
+
+def test_counts_below_the_least_are_refused(folder):
+    for given in ({"classes": 1}, {"batch_size": 0}):
+        with pytest.raises(InputError, match="Give at least"):
+            edgefuse.plan(folder / "model", device="rpi5", **given)
+    with pytest.raises(InputError, match="--seed is -1"):
+        edgefuse.compress(folder / "model", folder / "none", seed=-1)
+    with pytest.raises(InputError, match=r"no format 'onx'.*Did you mean onnx"):
+        edgefuse_runtime.convert(folder / "run", folder / "none", to="onx")
 
 
 def test_a_dry_run_gives_the_record_as_far_as_it_is_known(folder, tmp_path):

@@ -293,6 +293,30 @@ def test_an_engine_goes_on_from_parameters_that_it_is_given(
     assert part.step(batch, 1e-3) == whole.step(batch, 1e-3)
     for name, value in part.parameters().items():
         np.testing.assert_allclose(value, whole.parameters()[name], rtol=2e-6, atol=1e-9)
+    other = open_engine(bundle, threads=1, token_ids=tokens)
+    other.load_state({name: np.array(value) for name, value in part.state().items()})
+    for name, value in other.parameters().items():
+        assert np.array_equal(value, part.parameters()[name]), name
+
+
+def test_parameters_of_another_shape_are_refused(bundles: dict[str, tuple[str, Bundle]]) -> None:
+    _, bundle = bundles["unfused"]
+    given = dict(bundle.trainable())
+    name = next(iter(given))
+    for values in ({**given, name: given[name][:1]}, {k: given[k] for k in given if k != name}):
+        with pytest.raises(RunError, match=f"The parameter {name} (has the shape|is missing)"):
+            open_engine(bundle, threads=1).set_parameters(values)
+
+
+def test_a_batch_without_targets_is_refused_not_given_the_last_ones(
+    bundles: dict[str, tuple[str, Bundle]],
+) -> None:
+    _, bundle = bundles["unfused"]
+    (batch,) = random_batches(1, tokens=np.arange(5, 70), labels=3)
+    engine = open_engine(bundle, threads=1)
+    engine.step(batch, 1e-3)
+    with pytest.raises(InternalError, match="The batch lacks labels"):
+        engine.step({name: batch[name] for name in batch if name != "labels"}, 1e-3)
 
 
 def test_a_state_of_other_tokens_is_refused(bundles: dict[str, tuple[str, Bundle]]) -> None:

@@ -94,7 +94,10 @@ def test_a_model_that_reads_pictures_too_is_refused() -> None:
     ("options", "match"),
     [
         ({"optimizer": AdamW(weight_decay=math.inf)}, "--weight-decay is inf"),
-        ({"optimizer": AdamW(max_gradient_norm=math.nan)}, "--max-gradient-norm is nan.*0 turns"),
+        ({"optimizer": AdamW(max_gradient_norm=math.nan)}, "--max-gradient-norm is nan.*finite"),
+        ({"optimizer": AdamW(weight_decay=-0.1)}, "optimizer adamw does not hold.*weight_decay"),
+        ({"optimizer": AdamW(beta2=1.0)}, "optimizer adamw does not hold.*beta2"),
+        ({"batch_size": 0}, "--batch-size is 0"),
         ({"seed": 1 << 70}, "--seed is 1180591620717411303424"),
         ({"seed": -1}, "--seed is -1"),
     ],

@@ -12,7 +12,7 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.catalog import load_device
 from edgefuse_runtime import Predictor
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.labels import read_labels
+from edgefuse_runtime.tasks.labels import read_labels
 from tests.pico_models import TEXTS, pico_model, pico_tokenizer
 
 WORDS = sorted({word for text in TEXTS for word in text.split()})

@@ -223,8 +223,6 @@ class Sgd(Tagged, frozen=True, kw_only=True, tag="sgd"):
 
     states: ClassVar[tuple[str, ...]] = ()
 
-    max_gradient_norm: float = 0.0
-
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
         return {"rate": rate}
 
@@ -309,10 +307,11 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     files: ClassVar[tuple[str, ...]] = ("train.onnx",)
     frees_rows: ClassVar[bool] = False
 
-    version: str
-
     def refusal(self, *, rates: Any, mask: Any, optimizer: Any) -> str:
         return "numpy draws no masks" if mask else ""
+
+    def installed(self) -> str:
+        return np.__version__
 
     def open(self, training: Training) -> NumpyEngine:
         return NumpyEngine(training)
@@ -322,7 +321,7 @@ class NumpyExport:
     shows_gradients: ClassVar[bool] = True
 
     def spec(self) -> Numpy:
-        return Numpy(version=np.__version__)
+        return Numpy()
 
     def write(self, contents: TrainingContents) -> None:
         ir.save(contents.graph, contents.folder / "train.onnx")
@@ -336,7 +335,7 @@ def test_an_engine_from_outside_trains_and_says_what_it_cannot(
     options = {"device": load_device("rpi5"), "labels": LABELS, "engine": "numpy"}
     bundle = export(str(pico_model("bert")), tmp_path / "bundle", tune="head", **options)
     assert not (bundle.path / "optimizer.onnx").exists()
-    assert open_bundle(bundle.path).manifest.engine == Numpy(version=np.__version__)
+    assert open_bundle(bundle.path).manifest.engine == Numpy()
     assert descends(trained(bundle, labelled))
     with pytest.raises(InputError, match="numpy draws no masks"):
         export(str(pico_model("bert")), tmp_path / "masked", tune="child-f", **options)

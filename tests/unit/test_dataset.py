@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.dataset import Example, read_examples
-from edgefuse_runtime.data.labels import read_labels
 from edgefuse_runtime.data.texts import read_lines, read_texts, split_lines
+from edgefuse_runtime.tasks.labelled_texts import LabelledText, read_examples
+from edgefuse_runtime.tasks.labels import read_labels
 
 LABELS = ["light_on", "light_off", "heat_up"]
 GOOD = b'{"text": "lamp", "label": "light_on"}\n'
@@ -29,12 +29,12 @@ def read(tmp_path, raw, labels=LABELS):
     ids=["plain", "no newline", "byte-order mark", "CRLF", "blank end"],
 )
 def test_a_row_is_read_however_the_file_ends_its_lines(tmp_path, raw):
-    assert read(tmp_path, raw) == [Example("lamp", 0)]
+    assert read(tmp_path, raw) == [LabelledText("lamp", 0)]
 
 
 def test_line_separators_inside_a_text_end_no_row(tmp_path):
     raw = '{"text": "a\u2028b\u0085c", "label": "heat_up", "id": 7}\n'.encode()
-    assert read(tmp_path, raw) == [Example("a\u2028b\u0085c", 2)]
+    assert read(tmp_path, raw) == [LabelledText("a\u2028b\u0085c", 2)]
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,15 @@ def test_line_separators_inside_a_text_end_no_row(tmp_path):
 )
 def test_labels_may_be_numbers_and_truth_values(tmp_path, label, labels, index):
     raw = f'{{"text": "x", "label": {label}}}'.encode()
-    assert read(tmp_path, raw, labels) == [Example("x", index)]
+    assert read(tmp_path, raw, labels) == [LabelledText("x", index)]
 
 
 def test_a_label_is_read_whatever_its_case_where_one_class_is_meant(tmp_path):
     rows = b'{"text": "x", "label": "Light_ON"}\n{"text": "y", "label": "us"}'
-    assert read(tmp_path, rows, [*LABELS, "US", "us"]) == [Example("x", 0), Example("y", 4)]
+    assert read(tmp_path, rows, [*LABELS, "US", "us"]) == [
+        LabelledText("x", 0),
+        LabelledText("y", 4),
+    ]
     with pytest.raises(DataError, match="unknown label 'Us'"):
         read(tmp_path, b'{"text": "x", "label": "Us"}', [*LABELS, "US", "us"])
 
@@ -126,7 +129,7 @@ def test_a_file_that_is_named_for_csv_is_csv_whatever_separates_its_columns(tmp_
     with pytest.raises(DataError, match="is CSV, not JSON lines"):
         read_examples(tmp_path / "train.csv", LABELS)
     (tmp_path / "train.csv").write_bytes(GOOD)
-    assert read_examples(tmp_path / "train.csv", LABELS) == [Example("lamp", 0)]
+    assert read_examples(tmp_path / "train.csv", LABELS) == [LabelledText("lamp", 0)]
 
 
 def test_what_can_be_read_only_once_is_refused(tmp_path):

@@ -57,6 +57,17 @@ def test_it_begins_from_the_parameters_that_it_is_given_and_leaves_them_alone(ho
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+def test_parameters_that_are_not_finite_are_divergence_too(home, bundle, monkeypatch):
+    class Overflows(FakeEngine):
+        def parameters(self):
+            return {name: value * np.inf for name, value in super().parameters().items()}
+
+    monkeypatch.setattr(module, "open_engine", Overflows)
+    data = bundle.read(home / "train.jsonl")
+    with pytest.raises(RunError, match="parameters are not finite"):
+        fit(bundle, bundle.trainable(), data, steps=1, settings=SETTINGS)
+
+
 def test_divergence_is_an_error_that_names_the_step(home, bundle, monkeypatch):
     class Diverges(FakeEngine):
         def step(self, feeds, learning_rate):

@@ -37,8 +37,13 @@ def copied(model: Path, folder: Path, file: str = "config.json", **change: objec
             "config.json",
             {"model_type": "of-mine", "auto_map": {"AutoConfig": "configuration_mine.MyConfig"}},
         ),
-        ("config.json", {"auto_map": {"AutoModel": "modeling_mine.MyModel"}}),
-        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "mine.MyTokenizer"]}}),
+        (
+            "tokenizer_config.json",
+            {
+                "tokenizer_class": "MyTokenizer",
+                "auto_map": {"AutoTokenizer": [None, "mine.MyTokenizer"]},
+            },
+        ),
     ],
 )
 def test_code_that_a_model_brings_is_neither_run_nor_asked_about(
@@ -64,6 +69,21 @@ def test_code_that_a_model_brings_is_neither_run_nor_asked_about(
         assert "auto_map" not in result.out
     with pytest.raises(ModelError, match="brings Python code of its own"):
         edgefuse.from_pretrained(model)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_lies_beside_an_architecture_of_transformers_is_not_run(
+    pico_model: PicoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = {"auto_map": {"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"}}
+    model = copied(pico_model("bert"), tmp_path / "model", **change)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": [None, "mine.MyTokenizer"]}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    (model / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    edgefuse.compress(model, tmp_path / "fused")
+    assert edgefuse.from_pretrained(tmp_path / "fused").config.model_type == "bert"
     assert not (tmp_path / "ran").exists()
 
 

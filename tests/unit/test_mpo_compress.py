@@ -309,7 +309,7 @@ MISTAKES = {
     "budget of nothing": (["--budget", 0], "not above 0"),
     "budget too small": (["--budget", 0.001], "bonds of 1 have"),
     "error of all": (["--max-error", 1.0], "not from 0 to below 1"),
-    "unknown matrices": (["--bond", 4, "--matrices", "mlp,head"], "no matrices called 'head'"),
+    "unknown matrices": (["--bond", 4, "--matrices", "mlp,head"], "no kind of matrices 'head'"),
     "fusion's option": (["--bond", 4, "--ratio", 0.5], "--ratio is no option of --method mpo"),
     "fusion's text": (["--bond", 4, "--calibration", "x.txt"], "--calibration is no option of"),
     "fusion's allocation": (

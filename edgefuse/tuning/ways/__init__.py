@@ -18,7 +18,7 @@ from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
-from edgefuse_devices.options import make
+from edgefuse_devices.options import make, refuse_options
 
 WAYS: tuple[type[Way], ...] = (
     Full,
@@ -35,16 +35,19 @@ WAYS: tuple[type[Way], ...] = (
 )
 
 
-def find_way(name: str, options: Mapping[str, object] | None = None) -> Way:
+def find_way(name: str | Way, options: Mapping[str, object] | None = None) -> Way:
     """Make the way of tuning of a name and its options.
 
     Args:
-        name: A name as `--tune` takes it.
+        name: A name as `--tune` takes it, or a way, which is given back.
         options: Values by `family_field`, such as `lora_rank`; None stands for the default.
 
     Raises:
         InputError: There is no such way, its name lacks a number, or an option is another way's.
     """
+    if isinstance(name, Way):
+        refuse_options(options or {}, name)
+        return name
     for kind in WAYS:
         named = kind.options_in(name)
         if named is not None:

@@ -43,4 +43,4 @@ class Adapter(Way):
             raise InputError(f"--adapter-size {self.size} leaves nothing to train", "Give 64")
         added = add_bottlenecks(model, self.size)
         train_only(model, [*added, *norm_names(model), *head_names(model)])
-        return Prepared()
+        return Prepared(not_plain="has no adapters, and this model does")

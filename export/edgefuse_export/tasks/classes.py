@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.data.labels import LabelIndex
+from edgefuse_runtime.tasks.labels import LabelIndex
 
 NEW_HEAD = "save its encoder alone, which gets a new head: `model.base_model.save_pretrained(…)`"
 """What to do about a head that does not fit."""

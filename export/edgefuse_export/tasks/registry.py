@@ -5,6 +5,7 @@ from collections.abc import Callable
 from optimum.exporters.tasks import TasksManager
 
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.tasks.text_classification import Classes
 
@@ -22,6 +23,5 @@ def find_task(name: str) -> Callable[..., WantedTask]:
     """
     found = EXPORT_TASKS.get(TasksManager.map_from_synonym(name))
     if found is None:
-        known = " or ".join(EXPORT_TASKS)
-        raise InputError(f"--task {name} cannot be exported", f"The task is {known} so far")
+        raise InputError(*unknown("task", name, EXPORT_TASKS.keys()))
     return found

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from edgefuse_devices.errors import InputError
 from edgefuse_export.tasks.classes import brings_head, check_architecture, choose_labels
-from edgefuse_runtime.data.labels import read_labels
+from edgefuse_runtime.tasks.labels import read_labels
 from edgefuse_runtime.tasks.text_classification import TARGET, TextClassification
 
 
@@ -111,7 +111,7 @@ class Classes:
                 classes called 0, 1, 2 …
 
         Raises:
-            InputError: There are fewer than two.
+            InputError: There are fewer than two, or one comes twice.
             DataError: The file cannot be read.
         """
         if isinstance(labels, int):
@@ -120,6 +120,10 @@ class Classes:
             return cls([str(index) for index in range(labels)])
         if isinstance(labels, str | PathLike):
             return cls(read_labels(Path(labels)))
+        if len(labels) < 2:
+            raise InputError(f"{len(labels)} classes leave nothing to learn", "Give at least 2")
+        if len(set(labels)) < len(labels):
+            raise InputError("A class is named twice", "Give each class a name of its own")
         return cls(labels)
 
     def of_model(self, config: PretrainedConfig, name: str) -> TextClassificationExport:

@@ -72,11 +72,14 @@ class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         method: Name of the way of tuning: full, head, lora …
         trained_parameters: Count of elements that get a gradient.
         learning_rate: Peak that suits what trains, unless the user knows better.
+        not_plain: What keeps plain transformers from loading what was trained, as `ModelInfo` has
+            it for the model; empty for nothing.
     """
 
     method: str
     trained_parameters: int
     learning_rate: float = 5e-5
+    not_plain: str = ""
 
 
 class PredictedMemory(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

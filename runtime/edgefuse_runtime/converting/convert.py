@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from msgspec import Struct
 
-from edgefuse_devices.errors import InternalError, RunError
+from edgefuse_devices.errors import InputError, InternalError, RunError
+from edgefuse_devices.names import unknown
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.peft_adapter import not_adapter, write_adapter
 from edgefuse_runtime.engines.engine import Tensors
@@ -65,11 +66,14 @@ def convert(
         overwrite: Whether to replace an earlier conversion that is there.
 
     Raises:
+        InputError: There is no such format.
         OutputError: The directory is not empty, or the disk is too small.
         RunError: Plain transformers has no way to say what the model is, or peft what was trained.
     """
-    if refusal := _refusal(bundle, trained, to):
-        others = [other for other in get_args(Format) if not _refusal(bundle, trained, other)]
+    if to not in get_args(Format):
+        raise InputError(*unknown("format", to, get_args(Format)))
+    if refusal := _refusal(bundle, to):
+        others = [other for other in get_args(Format) if not _refusal(bundle, other)]
         raise RunError(refusal, f"Convert it with --to {' or --to '.join(others)}")
     manifest = bundle.manifest
     conversion = Conversion(
@@ -101,34 +105,19 @@ def convert(
     return conversion
 
 
-_LACKING = {
-    ".right.weight": "matrices in two factors",
-    ".adapter.up.weight": "adapters",
-    ".prefix.weight": "prefixes",
-}
-"""What transformers' own classes lack, by how the names of its tensors end."""
-
-
-def _refusal(bundle: Bundle, trained: Tensors, to: Format) -> str:
-    """Why a run cannot be converted to a format; nothing where it can."""
+def _refusal(bundle: Bundle, to: Format) -> str:
+    """Why what a bundle trains cannot be converted to a format; nothing where it can."""
+    model, tuning = bundle.manifest.model, bundle.manifest.tuning
     match to:
         case "onnx":
             return ""
         case "transformers":
-            return _not_plain(bundle, trained)
+            return _not_plain(tuning.not_plain or model.not_plain)
         case "peft":
-            return not_adapter(bundle) or _not_plain(bundle, {})
+            return not_adapter(bundle) or _not_plain(model.not_plain)
 
 
-def _not_plain(bundle: Bundle, trained: Tensors) -> str:
-    merges = bundle.manifest.merges
-    parts = {part for merge in merges for part in merge.parts}
-    made = {merge.weight for merge in merges if trained.keys() & {*merge.parts}}
-    names = ({*bundle.frozen, *trained} - parts) | made
-    for ending, what in _LACKING.items():
-        if any(name.endswith(ending) for name in names):
-            return f"plain transformers has no {what}, and this model does"
-    reason = bundle.manifest.model.not_plain
+def _not_plain(reason: str) -> str:
     return f"plain transformers {reason}" if reason else ""
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse_devices.errors import RunError
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
@@ -86,7 +87,11 @@ class Engine(Protocol):
         ...
 
     def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from other values of all trained parameters; the optimizer's states stay."""
+        """Continue from other values of all trained parameters; the optimizer's states stay.
+
+        Raises:
+            RunError: A parameter is missing, or of another shape.
+        """
         ...
 
     def state(self) -> Tensors:
@@ -96,6 +101,22 @@ class Engine(Protocol):
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what `state` returned, here or in another process."""
         ...
+
+
+def check_shapes(given: Mapping[str, NDArray[Any]], parameters: Sequence[Parameter]) -> None:
+    """Refuse values that are not those of the trained parameters.
+
+    Raises:
+        RunError: A parameter is missing, or of another shape.
+    """
+    for parameter in parameters:
+        name, shape = parameter.name, tuple(parameter.shape)
+        if name not in given or given[name].shape != shape:
+            what = f"has the shape {given[name].shape}" if name in given else "is missing"
+            raise RunError(
+                f"The parameter {name} {what}, and the bundle's has {shape}",
+                "Give parameters that this bundle trained",
+            )
 
 
 @runtime_checkable
@@ -115,9 +136,8 @@ class EngineSpec(Protocol):
         """The name."""
         ...
 
-    @property
-    def version(self) -> str:
-        """Version of the engine's package which the bundle's checks ran on."""
+    def installed(self) -> str:
+        """Version of the engine's package on this machine."""
         ...
 
     def refusal(

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_devices.errors import RunError
+from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.data.batching import Feeds
-from edgefuse_runtime.engines.engine import Step, Tensors, Training
+from edgefuse_runtime.engines.engine import Step, Tensors, Training, check_shapes
 from edgefuse_runtime.engines.gradient_mask import open_gradient_mask
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.files.tensor_file import map_tensors
@@ -18,8 +18,11 @@ from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.optimizers.blockwise import BlockwiseOptimizer, Stretch
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import open_session
+from edgefuse_runtime.session import onnxruntime, open_session
 from edgefuse_runtime.tagged import Tagged
+
+_GIVEN = "given."
+"""What stands before the names of whole embeddings in a state."""
 
 
 class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
@@ -44,6 +47,10 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
         """Nothing: every rate, mask and optimizer is a graph or an array here."""
         return ""
 
+    def installed(self) -> str:
+        """Version of onnxruntime here."""
+        return str(onnxruntime().__version__)
+
     def open(self, training: Training) -> "OnnxRuntimeEngine":
         """Open train.onnx and optimizer.onnx, parameters at their start."""
         return OnnxRuntimeEngine(training)
@@ -62,7 +69,7 @@ class OnnxRuntimeEngine:
         """Open train.onnx and optimizer.onnx, parameters at their start."""
         # Mapped anew where it is needed: pages of a mapping that were read stay resident.
         self._initial_file = training.initial
-        self._given: Mapping[str, NDArray[Any]] | None = None
+        self._given: Tensors = {}
         self._parameters = sorted(training.parameters, key=lambda p: (not p.decay, p.rate))
         self._vocabulary = Vocabulary.of(
             training.parameters, training.token_ids, padding_id=training.padding_id
@@ -100,6 +107,8 @@ class OnnxRuntimeEngine:
                 self._summed.append(gradient)
             for bind, name, array in bindings:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
+        self._batch_inputs = self._inputs - training.frozen.keys()
+        self._batch_inputs -= {name for p in self._parameters for name in (p.name, p.zeros)}
         self._take(self._initial)
         self._mask = open_gradient_mask(
             training.mask, gradients, folder=training.folder, seed=training.seed
@@ -116,7 +125,9 @@ class OnnxRuntimeEngine:
     def step(self, feeds: Feeds, learning_rate: float) -> Step:
         """Train on one batch; one whose loss or gradient is not finite changes nothing."""
         feeds = self._vocabulary.renumber(feeds)
-        for name in self._inputs & feeds.keys():
+        if missing := self._batch_inputs - feeds.keys():  # or the last batch's would stand in
+            raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
+        for name in self._batch_inputs:
             self._binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
         for gradient in self._summed:  # the graph adds to what is there
             gradient[self._summed_rows] = 0
@@ -142,17 +153,22 @@ class OnnxRuntimeEngine:
     def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
         """Continue from other values of all trained parameters; the moments stay.
 
-        Rows of embeddings that are left out of training begin from the new values too, so that the
-        values have to stay as they are.
+        Raises:
+            RunError: A parameter is missing, or of another shape.
         """
-        self._given = parameters
+        check_shapes(parameters, self._parameters)
+        self._given = {  # of these, rows that are left out of training begin from the values too
+            p.name: np.array(parameters[p.name])
+            for p in self._parameters
+            if self._vocabulary.shape(p) != tuple(p.shape)
+        }
         self._take(parameters)
         self._optimizer.absent_factor = 1.0
 
     @property
     def _initial(self) -> Mapping[str, NDArray[Any]]:
         """Whole parameters before the first step, or as they were set."""
-        return map_tensors(self._initial_file) if self._given is None else self._given
+        return {**map_tensors(self._initial_file), **self._given}
 
     def _take(self, parameters: Mapping[str, NDArray[Any]]) -> None:
         for parameter in self._parameters:
@@ -161,7 +177,8 @@ class OnnxRuntimeEngine:
 
     def state(self) -> Tensors:
         """The flat buffers (views), the rows they stand for, and the optimizer's progress."""
-        return {**self._buffers(), **self._rows(), "progress": self._progress()}
+        given = {f"{_GIVEN}{name}": values for name, values in self._given.items()}
+        return {**self._buffers(), **self._rows(), **given, "progress": self._progress()}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from what `state` returned, here or in another process.
@@ -178,6 +195,11 @@ class OnnxRuntimeEngine:
             )
         for name, buffer in buffers.items():
             buffer[...] = state[name]
+        self._given = {
+            name.removeprefix(_GIVEN): np.array(values)
+            for name, values in state.items()
+            if name.startswith(_GIVEN)
+        }
         steps, self._optimizer.absent_factor = state["progress"].tolist()
         self._optimizer.steps = int(steps)
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.data.batching import Feeds
-from edgefuse_runtime.engines.engine import Step, Training
+from edgefuse_runtime.engines.engine import Step, Training, check_shapes
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import session_options
+from edgefuse_runtime.session import onnxruntime, session_options
 from edgefuse_runtime.tagged import Tagged
 
 _CHECKPOINT = "checkpoint"
@@ -52,6 +52,10 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
         if mask is not None:
             return "onnxruntime-training does not give its gradients out, and this way masks them"
         return ""
+
+    def installed(self) -> str:
+        """Version of onnxruntime-training here, which stands in onnxruntime's place."""
+        return str(onnxruntime().__version__)
 
     def open(self, training: Training) -> "OnnxRuntimeTrainingEngine":
         """Open the artifacts, parameters at their start.
@@ -108,7 +112,12 @@ class OnnxRuntimeTrainingEngine:
         return {p.name: self._state.parameters[p.name].data for p in self._parameters}
 
     def set_parameters(self, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from other values of all trained parameters; the moments stay."""
+        """Continue from other values of all trained parameters; the moments stay.
+
+        Raises:
+            RunError: A parameter is missing, or of another shape.
+        """
+        check_shapes(parameters, self._parameters)
         for name, values in self.parameters().items():
             values[...] = parameters[name]
 

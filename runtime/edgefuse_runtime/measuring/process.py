@@ -110,7 +110,7 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
     Raises:
         EdgeFuseError: The bundle or its engine does not hold.
     """
-    engine_version = onnxruntime().__version__
+    onnxruntime()  # before the base, which counts it in
     base = memory.resident()
     begin = perf_counter()
     bundle = open_bundle(path)
@@ -126,7 +126,7 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
         distinct_tokens=len(token_ids),
         trained_bytes=trained_bytes,
         optimizer_bytes=len(bundle.manifest.optimizer.states) * trained_bytes,
-        engine_version=engine_version,
+        engine_version=bundle.manifest.engine.installed(),
     )
     for feeds in islice(cycle(batches), workload.warmup + workload.steps):
         begin = perf_counter()

@@ -25,9 +25,9 @@ class AdamW(Tagged, frozen=True, kw_only=True, tag="adamw"):
 
     states: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
+    eps: Annotated[float, Meta(gt=0)] = 1e-8
     weight_decay: Annotated[
         float, Meta(ge=0, description="Weight decay, which biases and norms do not get.")
     ] = 0.01

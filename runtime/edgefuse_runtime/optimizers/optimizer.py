@@ -26,11 +26,6 @@ class Optimizer(Protocol):
         """The name."""
         ...
 
-    @property
-    def max_gradient_norm(self) -> float:
-        """Limit of the gradients' global norm; 0 turns clipping off."""
-        ...
-
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
         """The graph's scalars for a step.
 

@@ -19,7 +19,7 @@ class ClassificationMetric:
         Args:
             classes: Count of classes.
         """
-        self._confusion = np.zeros((classes, classes), np.int64)  # references by predictions
+        self._right, self._references, self._predictions = np.zeros((3, classes), np.int64)
         self._loss = 0.0
 
     def update(self, logits: Logits, references: Classes) -> None:
@@ -29,14 +29,20 @@ class ClassificationMetric:
             logits: Logits of shape (rows, classes).
             references: Right class of each row, of shape (rows,).
         """
-        np.add.at(self._confusion, (references, logits.argmax(axis=1)), 1)
+        predictions = logits.argmax(axis=1)
+        self._right += self._count(references[predictions == references])
+        self._references += self._count(references)
+        self._predictions += self._count(predictions)
         rows = np.arange(len(references))
         self._loss -= float(np.sum(_log_softmax(logits)[rows, references]))
+
+    def _count(self, classes: Classes) -> Classes:
+        return np.bincount(classes, minlength=len(self._right))
 
     @property
     def accuracy(self) -> float:
         """Share of rows whose prediction is right."""
-        return float(np.trace(self._confusion) / self._confusion.sum())
+        return float(self._right.sum() / self._references.sum())
 
     @property
     def macro_f1(self) -> float:
@@ -44,15 +50,14 @@ class ClassificationMetric:
 
         F1 = 2·TP / (2·TP + FP + FN), as scikit-learn's `f1_score(average="macro")`.
         """
-        right = np.diag(self._confusion)
-        counts = self._confusion.sum(axis=0) + self._confusion.sum(axis=1)
+        counts = self._references + self._predictions
         occur = counts > 0
-        return float(np.mean(2 * right[occur] / counts[occur]))
+        return float(np.mean(2 * self._right[occur] / counts[occur]))
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
-        return float(self._loss / self._confusion.sum())
+        return float(self._loss / self._references.sum())
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:

@@ -74,11 +74,9 @@ class Task(Protocol):
 
     Attributes:
         figures: Figures of merit, the primary one first: by it the best epoch is chosen.
-        row: A sentence that shows a row of a data file.
     """
 
     figures: ClassVar[tuple[Figure, ...]]
-    row: ClassVar[str]
 
     @property
     def name(self) -> str:

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Feeds, pad
-from edgefuse_runtime.data.dataset import read_examples
-from edgefuse_runtime.data.labels import LABELLED_ROW
 from edgefuse_runtime.data.texts import refuse_blank
 from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
+from edgefuse_runtime.tasks.labelled_texts import read_examples
 from edgefuse_runtime.tasks.task import Figure, Figures, Outputs
 
 TARGET = "labels"
@@ -80,7 +79,6 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         Figure(name="macro_f1", title="macro-F1", format=".3f"),
         Figure(name="loss", title="loss", format=".4f", higher_is_better=False),
     )
-    row: ClassVar[str] = LABELLED_ROW
 
     labels: Annotated[list[str], Meta(min_length=1)]
 

@@ -14,7 +14,6 @@ from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import default_threads
-from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.training.checkpoint import Progress, load_checkpoint
 from edgefuse_runtime.training.course import Course
 from edgefuse_runtime.training.loop import Job, Observer, TrainingLoop
@@ -201,6 +200,6 @@ def _report(job: Job, progress: Progress) -> Report:
         machine=host,
         is_board=matches(manifest.device, host) and not emulated(),
         engine=manifest.engine.name,
-        engine_version=onnxruntime().__version__,
+        engine_version=manifest.engine.installed(),
         edgefuse_version=__version__,
     )

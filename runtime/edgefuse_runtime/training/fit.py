@@ -63,9 +63,13 @@ def fit(
     for step in range(steps):
         outcome = course.take(engine, step)
         if outcome.divergence:
-            raise RunError(
-                f"training diverged: {outcome.divergence}",
-                f"Train with a lower learning rate than {course.peak:g}",
-            )
+            raise _diverged(outcome.divergence, course.peak)
         on_step(outcome)
-    return {name: np.array(value) for name, value in engine.parameters().items()}
+    trained = {name: np.array(value) for name, value in engine.parameters().items()}
+    if not all(np.isfinite(np.sum(value)) for value in trained.values()):
+        raise _diverged("the parameters are not finite", course.peak)
+    return trained
+
+
+def _diverged(what: str, peak: float) -> RunError:
+    return RunError(f"training diverged: {what}", f"Train with a lower learning rate than {peak:g}")

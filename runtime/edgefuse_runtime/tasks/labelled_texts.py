@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from edgefuse_devices.errors import DataError
 from edgefuse_devices.names import suggest
-from edgefuse_runtime.data.labels import LABELLED_ROW, LabelIndex, label_of
 from edgefuse_runtime.data.rows import read_rows
 from edgefuse_runtime.data.texts import text_of
+from edgefuse_runtime.tasks.labels import LABELLED_ROW, LabelIndex, label_of
 
 
-class Example(NamedTuple):
+class LabelledText(NamedTuple):
     """A labelled text.
 
     Attributes:
@@ -23,7 +23,7 @@ class Example(NamedTuple):
     label: int
 
 
-def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
+def read_examples(path: Path, labels: Sequence[str]) -> list[LabelledText]:
     """Read a file of labelled texts.
 
     A label may be written as a number or a truth value where its text is one of `labels`, and in
@@ -44,5 +44,5 @@ def read_examples(path: Path, labels: Sequence[str]) -> list[Example]:
         label = index.find(name)
         if label is None:
             raise DataError(f"{row.place} has the unknown label {name!r}", suggest(name, labels))
-        examples.append(Example(text, label))
+        examples.append(LabelledText(text, label))
     return examples
