@@ -250,7 +250,7 @@ def test_the_same_seed_gives_the_same_head(tmp_path: Path) -> None:
 
 def test_bad_requests_are_refused_and_leave_nothing(pico_model: PicoModel, tmp_path: Path) -> None:
     model, output = pico_model(), tmp_path / "bundle"
-    with pytest.raises(InputError, match="no way of tuning called 'everything'"):
+    with pytest.raises(InputError, match="no way of tuning 'everything'"):
         export_pico(model, output, tune="everything")
     with pytest.raises(InputError, match="outside 2 to 64"):
         export_pico(model, output, sequence_length=65)
