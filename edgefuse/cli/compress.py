@@ -12,6 +12,7 @@ from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, progress_bars
 from edgefuse.compression.catalog import METHODS
+from edgefuse.compression.chains.method import Mpo
 from edgefuse_devices.errors import InputError
 
 _METHOD = listed(
@@ -61,6 +62,8 @@ def compress(
     if plot is not None:
         from edgefuse.report.picture import check_picture
 
+        if method == Mpo.name:
+            raise InputError("--plot draws errors on text, which mpo does not measure", "Drop it")
         if options["calibration"] is None and options["tune_text"] is None:
             raise InputError("--plot needs text to measure errors on", "Give --calibration a file")
         check_picture(plot)

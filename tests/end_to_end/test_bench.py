@@ -54,6 +54,7 @@ def messages(*seconds, **ready):
         "vocabulary": 100,
         "distinct_tokens": 60,
         "trained_bytes": 7 * MIB,
+        "optimizer_bytes": 14 * MIB,
         "engine_version": "1.30",
     }
     return [Ready(**facts), *map(Stepped, seconds), Finished(80 * MIB)]
@@ -94,13 +95,12 @@ def test_batches_are_full_and_the_same_every_time(bundle, workload):
     vocabulary = np.arange(20)
     once, again = (random_batches(bundle, workload, vocabulary) for _ in range(2))
     for batch, same in zip(once, again, strict=True):
-        assert batch.inputs["input_ids"].shape == (4, 16)
-        assert batch.inputs["attention_mask"].all()
-        assert batch.tokens == 4 * 16
-        assert bundle.manifest.padding_id not in batch.inputs["input_ids"]
-        np.testing.assert_array_equal(batch.inputs["input_ids"], same.inputs["input_ids"])
-        np.testing.assert_array_equal(batch.labels, same.labels)
-    assert {*np.concatenate([batch.labels for batch in once]).tolist()} == {0, 1}
+        assert batch["input_ids"].shape == (4, 16)
+        assert batch["attention_mask"].all()
+        assert bundle.manifest.padding_id not in batch["input_ids"]
+        np.testing.assert_array_equal(batch["input_ids"], same["input_ids"])
+        np.testing.assert_array_equal(batch["labels"], same["labels"])
+    assert {*np.concatenate([batch["labels"] for batch in once]).tolist()} == {0, 1}
 
 
 # What is measured

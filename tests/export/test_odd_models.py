@@ -243,7 +243,7 @@ def test_the_command_names_experts_that_stay(
 ) -> None:
     names = ["layers.0.experts", "layers.1.experts"]
     monkeypatch.setattr(
-        "edgefuse.compression.compress.unknown_experts", lambda _model, _mlps: names
+        "edgefuse.compression.fusion_plan.unknown_experts", lambda _model, _mlps: names
     )
     result = run("compress", pico_model("bert"), "out", "--dry-run")
     assert "Left as they are: layers.0.experts and 1 more" in result.out  # type: ignore[attr-defined]

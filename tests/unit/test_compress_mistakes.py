@@ -250,6 +250,7 @@ def test_a_model_that_does_not_hold_gets_one_sentence(
         (("--dry-run", "--refit"), "A refit needs text to fit to"),
         (("--plot", "errors.svg"), "--plot needs text to measure errors on"),
         (("--dry-run", "--plot", "errors.svg"), "--plot needs text to measure errors on"),
+        (("--method", "mpo", "--bond", "4", "--plot", "errors.svg"), "which mpo does not measure"),
     ],
 )
 def test_options_that_do_not_hold_get_one_sentence(

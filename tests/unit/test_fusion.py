@@ -256,7 +256,7 @@ def test_the_output_error_is_that_of_the_block_on_unpadded_held_out_tokens() -> 
     seen = {mlp.layer: [] for mlp in find_mlps(unfused)}
     with watch_inputs(find_mlps(unfused), lambda mlp, inputs: seen[mlp.layer].append(inputs)):
         for text in TEXTS[6:]:  # one at a time: no padding
-            unfused(**tokenizer(text, return_tensors="pt"))
+            unfused(**pico_tokenizer("bert")(text, return_tensors="pt"))
     for record, before, after in zip(records, find_mlps(unfused), find_mlps(model), strict=True):
         x = torch.cat(seen[before.layer])
         y, y_fused = (

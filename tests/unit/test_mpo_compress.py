@@ -302,7 +302,7 @@ def test_the_command_decomposes_and_says_so(
 
 
 MISTAKES = {
-    "no limit": ([], "not said"),
+    "no limit": ([], "not given"),
     "two limits": (["--bond", 4, "--budget", 0.5], "more than once"),
     "bond above full": (["--bond", 1000], "above the largest of these matrices, 16"),
     "no bond": (["--bond", 0], "leaves nothing"),

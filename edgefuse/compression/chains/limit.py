@@ -31,7 +31,7 @@ class Limit:
         given = [value for value in (self.bond, self.budget, self.max_error) if value is not None]
         if len(given) != 1:
             raise InputError(
-                "How far to cut bonds is " + ("said more than once" if given else "not said"),
+                "How far to cut bonds is " + ("given more than once" if given else "not given"),
                 "Give one of --bond N, --budget 0.7 and --max-error 0.1; --max-error 0 cuts none",
             )
         if self.bond is not None and self.bond < 1:
