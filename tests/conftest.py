@@ -21,17 +21,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST_FILES = (
     "export/test_tuning_ways.py",
-    "end_to_end/test_demo.py",
-    "export/test_engine.py",
-    "export/test_lora.py",
+    "export/test_plan.py",
     "export/test_export.py",
-    "export/test_same_losses.py",
     "export/test_mpo_export.py",
-    "export/test_seams.py",
-    "export/test_real_models.py",
+    "export/test_engine.py",
+    "end_to_end/test_demo.py",
     "end_to_end/test_squeeze.py",
-    "export/test_prefix.py",
+    "export/test_lora.py",
     "export/test_adapters_of_others.py",
+    "export/test_same_losses.py",
+    "export/test_real_models.py",
+    "export/test_seams.py",
+    "end_to_end/test_real_run.py",
+    "export/test_prefix.py",
 )
 """Test files that start first, the longest first, so that no worker ends long after another."""
 

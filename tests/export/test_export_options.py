@@ -1,5 +1,6 @@
 """Options of `edgefuse export` reach the way of tuning and the optimizer that they belong to."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from edgefuse.tuning.ways.lora import Lora
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse.tuning.ways.prefix import Prefix
 from edgefuse_devices.errors import InputError
+from edgefuse_runtime.bundle.bundle import open_bundle
 from edgefuse_runtime.optimizers.adamw import AdamW
 from tests.tuned_pico import labelled_rows, pico
 
@@ -74,3 +76,35 @@ def test_an_optimizers_options_are_those_of_the_command(asked: Callable[..., Any
     options = ("--optimizer", "adamw", "--weight-decay", 0.1, "--max-gradient-norm", 0)
     assert asked(*options)["optimizer"] == AdamW(weight_decay=0.1, max_gradient_norm=0.0)
     assert asked()["optimizer"] == AdamW()
+
+
+def test_the_command_shows_what_was_exported_and_how_well_it_was_checked(
+    run: Run, pico_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(pico_bundle)
+    monkeypatch.setattr("edgefuse.bundling.export.export", lambda *_, **__: bundle)
+    command = ("export", "model", tmp_path / "bundle", "--device", "rpi5", "--num-labels", 2)
+    result = run(*command)
+    assert result.code == 0
+    assert "predicted memory" in result.out
+    assert bundle.manifest.device.title in result.out
+    assert bundle.manifest.certificate is not None
+    assert f"all {bundle.manifest.certificate.gradients} gradients" in result.out
+    assert "edgefuse finetune" in result.out
+    assert json.loads(run(*command, "--json").out)["id"] == bundle.id
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ((), "The classes are not known"),
+        (("--num-labels", 2, "--labels", "rows.jsonl"), "say the same thing twice"),
+        (("--num-labels", 2, "--batch-size", "many"), "neither a count of rows nor auto"),
+    ],
+)
+def test_classes_and_batches_that_are_not_clear_are_refused(
+    options: tuple[object, ...], refusal: str, run: Run, tmp_path: Path
+) -> None:
+    result = run("export", "model", tmp_path / "bundle", "--device", "rpi5", *options)
+    assert result.code == 2
+    assert refusal in result.err
