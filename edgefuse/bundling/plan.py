@@ -142,6 +142,7 @@ def plan_ways(
     *,
     batch_size: int,
     sequence_length: int,
+    ways: Sequence[type[Way]] = WAYS,
     on_progress: OnProgress = silent,
 ) -> list[WayPlan]:
     """Count what every way with its default options would cost; nothing is computed.
@@ -151,14 +152,15 @@ def plan_ways(
         task: What the model is trained for.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; fewer where a way's prefixes leave fewer.
+        ways: The ways to count for.
         on_progress: Observer, called after each way.
     """
     shape, steps = (batch_size, sequence_length), _Steps(task)
     rows: list[WayPlan] = []
-    for kind in WAYS:
-        on_progress(_STAGE, len(rows), len(WAYS))
+    for kind in ways:
+        on_progress(_STAGE, len(rows), len(ways))
         rows.append(_plan(model, kind(), shape, steps))
-    on_progress(_STAGE, len(rows), len(WAYS))
+    on_progress(_STAGE, len(rows), len(ways))
     return rows
 
 

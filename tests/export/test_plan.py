@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import XLMConfig, XLMForSequenceClassification
+from transformers import PreTrainedModel, XLMConfig, XLMForSequenceClassification
 
 from edgefuse.bundling.plan import WayPlan, plan, plan_ways
 from edgefuse.cli.plan import _show as show
@@ -21,7 +21,12 @@ from edgefuse.layers.chains.contraction import rebuilding
 from edgefuse.layers.chains.decomposition import decompose
 from edgefuse.layers.chains.dimensions import choose_dimensions
 from edgefuse.mlps.matrices import find_matrices, place_chains, read_matrix
+from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import WAYS
+from edgefuse.tuning.ways.full import Full
+from edgefuse.tuning.ways.head import Head
+from edgefuse.tuning.ways.last import Last
+from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
 from edgefuse_export.tasks.text_classification import Loss
@@ -33,7 +38,23 @@ SHAPE = {"batch_size": 4, "sequence_length": 16}
 
 @cache
 def planned(kind: str) -> dict[str, WayPlan]:
-    return {row.way: row for row in plan_ways(classifier(pico(kind)), TASK, **SHAPE)}
+    return rows_of(classifier(pico(kind)))
+
+
+def rows_of(model: PreTrainedModel, *ways: type[Way]) -> dict[str, WayPlan]:
+    rows = plan_ways(model, TASK, ways=ways or WAYS, **SHAPE)
+    return {row.way: row for row in rows}
+
+
+@pytest.fixture
+def planned_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let `plan` take the rows of a kind that were planned already."""
+
+    def take(kind: str) -> None:
+        rows = list(planned(kind).values())
+        monkeypatch.setattr("edgefuse.bundling.plan.plan_ways", lambda *_, **__: rows)
+
+    return take
 
 
 @pytest.mark.parametrize(
@@ -88,9 +109,8 @@ def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
     dimensions = choose_dimensions(table.rows, table.columns, pads=True)
     mpo = decompose(read_matrix(model, table), dimensions)
     place_chains(model, [(table.name, mpo.tensors)])
-    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
+    rows, plain = rows_of(model, Mpo, Head), planned("bert")
     assert rows["mpo"].possible
-    plain = {row.way: row for row in plan_ways(classifier(pico("bert")), TASK, **SHAPE)}
     assert rows["head"].flops == plain["head"].flops + 2 * rebuilding(dimensions, mpo.bonds)
 
 
@@ -98,7 +118,7 @@ def test_chains_of_embeddings_count_as_the_board_computes_them() -> None:
 def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: str) -> None:
     model = classifier(pico(kind))
     before = {name: p.clone() for name, p in model.named_parameters()}
-    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
+    rows = rows_of(model, Full, Head, Last)
 
     inputs = torch.ones((4, 16), dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
@@ -114,21 +134,20 @@ def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: 
 
 
 def test_a_way_that_the_model_cannot_take_says_why() -> None:
-    rows = {row.way: row for row in plan_ways(classifier(pico("llama")), TASK, **SHAPE)}
+    rows = planned("llama")
     assert len(rows) == len(WAYS)
     assert not rows["bitfit"].possible
     assert "no biases" in rows["bitfit"].reason
     assert rows["bitfit"].flops == 0
     model = classifier(pico("mixtral"))
     model.set_experts_implementation("eager")  # what it computes depends on the routing
-    experts = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
-    assert "cannot be traced" in experts["full"].reason
+    assert "cannot be traced" in rows_of(model, Full)["full"].reason
 
 
 def test_a_model_that_cannot_be_counted_says_so() -> None:
     config = XLMConfig(vocab_size=50, emb_dim=16, n_layers=1, n_heads=2)
     model = XLMForSequenceClassification(config)
-    rows = {row.way: row for row in plan_ways(model, TASK, **SHAPE)}
+    rows = rows_of(model, Full, Last)
     assert "cannot be counted without computing it" in rows["full"].reason
     assert "attentions in one list" in rows["last-1"].reason
 
@@ -138,7 +157,10 @@ def test_sizes_that_the_model_does_not_take_are_refused() -> None:
         plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=65)
 
 
-def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_fit_the_board_is_named(
+    planned_before: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned_before("bert")
     found = plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=16)
     (full,) = (row.held_bytes for row in found.ways if row.way == "full")
     show(msgspec.structs.replace(found, available_bytes=full - 1), "a board")
@@ -147,14 +169,17 @@ def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]
     assert "head" not in named.split(", ")
 
 
-def test_the_command_prints_a_table_or_one_object(run: Callable[..., SimpleNamespace]) -> None:
+def test_the_command_prints_a_table_or_one_object(
+    run: Callable[..., SimpleNamespace], planned_before: Callable[[str], None]
+) -> None:
     command = ("plan", pico("llama"), "--device", "rpi5")
+    found = json.loads(run(*command, "--json").out)
+    planned_before("llama")
     table = run(*command).out
     assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
     assert "bitfit: LlamaForSequenceClassification has no biases" in table
     assert "of the 4,096 MiB that training may take" in table
     assert "Too large" not in table
-    found = json.loads(run(*command, "--json").out)
     assert found["device"] == "rpi5"
     assert [row["way"] for row in found["ways"] if not row["possible"]] == ["mpo", "bitfit"]
     assert all(row["flops"] > 0 for row in found["ways"] if row["possible"])
