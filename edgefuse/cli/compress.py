@@ -11,8 +11,8 @@ from edgefuse.cli._compression_record import show_record
 from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, progress_bars
-from edgefuse.compression.catalog import METHODS
-from edgefuse.compression.chains.method import Mpo
+from edgefuse.compression.catalog import METHODS, find_method
+from edgefuse.compression.reduction import Reduction
 from edgefuse_devices.errors import InputError
 
 _METHOD = listed(
@@ -62,8 +62,10 @@ def compress(
     if plot is not None:
         from edgefuse.report.picture import check_picture
 
-        if method == Mpo.name:
-            raise InputError("--plot draws errors on text, which mpo does not measure", "Drop it")
+        if not isinstance(find_method(method, options), Reduction):
+            raise InputError(
+                f"--plot draws errors on text, which {method} does not measure", "Drop it"
+            )
         if options["calibration"] is None and options["tune_text"] is None:
             raise InputError("--plot needs text to measure errors on", "Give --calibration a file")
         check_picture(plot)

@@ -164,33 +164,12 @@ class FusionPlan:
         return self.parameters_before - less
 
 
-def plan_fusion(
-    source: ModelSource,
-    method: Reduction,
-    *,
-    ratio: float | None = None,
-    width: int | None = None,
-    layers: str | None = None,
-    calibration: Path | None = None,
-    refit: bool | None = None,
-    tune_text: Path | None = None,
-    allocation: str = "even",
-    seed: int = 0,
-) -> FusionPlan:
+def plan_fusion(source: ModelSource, method: Reduction, *, seed: int = 0) -> FusionPlan:
     """Plan which MLPs become how wide, and read the text.
 
     Args:
         source: The model.
-        method: What makes each MLP smaller.
-        ratio: Part of each MLP's width to keep; without `ratio` and `width` a quarter.
-        width: Width to keep, instead of `ratio`.
-        layers: Layers such as `4-11` or `0,2,5-7`; None for all.
-        calibration: Text for the method and the refit to look at, JSONL with `text` or .txt;
-            errors are measured on every tenth, which they do not see.
-        refit: Fit each output to the original's; None for as the method does.
-        tune_text: Text for the teaching stages; it stands in for `calibration` too.
-        allocation: One of `ALLOCATIONS`: these widths, or others that make as many parameters, by
-            what the text shows of each layer.
+        method: What makes each MLP smaller, with its options.
         seed: Seed of the method and of teaching.
 
     Raises:
@@ -204,12 +183,12 @@ def plan_fusion(
     config = load_config(source)
     empty = empty_model(config)
     blocks = find_mlps(empty)
-    planned = plan_layers(blocks, ratio=ratio, width=width, layers=layers)
+    planned = plan_layers(blocks, ratio=method.ratio, width=method.width, layers=method.layers)
     chosen = _chosen(empty, planned)
     check_fit(method, chosen, [layer.width_after for layer in planned])
-    has_text = calibration is not None or tune_text is not None
-    check_allocation(allocation, has_text=has_text)
-    if refit and not has_text:
+    has_text = method.calibration is not None or method.tune_text is not None
+    check_allocation(method.allocation, has_text=has_text)
+    if method.refit and not has_text:
         raise InputError("A refit needs text to fit to", "Give --calibration a file of texts")
     if method.needs_text and not has_text:
         raise InputError(
@@ -218,19 +197,19 @@ def plan_fusion(
         )
     if has_text:
         _check_memory(source, empty)
-    texts, tune_texts = _read(calibration, tune_text)
+    texts, tune_texts = _read(method.calibration, method.tune_text)
     return FusionPlan(
         source=source,
         config=config,
         empty=empty,
         recipe=Recipe(
             method=method,
-            refits=has_text and (method.refits if refit is None else refit),
-            teaches=tune_text is not None,
+            refits=has_text and (method.refits if method.refit is None else method.refit),
+            teaches=method.tune_text is not None,
             seed=seed,
-            allocates=allocation == "sensitivity",
+            allocates=method.allocation == "sensitivity",
         ),
-        allocation=allocation,
+        allocation=method.allocation,
         texts=texts,
         tune_texts=tune_texts,
         layers=planned,

@@ -4,13 +4,10 @@
 called.
 """
 
-from abc import abstractmethod
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from edgefuse.compression.method import Method, Plan
-from edgefuse_devices.options import option
+from edgefuse.compression.method import Plan
+from edgefuse.compression.reduction import Reduction
 
 if TYPE_CHECKING:
     from edgefuse.compression.plan import LayerPlan
@@ -29,76 +26,14 @@ _WANDA = (
 )
 
 
-@dataclass(frozen=True)
-class Fusion(Method):
-    """A method that makes MLPs smaller, one after the other.
-
-    Attributes:
-        ratio: Part of each MLP's width to keep; without `ratio` and `width` a quarter.
-        width: Width of each MLP to keep, instead of `ratio`.
-        layers: Layers to fuse, such as `4-11` or `0,2,5-7`; None for all.
-        calibration: File of text for the method and the refit; errors are measured on every tenth
-            text, which they do not see.
-        refit: Whether each output is fitted to the original's; None for as the method does.
-        tune_text: File of text for the teaching stages; it stands in for `calibration` too.
-        allocation: How widths are shared out among the MLPs: `even` or `sensitivity`.
-    """
-
-    needs_text: ClassVar[bool] = False
-    refits: ClassVar[bool] = False
-    matches: ClassVar[bool] = False
-
-    ratio: float | None = option(None, help="Part of each MLP's width to keep.", shown="0.25")
-    width: int | None = option(
-        None, help="Width of each MLP to keep, instead of --ratio.", shown=""
-    )
-    layers: str | None = option(None, help="Layers to fuse, from 0: 4-11 or 0,2,5-7.", shown="all")
-    calibration: Path | None = option(
-        None,
-        help='Text to fit the narrow MLPs to: JSONL with "text", or .txt. A tenth is held out to '
-        "measure errors on.",
-        shown="",
-    )
-    refit: bool | None = option(
-        None, help="Fit each MLP's output to the original's on the text.", shown="as the method"
-    )
-    tune_text: Path | None = option(
-        None, help="Text to teach the narrow MLPs on; needs no labels.", shown=""
-    )
-    allocation: str = option(
-        "even",
-        help="Width of each MLP: even, or by sensitivity, other widths that make as many "
-        "parameters in all; needs text.",
-    )
-
-    @abstractmethod
-    def reduce(self, layer: "Layer", width: int, seed: int) -> "Replacement":
-        """Make what takes the place of an MLP, k neurons wide or with as many parameters."""
-
-    def misfit(self, mlp: "MLP", width: int) -> str | None:  # noqa: ARG002 - most suit all
-        """Why it does not suit an MLP and a width, as half a sentence; None where it does."""
-        return None
-
-    def outcome(self, mlp: "MLP", plan: "LayerPlan") -> "LayerPlan":  # noqa: ARG002 - most do
-        """What the plan of an MLP at a width comes to, where that is not as wide."""
-        return plan
+class Fusion(Reduction):
+    """A reduction that goes from one MLP to the next."""
 
     def plan(self, source: "ModelSource", *, seed: int) -> Plan:
         """Plan which MLPs become how wide, and read the text."""
         from edgefuse.compression.fusion_plan import plan_fusion
 
-        return plan_fusion(
-            source,
-            self,
-            ratio=self.ratio,
-            width=self.width,
-            layers=self.layers,
-            calibration=self.calibration,
-            refit=self.refit,
-            tune_text=self.tune_text,
-            allocation=self.allocation,
-            seed=seed,
-        )
+        return plan_fusion(source, self, seed=seed)
 
 
 class MLPFusion(Fusion):

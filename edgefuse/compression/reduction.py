@@ -1,9 +1,17 @@
-"""What makes an MLP smaller, as the stages around it see it."""
+"""A method that makes an MLP smaller, as the stages around it see it.
 
+`edgefuse compress --help` reads its options: nothing here imports torch.
+"""
+
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from edgefuse.compression.method import Method
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.options import option
 
 if TYPE_CHECKING:
     from edgefuse.compression.plan import LayerPlan
@@ -12,45 +20,59 @@ if TYPE_CHECKING:
     from edgefuse.mlps.neurons import Layer
 
 
-class Reduction(Protocol):
-    """A way to make an MLP smaller."""
+@dataclass(frozen=True)
+class Reduction(Method):
+    """A method that makes MLPs smaller: what takes the place of one, and the options of all.
 
-    @property
-    def name(self) -> str:
-        """Name of the method."""
-        ...
+    Attributes:
+        ratio: Part of each MLP's width to keep; without `ratio` and `width` a quarter.
+        width: Width of each MLP to keep, instead of `ratio`.
+        layers: Layers to fuse, such as `4-11` or `0,2,5-7`; None for all.
+        calibration: File of text for the method and the refit; errors are measured on every tenth
+            text, which they do not see.
+        refit: Whether each output is fitted to the original's; None for as the method does.
+        tune_text: File of text for the teaching stages; it stands in for `calibration` too.
+        allocation: How widths are shared out among the MLPs: `even` or `sensitivity`.
+    """
 
-    @property
-    def paper(self) -> str:
-        """Where it comes from."""
-        ...
+    needs_text: ClassVar[bool] = False
+    refits: ClassVar[bool] = False
+    matches: ClassVar[bool] = False
 
-    @property
-    def needs_text(self) -> bool:
-        """Whether it has nothing to go by without text."""
-        ...
+    ratio: float | None = option(None, help="Part of each MLP's width to keep.", shown="0.25")
+    width: int | None = option(
+        None, help="Width of each MLP to keep, instead of --ratio.", shown=""
+    )
+    layers: str | None = option(None, help="Layers to fuse, from 0: 4-11 or 0,2,5-7.", shown="all")
+    calibration: Path | None = option(
+        None,
+        help='Text to fit the narrow MLPs to: JSONL with "text", or .txt. A tenth is held out to '
+        "measure errors on.",
+        shown="",
+    )
+    refit: bool | None = option(
+        None, help="Fit each MLP's output to the original's on the text.", shown="as the method"
+    )
+    tune_text: Path | None = option(
+        None, help="Text to teach the narrow MLPs on; needs no labels.", shown=""
+    )
+    allocation: str = option(
+        "even",
+        help="Width of each MLP: even, or by sensitivity, other widths that make as many "
+        "parameters in all; needs text.",
+    )
 
-    @property
-    def refits(self) -> bool:
-        """Whether what it gives is refitted to text without being asked."""
-        ...
-
-    @property
-    def matches(self) -> bool:
-        """Whether P is matched to the kernel in the end, with text."""
-        ...
-
+    @abstractmethod
     def reduce(self, layer: "Layer", width: int, seed: int) -> "Replacement":
         """Make what takes the place of an MLP, k neurons wide or with as many parameters."""
-        ...
 
-    def misfit(self, mlp: "MLP", width: int) -> str | None:
+    def misfit(self, mlp: "MLP", width: int) -> str | None:  # noqa: ARG002 - most suit all
         """Why it does not suit an MLP and a width, as half a sentence; None where it does."""
-        ...
+        return None
 
-    def outcome(self, mlp: "MLP", plan: "LayerPlan") -> "LayerPlan":
+    def outcome(self, mlp: "MLP", plan: "LayerPlan") -> "LayerPlan":  # noqa: ARG002 - most do
         """What the plan of an MLP at a width comes to, where that is not as wide."""
-        ...
+        return plan
 
 
 def check_fit(method: Reduction, mlps: "Sequence[MLP]", widths: Sequence[int]) -> None:
