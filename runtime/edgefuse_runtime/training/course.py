@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import numpy as np
+
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import (
     Dataset,
@@ -11,8 +13,13 @@ from edgefuse_runtime.data.batching import (
     batches_per_epoch,
     training_batches,
 )
-from edgefuse_runtime.engines.engine import Engine
+from edgefuse_runtime.engines.engine import Engine, Tensors
 from edgefuse_runtime.training.schedule import learning_rate
+
+
+def are_finite(tensors: Tensors) -> bool:
+    """Whether no number of any tensor is NaN or infinite."""
+    return all(np.isfinite(np.sum(tensor)) for tensor in tensors.values())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.machine.threads import default_threads
-from edgefuse_runtime.training.course import Course, StepOutcome
+from edgefuse_runtime.training.course import Course, StepOutcome, are_finite
 from edgefuse_runtime.training.run import TrainingSettings
 
 
@@ -66,7 +66,7 @@ def fit(
             raise _diverged(outcome.divergence, course.peak)
         on_step(outcome)
     trained = {name: np.array(value) for name, value in engine.parameters().items()}
-    if not all(np.isfinite(np.sum(value)) for value in trained.values()):
+    if not are_finite(trained):
         raise _diverged("the parameters are not finite", course.peak)
     return trained
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 import msgspec
-import numpy as np
 
 from edgefuse_devices.errors import Interrupted, RunError
 from edgefuse_runtime.bundle.bundle import Bundle
@@ -21,7 +20,7 @@ from edgefuse_runtime.inference.evaluation import evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
-from edgefuse_runtime.training.course import Course
+from edgefuse_runtime.training.course import Course, are_finite
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 from edgefuse_runtime.training.run import BEST, LAST
@@ -180,7 +179,7 @@ class TrainingLoop:
         self._save(LAST, self._engine.state())
 
     def _save(self, name: str, tensors: Tensors) -> None:
-        if not all(np.isfinite(np.sum(tensor)) for tensor in tensors.values()):
+        if not are_finite(tensors):
             raise self._diverged(f"the parameters after step {self.progress.step} are not finite")
         path = self._job.run / name
         save_checkpoint(path, tensors, self.progress, bundle_id=self._job.bundle.id)
