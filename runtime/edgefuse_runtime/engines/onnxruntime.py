@@ -76,11 +76,11 @@ class OnnxRuntimeEngine:
         )
         graph = training.folder / "train.onnx"
         self._session = open_session(graph, threads=training.threads)
-        self._inputs = {value.name for value in self._session.get_inputs()}
+        inputs = {value.name for value in self._session.get_inputs()}
         self._binding = self._session.io_binding()
         self._binding.bind_output("loss", "cpu")
         self._binding.bind_output("gradient_norm", "cpu")
-        for name in self._inputs & training.frozen.keys():
+        for name in inputs & training.frozen.keys():
             self._binding.bind_cpu_input(name, np.asarray(training.frozen[name], order="C"))
 
         shapes = [self._vocabulary.shape(p) for p in self._parameters]
@@ -107,7 +107,7 @@ class OnnxRuntimeEngine:
                 self._summed.append(gradient)
             for bind, name, array in bindings:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
-        self._batch_inputs = self._inputs - training.frozen.keys()
+        self._batch_inputs = inputs - training.frozen.keys()
         self._batch_inputs -= {name for p in self._parameters for name in (p.name, p.zeros)}
         self._take(self._initial)
         self._mask = open_gradient_mask(
