@@ -12,7 +12,6 @@ from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
 from edgefuse.cli._output import print_json, progress_bars
 from edgefuse.compression.catalog import METHODS, find_method
-from edgefuse.compression.reduction import Reduction
 from edgefuse_devices.errors import InputError
 
 _METHOD = listed(
@@ -62,7 +61,7 @@ def compress(
     if plot is not None:
         from edgefuse.report.picture import check_picture
 
-        if not isinstance(find_method(method, options), Reduction):
+        if not find_method(method, options).measures:
             raise InputError(
                 f"--plot draws errors on text, which {method} does not measure", "Drop it"
             )

@@ -42,11 +42,13 @@ class Method(ABC):
         name: Name that `--method` takes.
         summary: What it does, for the help.
         paper: Where it comes from.
+        measures: Whether its errors on text are measured, given text.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str]
+    measures: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, source: "ModelSource", *, seed: int) -> Plan:

@@ -35,6 +35,7 @@ class Reduction(Method):
         allocation: How widths are shared out among the MLPs: `even` or `sensitivity`.
     """
 
+    measures: ClassVar[bool] = True
     needs_text: ClassVar[bool] = False
     refits: ClassVar[bool] = False
     matches: ClassVar[bool] = False
