@@ -64,6 +64,7 @@ def _sizes(model: Any) -> dict[str, int]:
 def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
     """The model, its task, and the rows to train and to measure on."""
     import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
 
     import edgefuse  # noqa: PLC0415
     from edgefuse.hub.source import find_source  # noqa: PLC0415
@@ -88,7 +89,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
         )
         torch.manual_seed(0)
         model = edgefuse.from_pretrained(
-            work / "chains", task.model_class(), **task.model_options()
+            work / "chains", transformers.AutoModelForSequenceClassification, **task.model_options()
         )
         tokenizer = load_tokenizer(find_source(str(work / "chains")))
         files = [

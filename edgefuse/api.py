@@ -5,7 +5,7 @@ torch. May import everything but `cli`, `report` and `demo`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgefuse.compression.method import Method, Plan
     from edgefuse.squeezing.record import SqueezeRecord, SqueezeSettings
     from edgefuse.tuning.way import Way
+    from edgefuse_export.tasks.task import WantedTask
     from edgefuse_runtime.bundle.bundle import Bundle
     from edgefuse_runtime.optimizers.optimizer import Optimizer
 
@@ -102,24 +103,29 @@ def squeeze(
     *,
     train: StrPath,
     valid: StrPath,
+    task: "str | WantedTask" = "text-classification",
     settings: "SqueezeSettings | None" = None,
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
     stop: Callable[[], bool] = lambda: False,
+    **options: object,
 ) -> "SqueezeRecord":
     """Cut the bonds of a model's chains as far as a task allows.
 
     Args:
         model: A directory that `compress` made by the method `mpo`.
         output: The compressed model's directory to make, with a trained head.
-        train: Labelled rows to train on.
-        valid: Labelled rows to measure accuracy on.
+        train: Rows to train on.
+        valid: Rows to measure on.
+        task: What the model is for: a task, its name or its synonym. Labels that are not given are
+            those of the rows to train on.
         settings: How to squeeze; None for the defaults.
         resume: Whether to go on with an interrupted squeeze.
         overwrite: Whether to replace the output, and an earlier attempt.
         on_progress: Observer, called after every batch.
         stop: Called after every batch; True saves what was reached and raises `Interrupted`.
+        **options: Options of the task that is named.
 
     Returns:
         The record of all rounds.
@@ -131,10 +137,12 @@ def squeeze(
     """
     from edgefuse.squeezing.record import SqueezeSettings
     from edgefuse.squeezing.squeeze import squeeze as core
+    from edgefuse_export.tasks.registry import find_task
 
     return core(
         os.fspath(model),
         Path(output),
+        task=find_task(task, options),
         train_file=Path(train),
         valid_file=Path(valid),
         settings=settings or SqueezeSettings(),
@@ -149,33 +157,36 @@ def plan(
     model: StrPath,
     *,
     device: str | DeviceProfile,
-    classes: int = 2,
+    task: "str | WantedTask" = "text-classification",
     batch_size: int = 16,
     sequence_length: int | None = None,
     revision: str | None = None,
     on_progress: OnProgress = silent,
+    **options: object,
 ) -> "TuningPlan":
     """Compute what every way of tuning would cost a model.
 
     Args:
         model: A compressed model's directory, a plain model's, or a hub name.
         device: A board's name, the path of a profile, or a profile.
-        classes: Count of classes of the head, if the model brings none.
+        task: What the model is to be trained for: a task, its name or its synonym.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; None for 128, or what the model takes.
         revision: Branch, tag or commit on the hub.
         on_progress: Observer, called after each way.
+        **options: Options of the task that is named, such as `num_labels=5`.
 
     Raises:
         InputError: The board, the model or a size does not hold.
     """
     board = _board(device)
     from edgefuse.bundling.plan import plan as core
+    from edgefuse_export.tasks.registry import find_task
 
     return core(
         os.fspath(model),
         device=board,
-        classes=classes,
+        task=find_task(task, options),
         batch_size=batch_size,
         sequence_length=sequence_length,
         revision=revision,
@@ -188,8 +199,7 @@ def export(
     output: StrPath,
     *,
     device: str | DeviceProfile,
-    labels: Sequence[str] | StrPath | int,
-    task: str = "text-classification",
+    task: "str | WantedTask" = "text-classification",
     tune: "str | Way" = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
@@ -207,9 +217,7 @@ def export(
         model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
         output: The directory to make.
         device: A board's name, the path of a profile, or a profile.
-        labels: Names of the classes in the order of the logits, a file of labelled rows or of
-            labels, or a count of classes called 0, 1, 2 …
-        task: The task's name or its synonym.
+        task: What the model is trained for: a task, its name or its synonym.
         tune: A way of tuning, or its name.
         batch_size: Rows in a batch; None for as many as the board's memory takes, up to 16.
         sequence_length: Longest text in tokens; None for 128, or what the model takes.
@@ -219,7 +227,8 @@ def export(
         revision: Branch, tag or commit on the hub.
         overwrite: Whether to replace a bundle that is there.
         on_progress: Observer, called before each stage.
-        **options: Options of the way that `tune` names, such as `lora_rank=4`.
+        **options: Options of the task and of the way that are named, such as `labels="train.jsonl"`
+            and `lora_rank=4`.
 
     Raises:
         InputError: The board, the model, the way of tuning, a size or the output does not hold.
@@ -228,14 +237,16 @@ def export(
     board = _board(device)
     from edgefuse.bundling.export import export as core
     from edgefuse.tuning.ways import find_way
-    from edgefuse_export.tasks.registry import find_task
+    from edgefuse_export.tasks.registry import find_task, task_keywords
 
+    own = {name: value for name, value in options.items() if name in task_keywords()}
+    others = {name: value for name, value in options.items() if name not in own}
     return core(
         os.fspath(model),
         Path(output),
         device=board,
-        task=find_task(task)(labels),
-        tune=find_way(tune, options),
+        task=find_task(task, own),
+        tune=find_way(tune, others),
         batch_size=batch_size,
         sequence_length=sequence_length,
         optimizer=optimizer,

@@ -102,9 +102,13 @@ def pico_bundle(pico_model: PicoModel) -> Path:
     """The directory of a bundle to read: a pico BERT with two classes, for the Raspberry Pi 5."""
     from edgefuse.bundling.export import export  # noqa: PLC0415 - torch, for those that need it
     from edgefuse_devices.catalog import load_device  # noqa: PLC0415
+    from edgefuse_export.tasks.text_classification import (  # noqa: PLC0415
+        WantedTextClassification,
+    )
 
+    task = WantedTextClassification(labels=["down", "up"])
     model, board = str(pico_model("bert")), load_device("rpi5")
-    options = {"labels": ["down", "up"], "batch_size": 4, "sequence_length": 16}
+    options = {"task": task, "batch_size": 4, "sequence_length": 16}
     return made_once("pico-bundle", lambda path: export(model, path, device=board, **options))
 
 

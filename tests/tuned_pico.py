@@ -13,7 +13,11 @@ from edgefuse.compression.compress import compress
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
-from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_export.tasks.text_classification import (
+    TextClassificationExport,
+    WantedTextClassification,
+)
+from edgefuse_export.trace import example
 from edgefuse_runtime.bundle.bundle import Bundle, digest, open_bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Tensors
@@ -26,7 +30,7 @@ from tests.shared import made_once
 
 LABELS = ["cold", "warm", "hot"]
 TASK = TextClassificationExport(TextClassification(labels=LABELS))
-OPTIONS = {"device": load_device("rpi5"), "labels": LABELS}
+OPTIONS = {"device": load_device("rpi5"), "task": WantedTextClassification(labels=LABELS)}
 CONTEXT = context_of_shapes(TASK)
 """What a way may look at where no rows are read."""
 VOCABULARY = 50
@@ -103,9 +107,8 @@ def training_outputs(bundle: Bundle) -> dict[str, np.ndarray]:
 
 def random_batch(seed: int) -> Feeds:
     """Four rows of random tokens, the last one with padding."""
-    example = TASK.example((4, 9), vocabulary=VOCABULARY, seed=seed)
-    names = (*TASK.inputs, *TASK.targets)
-    return {name: tensor.numpy() for name, tensor in zip(names, example, strict=True)}
+    batch = example(TASK, (4, 9), vocabulary=VOCABULARY, seed=seed)
+    return {name: tensor.numpy() for name, tensor in batch.items()}
 
 
 def logits_on_the_board(bundle: Bundle, values: Tensors) -> np.ndarray:

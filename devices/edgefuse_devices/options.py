@@ -6,6 +6,7 @@ field's annotation.
 
 import dataclasses
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,7 +34,13 @@ class Option(NamedTuple):
     default: str
 
 
-def option(default: Any, *, help: str, shown: str | None = None) -> Any:  # noqa: A002 - typer's name
+def option(
+    default: Any,
+    *,
+    help: str,  # noqa: A002 - typer's name
+    shown: str | None = None,
+    type: Any = None,  # noqa: A002 - as `Option` has it
+) -> Any:
     """Declare a dataclass's field as an option.
 
     Args:
@@ -41,9 +48,12 @@ def option(default: Any, *, help: str, shown: str | None = None) -> Any:  # noqa
         help: A sentence for people.
         shown: The default as people read it, where it is computed later, as `2 × rank` is; empty
             for none.
+        type: Type of what a flag takes, where the field takes more; None for the field's own.
     """
     text = str(default) if shown is None else shown
-    return dataclasses.field(default=default, metadata={"help": help, "default": text})
+    return dataclasses.field(
+        default=default, metadata={"help": help, "default": text, "type": type}
+    )
 
 
 def options_of(kind: type[Any]) -> list[Option]:
@@ -52,7 +62,12 @@ def options_of(kind: type[Any]) -> list[Option]:
         return _options_of_struct(kind)
     types = get_type_hints(kind)
     return [
-        Option(field.name, types[field.name], field.metadata["help"], field.metadata["default"])
+        Option(
+            field.name,
+            field.metadata["type"] or types[field.name],
+            field.metadata["help"],
+            field.metadata["default"],
+        )
         for field in dataclasses.fields(kind)
         if "help" in field.metadata
     ]
@@ -136,7 +151,7 @@ def separated(text: str) -> tuple[str, ...]:
 def _read(option: Option, value: Any) -> Any:
     kind = without_none(option.type)
     if kind is Path:
-        return Path(value)
+        return Path(value) if isinstance(value, str | PathLike) else value
     if get_origin(kind) is tuple:
         return separated(value) if isinstance(value, str) else tuple(value)
     return value

@@ -1,7 +1,6 @@
 """`edgefuse export` as a plain function: find, load, prepare, write."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +17,6 @@ from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.tasks.task import WantedTask
-from edgefuse_export.tasks.text_classification import Classes
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.engines.engine import EngineSpec
@@ -35,8 +33,7 @@ def export(
     output: Path,
     *,
     device: DeviceProfile,
-    labels: Sequence[str] | frozenset[str] = (),
-    task: WantedTask | None = None,
+    task: WantedTask,
     tune: str | Way = "full",
     batch_size: int | None = None,
     sequence_length: int | None = None,
@@ -53,7 +50,6 @@ def export(
         model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
         output: The directory to make.
         device: The board.
-        labels: Short for the task `Classes(labels)`.
         task: What the model is trained for.
         tune: A way of tuning, or the name of one with its own options.
         batch_size: Count of rows in a batch; None for what the board's memory takes.
@@ -76,7 +72,7 @@ def export(
     way = find_way(tune)
     engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
-    loaded = load(origin, task or Classes(labels), seed=seed)
+    loaded = load(origin, task, seed=seed)
     ready = make_ready(
         origin,
         loaded,

@@ -1,18 +1,22 @@
 """A model with a task's head and its tokenizer are loaded, and checked against each other."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
 
 from edgefuse.artifact.load import load as load_model
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.model import embedding_rows, load_config
-from edgefuse.hub.source import ModelSource
+from edgefuse.hub.source import ModelSource, find_file
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.task import ExportTask, WantedTask
+from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
+from edgefuse_runtime.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,9 @@ def load(origin: Origin, wanted: WantedTask, *, seed: int) -> Loaded:
     Raises:
         ModelError: The model or its tokenizer is broken, or cannot have the head.
     """
-    task = wanted.of_model(load_config(origin.base), origin.name)
+    config = load_config(origin.base)
     tokenizer = load_padding_tokenizer(origin.base)
+    task = wanted.of_model(facts_of(origin.base, config, origin.name, tokenizer))
     padding_id = tokenizer.padding_id
     assert padding_id is not None
     torch.manual_seed(seed)
@@ -73,15 +78,41 @@ def load_with_head(
     """
     model = load_model(
         source,
-        task.model_class(),
+        auto_class(task.task),
         **task.model_options(),
         attn_implementation="eager",
         experts_implementation=every_expert_by_name(),
     )
     set_padding(model, padding_id)
-    if model.config.problem_type is not None:  # of a head that it no longer has
-        model.config.problem_type = "single_label_classification"
     return model
+
+
+def auto_class(task: Task) -> type[Any]:
+    """The class of transformers that loads a model with a task's head."""
+    kind: type[Any] = getattr(transformers, task.auto_class)
+    return kind
+
+
+def facts_of(
+    source: ModelSource,
+    config: PretrainedConfig,
+    name: str,
+    tokenizer: ModelTokenizer | None = None,
+) -> ModelFacts:
+    """What a task may look at of a model before its weights are read.
+
+    Args:
+        source: The model.
+        config: Its configuration.
+        name: The name that the user gave, for messages.
+        tokenizer: Its tokenizer; None where only sizes count.
+    """
+
+    def file(wanted: str) -> Path | None:
+        found = find_file(source, wanted)
+        return Path(found) if found else None
+
+    return ModelFacts(name, config, tokenizer.wrapper if tokenizer else None, file)
 
 
 def set_padding(model: PreTrainedModel, padding_id: int | None) -> None:

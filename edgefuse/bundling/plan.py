@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.bundling.context import context_of_shapes
 from edgefuse.bundling.length import choose_length, longest_sequence
-from edgefuse.bundling.load import load_with_head
+from edgefuse.bundling.load import facts_of, load_with_head
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config
 from edgefuse.hub.source import find_source
@@ -22,9 +22,8 @@ from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
 from edgefuse_export.silence import silence
-from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.tasks.text_classification import Classes
-from edgefuse_export.trace import trace
+from edgefuse_export.tasks.task import ExportTask, WantedTask
+from edgefuse_export.trace import example, trace
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.progress import OnProgress, silent
 
@@ -90,7 +89,7 @@ def plan(
     model: str,
     *,
     device: DeviceProfile,
-    classes: int = 2,
+    task: WantedTask,
     batch_size: int = 16,
     sequence_length: int | None = None,
     revision: str | None = None,
@@ -101,7 +100,7 @@ def plan(
     Args:
         model: A compressed model's directory, a plain model's, or a hub name.
         device: The board.
-        classes: Count of classes of a new head, where the model brings none.
+        task: What the model is to be trained for.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; None for 128 or what the model takes.
         revision: Branch, tag or commit on the hub.
@@ -110,25 +109,24 @@ def plan(
     Raises:
         InputError: The model or the sizes do not hold.
     """
-    for flag, count, least in (("classes", classes, 2), ("batch-size", batch_size, 1)):
-        if count < least:
-            raise InputError(f"--{flag} is {count}", f"Give at least {least}")
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}", "Give at least 1")
     source = find_source(model, revision)
     config = load_config(source)
-    task = Classes(None, count=classes).of_model(config, model)
-    classifier = load_with_head(source, task, padding_id=None)
-    longest = longest_sequence(classifier)
+    export_task = task.of_model(facts_of(source, config, model))
+    with_head = load_with_head(source, export_task, padding_id=None)
+    longest = longest_sequence(with_head)
     length = choose_length(sequence_length, longest)
     return Plan(
         model=source.label,
         device=device.name,
         available_bytes=available_bytes(device),
-        parameters=classifier.num_parameters(),
+        parameters=with_head.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
         ways=plan_ways(
-            classifier,
-            task,
+            with_head,
+            export_task,
             batch_size=batch_size,
             sequence_length=length,
             on_progress=on_progress,
@@ -215,9 +213,9 @@ class _Steps:
         for name, parameter in loss.named_parameters(remove_duplicate=False):
             step.get_parameter(name).requires_grad_(parameter.requires_grad)
         with fakes, FlopCounterMode(display=False) as counter:
-            batch = self.task.example(shape, vocabulary=1)
+            batch = example(self.task, shape, vocabulary=1)
             try:
-                step(*map(torch.zeros_like, batch))[0].backward()
+                step(*map(torch.zeros_like, batch.values()))[0].backward()
             except RuntimeError as error:
                 raise ModelError(
                     f"A step of {type(model).__name__} cannot be counted without computing "

@@ -5,6 +5,14 @@ from typing import Annotated
 
 import typer
 
+from edgefuse.cli._fields import listed
+from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
+
+_TASKS = listed(
+    f"What the model learns; optimum's synonyms do too  [default: {DEFAULT}]",
+    ((task.name, task.summary) for task in WANTED_TASKS),
+)
+
 Bundle = Annotated[Path, typer.Argument(help="The bundle that `edgefuse export` made.")]
 RunOrBundle = Annotated[
     Path,
@@ -14,6 +22,7 @@ RunOrBundle = Annotated[
 ]
 OutputDirectory = Annotated[Path, typer.Argument(help="The directory to make.")]
 
+Task = Annotated[str, typer.Option(help=_TASKS, show_default=False)]
 BundleOfRun = Annotated[
     Path | None,
     typer.Option("--bundle", help="The run's bundle, if it was moved."),

@@ -43,5 +43,5 @@ def convert(
     else:
         print_text(
             f"{output} loads in transformers:",
-            f"  AutoModelForSequenceClassification.from_pretrained({str(output)!r})",
+            f"  {conversion.task.auto_class}.from_pretrained({str(output)!r})",
         )

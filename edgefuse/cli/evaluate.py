@@ -13,12 +13,12 @@ from edgefuse.report.table import Table
 
 def evaluate(
     model: RunOrBundle,
-    data: Annotated[Path, typer.Argument(help='JSONL with "text" and "label".')],
+    data: Annotated[Path, typer.Argument(help="Rows of the task.")],
     bundle: BundleOfRun = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the task's figures on labelled rows: accuracy, macro-F1 and loss.
+    """Measure the figures of the model's task on a data file: accuracy and macro-F1, say.
 
     The best epoch of a run is measured. A bundle is measured as it was exported, before any
     training.

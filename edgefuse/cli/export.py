@@ -8,11 +8,12 @@ import typer
 
 import edgefuse
 from edgefuse.cli._fields import Given, listed, with_fields
-from edgefuse.cli._options import Json, Overwrite, Revision
+from edgefuse.cli._options import Json, Overwrite, Revision, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError
+from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
 from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
 from edgefuse_runtime.tagged import name_of
 
@@ -24,6 +25,7 @@ _TUNE = listed("What trains  [default: full]", ((way.title, way.summary) for way
 
 
 @with_fields(
+    task_options=[("", task) for task in WANTED_TASKS],
     way_options=[(way.family, way) for way in WAYS],
     optimizer_options=[("", optimizer) for optimizer in OPTIMIZERS],
 )
@@ -39,16 +41,8 @@ def export(
         str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")
     ],
     *,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="The classes: labelled rows (train.jsonl) or a .txt, one a line in order."
-        ),
-    ] = None,
-    num_labels: Annotated[
-        int | None, typer.Option(help="Count of classes called 0, 1, 2 …, instead of --labels.")
-    ] = None,
-    task: Annotated[str, typer.Option(help="The task, or its synonym.")] = "text-classification",
+    task: Task = DEFAULT,
+    task_options: Given,
     tune: Annotated[str, typer.Option(help=_TUNE, show_default=False)] = "full",
     way_options: Given,
     batch_size: Annotated[
@@ -68,7 +62,7 @@ def export(
     engine: Annotated[
         str, typer.Option(help="The engine that will run the bundle.")
     ] = "onnxruntime",
-    seed: Annotated[int, typer.Option(help="Seed of a new classification head.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of a new head.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -82,13 +76,11 @@ def export(
         edgefuse export fused fused-bundle --device rpi5 --labels train.jsonl
     """
     rows = _batch_size(batch_size)
-    classes = _classes(labels, num_labels)
     with progress_line() as on_progress:
         bundle = edgefuse.export(
             model,
             output,
             device=device,
-            labels=classes,
             task=task,
             tune=tune,
             batch_size=rows,
@@ -99,6 +91,7 @@ def export(
             revision=revision,
             overwrite=overwrite,
             on_progress=on_progress,
+            **task_options,
             **way_options,
         )
     if as_json:
@@ -116,18 +109,6 @@ def _batch_size(text: str) -> int | None:
             "Give 16, say, or leave it out for what the board's memory takes",
         )
     return int(text)
-
-
-def _classes(file: Path | None, count: int | None) -> Path | int:
-    if file is not None and count is not None:
-        raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")
-    given = count if file is None else file
-    if given is None:
-        raise InputError(
-            "The classes are not known",
-            "Name labelled rows with --labels train.jsonl, or give --num-labels N",
-        )
-    return given
 
 
 def _show(bundle: "Bundle") -> None:

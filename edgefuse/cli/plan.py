@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edgefuse
-from edgefuse.cli._options import Json, Revision
+from edgefuse.cli._fields import Given, with_fields
+from edgefuse.cli._options import Json, Revision, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 from edgefuse.report.table import Table
 from edgefuse_devices.catalog import load_device
+from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
 
 if TYPE_CHECKING:
     from edgefuse.bundling.plan import Plan
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 _MIB = 2**20
 
 
+@with_fields(task_options=[("", task) for task in WANTED_TASKS])
 def plan(
     model: Annotated[
         str, typer.Argument(help="A compressed model's directory, any model's, or a hub name.")
@@ -23,9 +26,9 @@ def plan(
     device: Annotated[
         str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")
     ],
-    num_labels: Annotated[
-        int, typer.Option(min=2, help="Count of classes, where the model brings no head.")
-    ] = 2,
+    *,
+    task: Task = DEFAULT,
+    task_options: Given,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
     sequence_length: Annotated[
         int | None,
@@ -48,11 +51,12 @@ def plan(
         found = edgefuse.plan(
             model,
             device=board,
-            classes=num_labels,
+            task=task,
             batch_size=batch_size,
             sequence_length=sequence_length,
             revision=revision,
             on_progress=on_progress,
+            **task_options,
         )
     if as_json:
         print_json(found)

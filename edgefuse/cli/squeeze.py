@@ -7,21 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edgefuse
-from edgefuse.cli._options import Json, OutputDirectory, Overwrite
+from edgefuse.cli._fields import Given, with_fields
+from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
+from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
 
 if TYPE_CHECKING:
     from edgefuse.squeezing.record import SqueezeRecord
 
 
+@with_fields(task_options=[("", task) for task in WANTED_TASKS])
 def squeeze(
     model: Annotated[str, typer.Argument(help="What `compress --method mpo` made.")],
     output: OutputDirectory,
-    train: Annotated[Path, typer.Option(help='Rows to train on: JSONL with "text" and "label".')],
-    valid: Annotated[Path, typer.Option(help="Rows to measure accuracy on.")],
+    train: Annotated[Path, typer.Option(help="Rows of the task to train on.")],
+    valid: Annotated[Path, typer.Option(help="Rows of the task to measure on.")],
+    *,
+    task: Task = DEFAULT,
+    task_options: Given,
     max_drop: Annotated[
-        float, typer.Option(help="Points of accuracy that may be lost, against the first round.")
+        float,
+        typer.Option(
+            help="Hundredths of the task's first figure, as points of accuracy, that may be lost "
+            "against the first round."
+        ),
     ] = 1.0,
     budget: Annotated[
         float | None,
@@ -55,7 +65,7 @@ def squeeze(
     ] = 1.0,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Picture to draw of parameters and accuracy, such as squeeze.svg."),
+        typer.Option(help="Picture to draw of parameters and the figure, such as squeeze.svg."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rows' order and of a new head.")] = 0,
     resume: Annotated[
@@ -66,10 +76,10 @@ def squeeze(
 ) -> None:
     """Cut the bonds of matrix product operators as far as a task allows.
 
-    In rounds: bonds are cut where the task needs them least, and accuracy is measured; where it
-    fell too far, what `--tune mpo` trains is trained for some steps. The last model within
-    --max-drop points of the first round is written, with its head. It ends where accuracy falls
-    too far, or --budget is reached.
+    In rounds: bonds are cut where the task needs them least, and the task's first figure, accuracy
+    say, is measured; where it fell too far, what `--tune mpo` trains is trained for some steps. The
+    last model within --max-drop of the first round is written, with its head. It ends where the
+    figure falls too far, or --budget is reached.
 
         edgefuse squeeze chains squeezed --train train.jsonl --valid valid.jsonl
     """
@@ -94,6 +104,7 @@ def squeeze(
         record = edgefuse.squeeze(
             model,
             output,
+            task=task,
             train=train,
             valid=valid,
             settings=settings,
@@ -101,6 +112,7 @@ def squeeze(
             overwrite=overwrite,
             on_progress=show,
             stop=stop,
+            **task_options,
         )
     if plot is not None:
         from edgefuse.report.squeeze_plot import plot_squeeze
@@ -113,18 +125,18 @@ def squeeze(
 
 
 def _show(record: "SqueezeRecord", output: Path) -> None:
-    before = record.parameters_before
+    before, measure = record.parameters_before, record.measure
     print_table(
         Table.of(
-            ("round", "parameters", "of the plain model's", "trained", "accuracy", ""),
+            ("round", "parameters", "of the plain model's", "trained", measure.title, ""),
             [
                 (
                     index,
                     f"{one.parameters:,}",
                     f"{one.parameters / before:.0%}",
                     f"{one.steps} steps",
-                    f"{one.accuracy:.2%}",
-                    "" if one.kept else "too low, taken back",
+                    measure.text(one.figure),
+                    "" if one.kept else "too bad, taken back",
                 )
                 for index, one in enumerate(record.rounds)
             ],
@@ -134,7 +146,8 @@ def _show(record: "SqueezeRecord", output: Path) -> None:
     kept = record.rounds[record.kept]
     print_text(
         f"Parameters: {kept.parameters:,}, {kept.parameters / before:.0%} of the plain model's",
-        f"Accuracy: {kept.accuracy:.2%}, before cutting {record.rounds[0].accuracy:.2%}",
+        f"{measure.title.capitalize()}: {measure.text(kept.figure)}, before cutting "
+        f"{measure.text(record.rounds[0].figure)}",
     )
     if record.small_enough and len(record.rounds) == 1:
         print_text("Nothing was cut: it was within the budget already.")

@@ -1,4 +1,4 @@
-"""A picture of a squeeze: accuracy against parameters."""
+"""A picture of a squeeze: the task's first figure against parameters."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from edgefuse.squeezing.record import SqueezeRecord
 
 
 def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
-    """Draw the accuracy of every round against its parameters, and the accuracy that was allowed.
+    """Draw the figure of every round against its parameters, and the figure that was allowed.
 
     Args:
         record: Record of the squeeze.
@@ -23,16 +23,17 @@ def plot_squeeze(record: SqueezeRecord, path: Path) -> None:
     ):
         rounds = [one for one in record.rounds if one.kept == kept]
         places = [one.parameters / 1e6 for one in rounds]
-        heights = [100 * one.accuracy for one in rounds]
+        heights = [100 * one.figure for one in rounds]
         if rounds:
             axes.plot(places, heights, marks, color=colour, label=label)
-    least = 100 * record.rounds[0].accuracy - record.settings.max_drop
-    label = f"{record.settings.max_drop:g} points below the first round"
-    axes.axhline(least, color="tab:gray", linestyle="--", label=label)
+    measure, drop = record.measure, record.settings.max_drop
+    worst = 100 * record.rounds[0].figure + (-drop if measure.higher_is_better else drop)
+    label = f"{drop:g} points worse than the first round"
+    axes.axhline(worst, color="tab:gray", linestyle="--", label=label)
     axes.axvline(record.parameters_before / 1e6, color="tab:gray", linestyle=":", label="plain")
     axes.invert_xaxis()  # a squeeze goes from left to right
     axes.set_xlabel("parameters of the model, million")
-    axes.set_ylabel("accuracy on validation rows, %")
+    axes.set_ylabel(f"{measure.title} on validation rows, %")
     axes.set_title(f"{record.source}, squeezed")
     axes.legend()
     save_picture(figure, path)

@@ -2,12 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_runtime.files.replace import write_json
+from edgefuse_runtime.tasks.registry import figures_of
+from edgefuse_runtime.tasks.task import Figure
 from edgefuse_runtime.training.run import read_json
 
 RECORD = "squeeze.json"
@@ -19,7 +22,8 @@ class SqueezeSettings(Struct, frozen=True, kw_only=True):
     """How to squeeze.
 
     Attributes:
-        max_drop: Points of accuracy that may be lost, against the first round.
+        max_drop: Hundredths of the task's first figure that may be lost, against the first round:
+            points of accuracy, for example.
         budget: Part of the plain model's parameters that is small enough to end at; None ends only
             at the gap.
         step: Part of the chains' parameters that a round cuts, until one is not kept; then half.
@@ -71,13 +75,13 @@ class Round(Struct, frozen=True, kw_only=True):
 
     Attributes:
         parameters: Parameters of the whole model.
-        accuracy: Accuracy on the validation rows, in the end.
+        figure: The task's first figure on the validation rows, in the end.
         steps: Count of training steps.
-        kept: Whether the loss of accuracy stayed within the gap.
+        kept: Whether the loss of it stayed within the gap.
     """
 
     parameters: int
-    accuracy: float
+    figure: float
     steps: int
     kept: bool
 
@@ -92,7 +96,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
         settings: How it was squeezed.
         train: SHA-256 of the training data.
         valid: SHA-256 of the validation data.
-        labels: The classes, in the order of the logits.
+        task: What the model is for, as manifests have it.
         rounds: Rounds, each from the last one before it that was kept.
         edgefuse_version: Version of the EdgeFuse that began.
     """
@@ -103,7 +107,7 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     settings: SqueezeSettings
     train: str
     valid: str
-    labels: list[str]
+    task: dict[str, Any]
     rounds: list[Round] = []
     edgefuse_version: str = __version__
 
@@ -111,6 +115,11 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
     def kept(self) -> int:
         """Index of the last round that was kept."""
         return max(index for index, one in enumerate(self.rounds) if one.kept)
+
+    @property
+    def measure(self) -> Figure:
+        """What the rounds are judged by: the task's first figure."""
+        return figures_of(self.task["name"])[0]
 
     @property
     def failures(self) -> int:

@@ -20,7 +20,7 @@ from edgefuse_runtime.training.run import TrainingSettings
 
 _BATCHES = 50  # over which importance is averaged
 _PASSES = TrainingSettings().epochs  # before the first cut, as many as `finetune` makes
-_ROUNDING = 1e-9  # of accuracies
+_ROUNDING = 1e-9  # of figures
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Job:
         settings: How to squeeze.
         task: What the model is for.
         train: Rows to train on.
-        valid: Rows to measure accuracy on.
+        valid: Rows to measure on.
         on_progress: Called after every batch.
         stop: Called after every batch; True means to stop.
     """
@@ -84,10 +84,9 @@ def evaluate_and_train(job: Job, record: SqueezeRecord, model: PreTrainedModel) 
     The first round, in which nothing is cut, trains without being evaluated before.
     """
     settings, index = job.settings, len(record.rounds)
-    least = record.rounds[0].accuracy - settings.max_drop / 100 - _ROUNDING if index else 0.0
     if index:
-        reached = _accuracy(job, model)
-        if reached >= least:
+        reached = _figure(job, model)
+        if _is_within(record, reached):
             return _round(model, reached, steps=0, kept=True)
     steps = settings.steps if index else job.first_steps
     stage = f"{_title(record)}: training"
@@ -107,16 +106,24 @@ def evaluate_and_train(job: Job, record: SqueezeRecord, model: PreTrainedModel) 
         seed=settings.seed + index,
         on_step=on_step,
     )
-    reached = _accuracy(job, model)
-    return _round(model, reached, steps=steps, kept=reached >= least)
+    reached = _figure(job, model)
+    return _round(model, reached, steps=steps, kept=not index or _is_within(record, reached))
 
 
-def _round(model: PreTrainedModel, accuracy: float, *, steps: int, kept: bool) -> Round:
-    return Round(parameters=model.num_parameters(), accuracy=accuracy, steps=steps, kept=kept)
+def _round(model: PreTrainedModel, figure: float, *, steps: int, kept: bool) -> Round:
+    return Round(parameters=model.num_parameters(), figure=figure, steps=steps, kept=kept)
 
 
-def _accuracy(job: Job, model: PreTrainedModel) -> float:
-    return measure(model, job.task, job.valid)["accuracy"]
+def _figure(job: Job, model: PreTrainedModel) -> float:
+    return measure(model, job.task, job.valid)[job.task.task.figures[0].name]
+
+
+def _is_within(record: SqueezeRecord, reached: float) -> bool:
+    """Whether no more was lost than may be."""
+    lost = record.rounds[0].figure - reached
+    if not record.measure.higher_is_better:
+        lost = -lost
+    return lost <= record.settings.max_drop / 100 + _ROUNDING
 
 
 def _count_to_cut(record: SqueezeRecord, model: PreTrainedModel) -> int:
@@ -136,7 +143,8 @@ def _title(record: SqueezeRecord) -> str:
     if not record.rounds:
         return title
     kept = record.rounds[record.kept]
-    return f"{title}, from {kept.parameters / 1e6:.2f} M parameters at {kept.accuracy:.1%}"
+    reached = record.measure.text(kept.figure)
+    return f"{title}, from {kept.parameters / 1e6:.2f} M parameters at {reached}"
 
 
 def _stop_if_asked(job: Job, when: str) -> None:

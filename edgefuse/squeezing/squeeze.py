@@ -15,13 +15,14 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import torch
 from transformers import PreTrainedModel
 
 from edgefuse.artifact.load import from_pretrained
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.length import choose_length, longest_sequence
-from edgefuse.bundling.load import set_padding
+from edgefuse.bundling.load import auto_class, facts_of, set_padding
 from edgefuse.hub.device import computing_on, fastest, move
 from edgefuse.hub.model import empty_model, load_config
 from edgefuse.hub.source import ModelSource, find_source
@@ -30,18 +31,17 @@ from edgefuse.squeezing.record import SqueezeRecord, SqueezeSettings
 from edgefuse.squeezing.rounds import Job, cut, evaluate_and_train
 from edgefuse.squeezing.workspace import Workspace
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.tasks.text_classification import Classes
+from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_runtime.bundle.bundle import digest
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.labels import labels_of_rows
 
 
 def squeeze(
     model: str,
     output: Path,
     *,
+    task: WantedTask,
     train_file: Path,
     valid_file: Path,
     settings: SqueezeSettings,
@@ -50,7 +50,7 @@ def squeeze(
     on_progress: OnProgress = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> SqueezeRecord:
-    """Squeeze the chains of a classifier as far as its accuracy allows.
+    """Squeeze the chains of a model as far as its task allows.
 
     While it works, OUTPUT.squeezing beside the output holds the last round within the gap. A killed
     one resumes there, and gives what it would have given.
@@ -58,8 +58,9 @@ def squeeze(
     Args:
         model: A directory that `compress --method mpo` made.
         output: The compressed model directory to make, with a trained head.
-        train_file: Labelled rows to train on.
-        valid_file: Labelled rows to measure accuracy on.
+        task: What the model is for; labels that it does not name are those of the rows.
+        train_file: Rows to train on.
+        valid_file: Rows to measure on.
         settings: How to squeeze.
         resume: Go on with what OUTPUT.squeezing holds.
         overwrite: Replace the output, and an earlier attempt.
@@ -77,14 +78,15 @@ def squeeze(
     source = find_source(model)
     compression = _chains_of(source, model)
     config = load_config(source)
-    task = Classes(labels_of_rows(train_file)).of_model(config, model)
     tokenizer = load_padding_tokenizer(source)
+    facts = facts_of(source, config, model, tokenizer)
+    export_task = task.of_rows(train_file).of_model(facts)
     length = choose_length(None, longest_sequence(empty_model(config)))
     train, valid = (
-        Dataset(task.task.read(file, tokenizer.limited(length)))
+        Dataset(export_task.task.read(file, tokenizer.limited(length)))
         for file in (train_file, valid_file)
     )
-    job = Job(settings, task, train, valid, on_progress, stop)
+    job = Job(settings, export_task, train, valid, on_progress, stop)
     begun = SqueezeRecord(
         source=source.label,
         chains=[digest(file) for file in sorted(Path(source.name).glob("*.safetensors"))],
@@ -92,7 +94,7 @@ def squeeze(
         settings=settings,
         train=digest(train_file),
         valid=digest(valid_file),
-        labels=task.task.labels,
+        task=msgspec.to_builtins(export_task.task),
     )
     workspace = Workspace.beside(output, overwrite=overwrite)
     record = workspace.resume(begun) if resume else workspace.begin(begun)
@@ -101,7 +103,7 @@ def squeeze(
     with computing_on(fastest()):
         while record.goes_on:
             last = workspace.model_of(record) if record.rounds else Path(source.name)
-            classifier = _load(last, task, settings.seed, tokenizer.padding_id)
+            classifier = _load(last, export_task, settings.seed, tokenizer.padding_id)
             if record.rounds and not cut(job, record, classifier):
                 break
             reached = evaluate_and_train(job, record, classifier)
@@ -139,7 +141,7 @@ def _record_of(directory: Path) -> CompressionRecord:
 
 def _load(directory: Path, task: ExportTask, seed: int, padding_id: int | None) -> PreTrainedModel:
     torch.manual_seed(seed)  # of a head that the model lacks
-    model = from_pretrained(directory, task.model_class(), **task.model_options())
+    model = from_pretrained(directory, auto_class(task.task), **task.model_options())
     set_padding(model, padding_id)
     move(model, fastest())
     return model

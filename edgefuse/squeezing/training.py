@@ -105,7 +105,8 @@ def measure(model: PreTrainedModel, task: ExportTask, data: Dataset) -> dict[str
         feeds = _feeds(model, task, data, rows)
         _, *outputs = _run(model, task, feeds)
         arrays = (tensor.cpu().numpy() for tensor in outputs)
-        metric.update(dict(zip(task.outputs, arrays, strict=True)), feeds)
+        examples = [data.examples[row] for row in rows]
+        metric.update(examples, feeds, dict(zip(task.outputs, arrays, strict=True)))
     return metric.result()
 
 

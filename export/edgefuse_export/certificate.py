@@ -11,7 +11,7 @@ from torch import nn
 
 from edgefuse_devices.errors import InternalError
 from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.trace import TRACED_SHAPE
+from edgefuse_export.trace import TRACED_SHAPE, example
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.bundle.manifest import Certificate
 from edgefuse_runtime.graph.parameters import PADDING_ID, zeros_of
@@ -44,14 +44,14 @@ def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: i
     for name, stored in bundle.trainable().items():
         if not np.array_equal(stored, _numpy(model.get_parameter(name))):
             raise InternalError(f"The bundle's {name} is not the model's", _REPORT)
-    batch = task.example(CHECKED_SHAPE, vocabulary=vocabulary, seed=1)
+    batch = example(task, CHECKED_SHAPE, vocabulary=vocabulary, seed=1)
     with _without_zeros([model.get_parameter(name) for name in trainable]):
         model.zero_grad()
-        loss, *outputs = task.loss(model)(*batch)
+        loss, *outputs = task.loss(model)(*batch.values())
         loss.backward()
         gradients = {name: model.get_parameter(name).grad for name in trainable}
         expected = {name: _numpy(grad) for name, grad in gradients.items() if grad is not None}
-        feeds = dict(zip((*task.inputs, *task.targets), map(_numpy, batch), strict=True))
+        feeds = {name: _numpy(tensor) for name, tensor in batch.items()}
         values = {name: _numpy(model.get_parameter(name)) for name in trainable}
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
         padding = {PADDING_ID: np.array([manifest.padding_id])}

@@ -1,7 +1,7 @@
 """What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import sympy
@@ -22,10 +22,8 @@ def available_bytes(device: DeviceProfile) -> int:
 
 def activation_bytes(
     model: ir.Model,
-    batch: Collection[str],
+    shapes: Mapping[str, Sequence[int]],
     *,
-    batch_size: int,
-    sequence_length: int,
     vocabulary: int,
 ) -> int:
     """Peak of what a run of a training graph holds besides its inputs and gradients.
@@ -35,9 +33,7 @@ def activation_bytes(
 
     Args:
         model: A training graph; it is not changed.
-        batch: Names of its inputs that are the batch's, of shape (batch, sequence) or (batch,).
-        batch_size: Rows.
-        sequence_length: Tokens in a row.
+        shapes: Shapes of its inputs that are the batch's, by name.
         vocabulary: Rows of the embeddings that take any number of them.
 
     Returns:
@@ -46,10 +42,10 @@ def activation_bytes(
     concrete = model.clone()
     inputs = {value.name: value for value in concrete.graph.inputs}
     sizes: dict[str, int] = {VOCABULARY: vocabulary}
-    for name in batch:
+    for name, given in shapes.items():
         shape = inputs[name].shape
         assert shape is not None
-        sizes.update(zip(map(_symbol, shape), (batch_size, sequence_length), strict=False))
+        sizes.update(zip(map(_symbol, shape), given, strict=True))
     for value in (*concrete.graph.inputs, *(v for n in concrete.graph for v in n.outputs)):
         if value.shape is not None:
             value.shape = _evaluate(value.shape, sizes)

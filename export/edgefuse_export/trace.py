@@ -1,7 +1,8 @@
 """The forward pass as a graph whose batch and sequence are free."""
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from edgefuse_devices.errors import ModelError
@@ -11,6 +12,22 @@ from edgefuse_export.tasks.task import ExportTask
 
 TRACED_SHAPE = (3, 11)
 """(batch, sequence) of the example that is traced."""
+
+
+def example(
+    task: ExportTask, shape: tuple[int, int], *, vocabulary: int, seed: int = 0
+) -> dict[str, Tensor]:
+    """A batch of random rows, the last one half padding, in the order of the loss module.
+
+    Args:
+        task: The task.
+        shape: (rows, tokens).
+        vocabulary: Token ids are below it.
+        seed: Seed of the numbers.
+    """
+    rng = np.random.default_rng(seed)
+    feeds = task.task.random_feeds(rng, shape, np.arange(vocabulary), padded=True)
+    return {name: torch.from_numpy(feeds[name]) for name in (*task.inputs, *task.targets)}
 
 
 def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedProgram:
@@ -29,10 +46,10 @@ def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedPro
         ModelError: What the model computes depends on the numbers it is given, not on their shapes
             alone, or it does not take the task's inputs.
     """
-    example = task.example(TRACED_SHAPE, vocabulary=vocabulary)
-    free = tuple(dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in example)
+    batch = tuple(example(task, TRACED_SHAPE, vocabulary=vocabulary).values())
+    free = tuple(dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in batch)
     try:
-        program = torch.export.export(task.loss(model), example, dynamic_shapes=free)
+        program = torch.export.export(task.loss(model), batch, dynamic_shapes=free)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(

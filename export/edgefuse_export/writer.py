@@ -24,7 +24,7 @@ from edgefuse_export.passes.gradient_norm import finish_training_graph
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.trace import trace
+from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
 from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.engines.gradient_mask import MASKS
@@ -227,15 +227,15 @@ def _plan_memory(
     frozen = sum(t.nbytes for t in tensors.values()) - trained
 
     def predict(batch_size: int) -> PredictedMemory:
+        shape = batch_size, request.sequence_length
+        batch = example(request.task, shape, vocabulary=request.vocabulary)
         return PredictedMemory(
             parameters=trained,
             gradients=trained,
             optimizer=len(request.optimizer.states) * trained,
             activations=activation_bytes(
                 training,
-                (*request.task.inputs, *request.task.targets),
-                batch_size=batch_size,
-                sequence_length=request.sequence_length,
+                {name: tensor.shape for name, tensor in batch.items()},
                 vocabulary=request.vocabulary,
             ),
             frozen=frozen,

@@ -15,12 +15,12 @@ from edgefuse_runtime.converting import convert as converting
 from edgefuse_runtime.converting.convert import Conversion, Format
 from edgefuse_runtime.inference.evaluation import Evaluation, evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.inference.predict import predict_texts
+from edgefuse_runtime.inference.predict import predict
 from edgefuse_runtime.machine.threads import default_threads
 from edgefuse_runtime.measuring import bench as measuring
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.task import Prediction
+from edgefuse_runtime.tasks.task import Asked, Prediction
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training import run as runs
 from edgefuse_runtime.training.loop import Observer
@@ -142,18 +142,18 @@ class Predictor:
         self._model = InferenceModel(self.bundle, trained, threads=threads)
 
     def predict(
-        self, texts: Sequence[str], *, on_progress: OnProgress = silent
+        self, asked: Sequence[Asked], *, on_progress: OnProgress = silent
     ) -> list[Prediction]:
-        """Predict for texts, in their order.
+        """Predict for texts or rows, in their order.
 
         Args:
-            texts: At least one text.
+            asked: At least one text, or mapping with the fields of a row.
             on_progress: Observer, called after every batch.
 
         Raises:
-            DataError: A text is blank, or has no token.
+            DataError: A text is blank or has no token, or a row lacks a field.
         """
-        return predict_texts(self.bundle, self._model, texts, on_progress=on_progress)
+        return predict(self.bundle, self._model, asked, on_progress=on_progress)
 
     def evaluate(self, data: StrPath, *, on_progress: OnProgress = silent) -> Evaluation:
         """Measure the figures of the model's task on a data file.

@@ -17,6 +17,7 @@ from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.probe import probe
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.training.trained import open_trained
 from tests.tiny_bundle import LABELS, logits_of, write_data
 
@@ -45,7 +46,7 @@ def home(request, pico_model, tmp_path_factory):
         str(home / "fused"),
         home / "bundle",
         device=probe(),
-        labels=LABELS,
+        task=WantedTextClassification(labels=LABELS),
         tune=tune,
         batch_size=4,
         sequence_length=16,

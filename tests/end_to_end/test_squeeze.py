@@ -35,6 +35,7 @@ from edgefuse_devices.errors import (
     OutputError,
     RunError,
 )
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification
 SETTINGS = SqueezeSettings(
@@ -67,7 +68,13 @@ def squeezed(
     **options: object,
 ) -> SqueezeRecord:
     return squeeze(
-        str(chains), output, train_file=rows, valid_file=rows, settings=settings, **options
+        str(chains),
+        output,
+        task=WantedTextClassification(),
+        train_file=rows,
+        valid_file=rows,
+        settings=settings,
+        **options,
     )
 
 
@@ -121,8 +128,8 @@ def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path:
     assert all(steps == sorted(steps) for steps in told.values())
     cut = [stage for stage in told if stage.endswith("what the task needs")]
     assert len(cut) == len(record.rounds) - 1
-    assert f"at {record.rounds[0].accuracy:.1%}" in cut[0]
-    assert record.rounds[0].accuracy > 0.9  # it learned
+    assert f"at {record.rounds[0].figure:.1%}" in cut[0]
+    assert record.rounds[0].figure > 0.9  # it learned
     kept = [one.parameters for one in record.rounds if one.kept]
     assert kept == sorted(kept, reverse=True)
     assert len(kept) > 2
@@ -133,8 +140,8 @@ def test_parameters_fall_until_accuracy_does(chains: Path, rows: Path, tmp_path:
     assert not record.rounds[-1].kept
     before, after = _parts_that_cuts_left(record.rounds)
     assert max(before) < 0.8 < min(after)  # cuts of 0.3, then of 0.15
-    least = record.rounds[0].accuracy - SETTINGS.max_drop / 100
-    assert [one.accuracy >= least for one in record.rounds] == [one.kept for one in record.rounds]
+    least = record.rounds[0].figure - SETTINGS.max_drop / 100
+    assert [one.figure >= least for one in record.rounds] == [one.kept for one in record.rounds]
     assert not (tmp_path / "out.squeezing").exists()
     assert read_squeeze(tmp_path / "out") == record
 
@@ -229,7 +236,7 @@ def test_one_stopped_after_a_round_was_taken_back_goes_on_to_the_same_weights(
 @pytest.mark.parametrize("fails", [True, False])
 def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_path: Path) -> None:
     rounds = [
-        Round(parameters=count, accuracy=accuracy, steps=5, kept=accuracy > 0.8)
+        Round(parameters=count, figure=accuracy, steps=5, kept=accuracy > 0.8)
         for count, accuracy in ((1000, 0.9), (800, 0.7), (900, 0.9))
     ]
     record = SqueezeRecord(
@@ -239,7 +246,7 @@ def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_pa
         settings=SETTINGS,
         train="",
         valid="",
-        labels=[],
+        task={"name": "text-classification"},
         rounds=rounds if fails else rounds[::2],
     )
     plot_squeeze(record, tmp_path / "one.svg")

@@ -15,6 +15,7 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import find_source
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError, RunError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (
     CONTEXT,
@@ -97,7 +98,7 @@ def test_an_adapter_with_a_head_for_other_classes_is_refused(tmp_path: Path) -> 
     adapter = save_adapter(
         classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
     )
-    options = OPTIONS | {"labels": ["cold", "warm"]}
+    options = OPTIONS | {"task": WantedTextClassification(labels=["cold", "warm"])}
     with pytest.raises(ModelError, match=r"wants \[2, 16\]\. Name as many labels|wants \[2\]"):
         export(str(adapter), tmp_path / "bundle", tune="lora", **options)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgefuse_export.gradient import gradient_graph
 from edgefuse_export.tasks.text_classification import TextClassificationExport
-from edgefuse_export.trace import trace
+from edgefuse_export.trace import example, trace
 from edgefuse_runtime.tasks.text_classification import TextClassification
 
 VOCABULARY, LABELS, WIDTH = 20, 3, 8
@@ -34,12 +34,11 @@ def test_a_softmax_has_a_gradient_along_every_axis(axis: int) -> None:
     module = task.loss(SoftmaxOf(axis))
     graph = gradient_graph(trace(task, module.model, vocabulary=VOCABULARY), task.outputs)
     session = onnxruntime.InferenceSession(ir.serde.serialize_model(graph).SerializeToString())
-    inputs = task.example((4, 7), vocabulary=VOCABULARY, seed=1)
-    names = (*task.inputs, *task.targets)
-    feeds = dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True))
+    batch = example(task, (4, 7), vocabulary=VOCABULARY, seed=1)
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
     names = [value.name for value in session.get_outputs()]
     found = dict(zip(names, session.run(names, feeds), strict=True))
-    module(*inputs)[0].backward()
+    module(*batch.values())[0].backward()
     for name, parameter in module.model.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.any()

@@ -24,6 +24,7 @@ from edgefuse.bundling.fused import fused_mlps
 from edgefuse.compression.compress import compress
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InternalError, RunError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.vocabulary import Vocabulary
@@ -349,7 +350,10 @@ def test_fused_minilm_trains_like_torch_for_fifty_steps(tmp_path: Path) -> None:
     compress(source, tmp_path / "fused", ratio=0.25)
     model = str(tmp_path / "fused")
     bundle = export(
-        model, tmp_path / "bundle", device=load_device("rpi5"), labels=["negative", "positive"]
+        model,
+        tmp_path / "bundle",
+        device=load_device("rpi5"),
+        task=WantedTextClassification(labels=["negative", "positive"]),
     )
     tokens = np.random.default_rng(1).choice(np.arange(1000, 30000), 500, replace=False)
     trainer = reference(model, bundle)

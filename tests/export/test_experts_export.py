@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.layers.experts import every_expert_by_name
+from edgefuse_export.trace import example
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold
@@ -46,7 +47,7 @@ def test_every_expert_gives_the_outputs_and_gradients_of_those_asked_for(kind: s
     other = copy.deepcopy(model)
     model.set_experts_implementation("eager")
     other.set_experts_implementation(every_expert_by_name())
-    ids, mask, _ = TASK.example((4, 9), vocabulary=VOCABULARY)
+    ids, mask, _ = example(TASK, (4, 9), vocabulary=VOCABULARY).values()
     outputs = [one(input_ids=ids, attention_mask=mask)[0] for one in (model, other)]
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
     direction = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(1))

@@ -19,8 +19,11 @@ from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, InternalError, ModelError, OutputError, RunError
 from edgefuse_export.certificate import certify
-from edgefuse_export.tasks.text_classification import TextClassificationExport
-from edgefuse_export.trace import trace
+from edgefuse_export.tasks.text_classification import (
+    TextClassificationExport,
+    WantedTextClassification,
+)
+from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold
@@ -32,7 +35,13 @@ PicoModel = Callable[..., Path]
 
 
 def export_pico(model: Path, output: Path, **options: object) -> Bundle:
-    return export(str(model), output, device=load_device("rpi5"), labels=LABELS, **options)
+    return export(
+        str(model),
+        output,
+        device=load_device("rpi5"),
+        task=WantedTextClassification(labels=LABELS),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -220,7 +229,7 @@ def test_batch_size_auto_takes_what_the_board_can_hold(
 ) -> None:
     zero = load_device("rpi-zero-2w")
     small = msgspec.structs.replace(zero, memory_mib=1, memory_variants_mib=[])
-    options = {"labels": LABELS, "sequence_length": 64}
+    options = {"task": WantedTextClassification(labels=LABELS), "sequence_length": 64}
     model = str(pico("shallow-bert"))
     on_pi = export(model, tmp_path / "pi", device=load_device("rpi5"), **options)
     on_small = export(model, tmp_path / "small", device=small, **options)
@@ -296,7 +305,7 @@ def test_a_classifier_keeps_every_token_that_it_reads(
     read: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     task = TextClassificationExport(TextClassification(labels=["a", "b", "c"]))
-    inputs = task.example((2, 7), vocabulary=20)
+    inputs = example(task, (2, 7), vocabulary=20).values()
     module = task.loss(ReadsTokens(read))
     program = trace(task, module.model, vocabulary=20)
     assert torch.allclose(program.module()(*inputs)[0], module(*inputs)[0])

@@ -17,11 +17,13 @@ from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, OutputError
 from edgefuse_export.gradient import _innermost
-from edgefuse_export.tasks.classes import check_architecture
+from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.registry import find_optimizer
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
-OPTIONS = {"device": load_device("rpi5"), "labels": ["cold", "warm"]}
+OPTIONS = {"device": load_device("rpi5"), "task": WantedTextClassification(labels=["cold", "warm"])}
 
 
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(
@@ -44,7 +46,7 @@ def test_a_head_for_another_count_of_classes_is_refused_and_one_that_fits_is_kep
         export(model, tmp_path / "bundle", **OPTIONS)
     assert not (tmp_path / "bundle").exists()
 
-    three = OPTIONS | {"labels": ["cold", "warm", "hot"]}
+    three = OPTIONS | {"task": WantedTextClassification(labels=["cold", "warm", "hot"])}
     bundle = export(model, tmp_path / "bundle", **three)
     saved = load_file(f"{model}/model.safetensors")
     name = "classifier.out_proj.weight"
@@ -87,7 +89,7 @@ def test_a_model_that_cannot_classify_in_a_graph_is_refused(
 
 def test_a_model_that_reads_pictures_too_is_refused() -> None:
     with pytest.raises(ModelError, match="gemma3 models read more than text"):
-        check_architecture(transformers.Gemma3Config(), "gemma")
+        check_architecture(transformers.Gemma3Config(), "gemma", TextClassification)
 
 
 @pytest.mark.parametrize(

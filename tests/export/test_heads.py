@@ -10,6 +10,7 @@ import transformers
 from edgefuse.bundling.export import export
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.catalog import load_device
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime import Predictor
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.tasks.labels import read_labels
@@ -43,7 +44,13 @@ def save_head(folder: Path, names: list[str]) -> Path:
 def exported(model: Path, rows: Path, output: Path) -> Bundle:
     shape = {"batch_size": 4, "sequence_length": 16}
     board = load_device("rpi5")
-    return export(str(model), output, device=board, labels=read_labels(rows), **shape)
+    return export(
+        str(model),
+        output,
+        device=board,
+        task=WantedTextClassification(labels=read_labels(rows)),
+        **shape,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from edgefuse.tuning.ways import find_way
 from edgefuse.tuning.ways.lora import Lora
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.converting.convert import convert
 from tests.tuned_pico import (
     CONTEXT,
@@ -79,7 +80,7 @@ def test_export_goes_on_with_an_adapter_or_begins_from_its_merged_weights(tmp_pa
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "fused-shallow-bert"
     (tmp_path / "fused-shallow-bert").symlink_to(pico("fused-shallow-bert"))
-    options = {"device": BOARD, "labels": LABELS}
+    options = {"device": BOARD, "task": WantedTextClassification(labels=LABELS)}
 
     further = export(str(adapter), tmp_path / "further", tune="lora", **options)
     merged = export(str(adapter), tmp_path / "merged", tune="head", **options)
@@ -108,7 +109,12 @@ def test_an_adapter_without_its_model_is_refused(tmp_path: Path) -> None:
         config = json.loads(file.read_text()) | {"base_model_name_or_path": name}
         file.write_text(json.dumps(config))
         with pytest.raises(ModelError, match=r"cannot be found.*beside the adapter"):
-            export(str(adapter), tmp_path / "bundle", device=BOARD, labels=LABELS)
+            export(
+                str(adapter),
+                tmp_path / "bundle",
+                device=BOARD,
+                task=WantedTextClassification(labels=LABELS),
+            )
 
 
 @pytest.mark.parametrize(

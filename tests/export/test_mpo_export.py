@@ -24,6 +24,7 @@ from edgefuse.tuning.ways.lora import Lora
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold, MatrixProduct, merged
@@ -56,7 +57,15 @@ def export_chains(
     board = load_device("rpi5")
     shape = {"batch_size": 4, "sequence_length": 16}
     chains, output = str(folder / "chains"), folder / name
-    return export(chains, output, device=board, labels=LABELS, tune=tune, **shape, **options)
+    return export(
+        chains,
+        output,
+        device=board,
+        task=WantedTextClassification(labels=LABELS),
+        tune=tune,
+        **shape,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +200,7 @@ def test_a_model_without_chains_is_refused_with_what_to_do(
             str(pico_model("bert")),
             tmp_path / "bundle",
             device=load_device("rpi5"),
-            labels=LABELS,
+            task=WantedTextClassification(labels=LABELS),
             tune="mpo",
         )
     assert "edgefuse compress MODEL OUTPUT --method mpo --max-error 0" in str(refused.value)

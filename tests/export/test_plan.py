@@ -29,11 +29,13 @@ from edgefuse.tuning.ways.last import Last
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
-from edgefuse_export.tasks.text_classification import Loss
+from edgefuse_export.losses.text_classification import CrossEntropy
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from tests.tuned_pico import TASK, classifier, exported, pico
 
 HEADS = 2
 SHAPE = {"batch_size": 4, "sequence_length": 16}
+BOARD = load_device("rpi5")
 
 
 @cache
@@ -122,7 +124,7 @@ def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: 
 
     inputs = torch.ones((4, 16), dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = Loss(model)(inputs, inputs, torch.zeros(4, dtype=torch.int64))
+        loss, _ = CrossEntropy(model)(inputs, inputs, torch.zeros(4, dtype=torch.int64))
         loss.backward()
     reads_one_token = kind not in ("llama", "mixtral")  # those look for the last one
     assert (rows["full"].flops < counter.get_total_flops()) == reads_one_token
@@ -154,14 +156,16 @@ def test_a_model_that_cannot_be_counted_says_so() -> None:
 
 def test_sizes_that_the_model_does_not_take_are_refused() -> None:
     with pytest.raises(InputError, match="65 is outside 2 to 64"):
-        plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=65)
+        plan(str(pico("bert")), task=WantedTextClassification(), device=BOARD, sequence_length=65)
 
 
 def test_what_does_not_fit_the_board_is_named(
     planned_before: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     planned_before("bert")
-    found = plan(str(pico("bert")), device=load_device("rpi5"), sequence_length=16)
+    found = plan(
+        str(pico("bert")), task=WantedTextClassification(), device=BOARD, sequence_length=16
+    )
     (full,) = (row.held_bytes for row in found.ways if row.way == "full")
     show(msgspec.structs.replace(found, available_bytes=full - 1), "a board")
     (named,) = re.findall(r"before any batch: (.*)\.\n", capsys.readouterr().out)

@@ -13,6 +13,7 @@ import pytest
 from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.probe import probe
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.training.finetune import finetune
 from edgefuse_runtime.training.metrics_log import read_metrics
 from edgefuse_runtime.training.records import StepRecord
@@ -30,7 +31,7 @@ def test_a_bundle_trains_to_the_losses_that_it_had(case: str, tmp_path: Path) ->
         str(pico(kind)),
         tmp_path / "bundle",
         device=load_device("rpi5"),
-        labels=LABELS,
+        task=WantedTextClassification(labels=LABELS),
         tune=tune,
         batch_size=8,
         sequence_length=16,

@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from onnx_ir import tape
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from edgefuse.bundling.export import export
 from edgefuse.tuning import ways
@@ -27,8 +26,10 @@ from edgefuse_export.engines.engine import TrainingContents
 from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers import registry as optimizer_exports
 from edgefuse_export.tasks import registry as task_exports
+from edgefuse_export.tasks.task import ModelFacts, WantedTask
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
-from edgefuse_runtime.data.batching import Feeds, pad
+from edgefuse_runtime.data.batching import Feeds, pad, random_texts
 from edgefuse_runtime.data.tokenization import tokenize
 from edgefuse_runtime.engines import registry as engines
 from edgefuse_runtime.engines.engine import Step, Training
@@ -36,12 +37,12 @@ from edgefuse_runtime.files.tensor_file import map_tensors
 from edgefuse_runtime.graph.parameters import PADDING_ID
 from edgefuse_runtime.inference.evaluation import evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.inference.predict import predict_texts
+from edgefuse_runtime.inference.predict import predict
 from edgefuse_runtime.optimizers import registry as optimizers
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import registry as tasks
-from edgefuse_runtime.tasks.task import Figure
+from edgefuse_runtime.tasks.task import Figure, Model
 from edgefuse_runtime.training.fit import fit
 
 ROWS = ["turn on the lamp", "the door is open", "a sad film", "stop the music"] * 3
@@ -102,7 +103,9 @@ class MeanSquare:
     def __init__(self) -> None:
         self.sum, self.count = 0.0, 0
 
-    def update(self, outputs: Mapping[str, np.ndarray], feeds: Feeds) -> None:
+    def update(
+        self, examples: Sequence[Measured], feeds: Feeds, outputs: Mapping[str, np.ndarray]
+    ) -> None:
         self.sum += float(np.sum((outputs["logits"][:, 0] - feeds["lengths"]) ** 2))
         self.count += len(feeds["lengths"])
 
@@ -116,7 +119,8 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
     figures: ClassVar[tuple[Figure, ...]] = (
         Figure(name="error", title="squared error", format=".2f", higher_is_better=False),
     )
-    row: ClassVar[str] = "A row is a text"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    encoder_decoder: ClassVar[bool] = False
 
     @property
     def summary(self) -> str:
@@ -127,8 +131,8 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
         counts = [float(len(text.split())) for text in texts]
         return [Measured(i, n) for i, n in zip(tokenize(tokenizer, texts), counts, strict=True)]
 
-    def examples(self, texts: Sequence[str], tokenizer: Any) -> list[Measured]:
-        return [Measured(ids) for ids in tokenize(tokenizer, texts)]
+    def examples(self, asked: Sequence[str], tokenizer: Any) -> list[Measured]:
+        return [Measured(ids) for ids in tokenize(tokenizer, asked)]
 
     def collate(self, examples: Sequence[Measured], *, padding_id: int) -> Feeds:
         ids, mask = pad([example.token_ids for example in examples], padding_id)
@@ -136,16 +140,18 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
         feeds: Feeds = {"input_ids": ids, "attention_mask": mask}
         return feeds | ({"lengths": np.array(lengths, np.float32)} if lengths else {})
 
-    def random_feeds(self, rng: Any, shape: tuple[int, int], token_ids: np.ndarray) -> Feeds:
-        ids = rng.choice(token_ids, shape)
-        lengths = np.full(shape[0], shape[1], np.float32)
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "lengths": lengths}
+    def random_feeds(
+        self, rng: Any, shape: tuple[int, int], token_ids: np.ndarray, *, padded: bool = False
+    ) -> Feeds:
+        lengths = rng.random(shape[0]).astype(np.float32)
+        return {**random_texts(rng, shape, token_ids, padded=padded), "lengths": lengths}
 
     def metric(self) -> MeanSquare:
         return MeanSquare()
 
-    def predict(self, texts: Sequence[str], outputs: Mapping[str, np.ndarray]) -> list[str]:
-        return [f"{row[0]:.1f} words" for row in outputs["logits"]]
+    def predict(self, examples: Sequence[Measured], model: Model) -> list[str]:
+        feeds = self.collate(examples, padding_id=model.padding_id)
+        return [f"{row[0]:.1f} words" for row in model.run(feeds)["logits"]]
 
 
 class SquaredError(nn.Module):
@@ -170,27 +176,21 @@ class TextLengthExport:
 
     task: TextLength
 
-    def model_class(self) -> type[Any]:
-        return AutoModelForSequenceClassification
-
     def model_options(self) -> dict[str, Any]:
         return {"num_labels": 1}
 
     def loss(self, model: nn.Module) -> nn.Module:
         return SquaredError(model)
 
-    def example(
-        self, shape: tuple[int, int], *, vocabulary: int, seed: int = 0
-    ) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(vocabulary, shape, generator=generator)
-        mask = torch.ones_like(ids)
-        mask[-1, shape[1] // 2 :] = 0
-        return ids, mask, torch.rand(shape[:1], generator=generator)
+    def save(self, directory: Path) -> None:
+        pass
 
 
-class WantedTextLength:
-    def of_model(self, config: Any, name: str) -> TextLengthExport:
+class WantedTextLength(WantedTask):
+    name: ClassVar[str] = "text-length"
+    summary: ClassVar[str] = "the count of a text's words"
+
+    def of_model(self, facts: ModelFacts) -> TextLengthExport:
         return TextLengthExport(TextLength())
 
 
@@ -198,12 +198,13 @@ def test_a_task_from_outside_trains_and_predicts(
     pico_model: Any, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "TASKS", (*tasks.TASKS, TextLength))
-    monkeypatch.setitem(task_exports.EXPORT_TASKS, "text-length", WantedTextLength)
+    wanted = (*task_exports.WANTED_TASKS, WantedTextLength)
+    monkeypatch.setattr(task_exports, "WANTED_TASKS", wanted)
     bundle = export(
         str(pico_model("bert")),
         tmp_path / "bundle",
         device=load_device("rpi5"),
-        task=WantedTextLength(),
+        task=task_exports.find_task("text-length"),
     )
     assert descends(trained(bundle, rows, steps=30))
     assert bundle.manifest.certificate.worst_gradient_error < 1e-3
@@ -212,7 +213,7 @@ def test_a_task_from_outside_trains_and_predicts(
     model = InferenceModel(bundle, bundle.trainable(), threads=1)
     evaluation = evaluate_model(bundle, model, bundle.read(rows))
     assert evaluation.figures["error"] > 1  # about four words, and it says nearly none
-    assert predict_texts(bundle, model, ["a sad film"])[0].endswith(" words")
+    assert predict(bundle, model, ["a sad film"])[0].endswith(" words")
 
 
 # An optimizer: plain gradient descent -----------------------------------------------------------
@@ -255,7 +256,7 @@ def test_an_optimizer_from_outside_trains(
         str(pico_model("bert")),
         tmp_path / "bundle",
         device=load_device("rpi5"),
-        labels=LABELS,
+        task=WantedTextClassification(labels=LABELS),
         tune="head",
         optimizer=Sgd(),
     )
@@ -332,7 +333,11 @@ def test_an_engine_from_outside_trains_and_says_what_it_cannot(
 ) -> None:
     monkeypatch.setattr(engines, "ENGINES", (*engines.ENGINES, Numpy))
     monkeypatch.setitem(engine_exports.ENGINE_EXPORTS, "numpy", NumpyExport())
-    options = {"device": load_device("rpi5"), "labels": LABELS, "engine": "numpy"}
+    options = {
+        "device": load_device("rpi5"),
+        "task": WantedTextClassification(labels=LABELS),
+        "engine": "numpy",
+    }
     bundle = export(str(pico_model("bert")), tmp_path / "bundle", tune="head", **options)
     assert not (bundle.path / "optimizer.onnx").exists()
     assert open_bundle(bundle.path).manifest.engine == Numpy()
@@ -367,7 +372,7 @@ def test_a_way_from_outside_trains(
         str(pico_model("bert")),
         tmp_path / "bundle",
         device=load_device("rpi5"),
-        labels=LABELS,
+        task=WantedTextClassification(labels=LABELS),
         tune="last-bias",
     )
     assert [parameter.name for parameter in bundle.manifest.parameters] == ["classifier.bias"]

@@ -9,6 +9,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 import edgefuse
 from edgefuse.bundling.export import export
 from edgefuse_devices.catalog import load_device
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.inference.model import InferenceModel
@@ -33,7 +34,13 @@ def exported(
     model = str(save_pico_model(folder / "model", request.param, num_labels=3, layers=1))
     path = folder / "bundle"
     plain = AdamW(weight_decay=0, max_gradient_norm=0)
-    return export(model, path, device=load_device("rpi5"), labels=LABELS, optimizer=plain), model
+    return export(
+        model,
+        path,
+        device=load_device("rpi5"),
+        task=WantedTextClassification(labels=LABELS),
+        optimizer=plain,
+    ), model
 
 
 def batch_of(rows: list[list[int]], bundle: Bundle) -> Feeds:

@@ -22,6 +22,7 @@ from edgefuse.tuning.ways.adapter import Adapter
 from edgefuse.tuning.ways.lora import Lora
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.merges import Fold
@@ -387,7 +388,7 @@ def test_options_that_leave_nothing_are_refused(tmp_path: Path) -> None:
             str(pico("bert")),
             tmp_path / "bundle",
             device=load_device("rpi5"),
-            labels=LABELS,
+            task=WantedTextClassification(labels=LABELS),
             tune="child-d",
         )
 

@@ -4,7 +4,9 @@ import pytest
 from transformers import BertConfig
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.tasks.classes import check_architecture, choose_labels
+from edgefuse_export.tasks.classes import choose_labels
+from edgefuse_export.tasks.text_classification import check_head
+from edgefuse_runtime.tasks.text_classification import TextClassification
 
 TWELVE = [f"LABEL_{index}" for index in range(12)]
 BINARY = ["NEGATIVE", "POSITIVE"]
@@ -21,9 +23,13 @@ def head(*names: str, **options: object) -> BertConfig:
     )
 
 
+def order_of(config: BertConfig, given: list[str] | frozenset[str]) -> list[str]:
+    return choose_labels(config, given, "model", TextClassification)
+
+
 @pytest.mark.parametrize("given", [frozenset(NUMBERS), sorted(NUMBERS), frozenset({"11", "3"})])
 def test_whole_numbers_are_indices_of_the_head(given: list[str] | frozenset[str]) -> None:
-    assert choose_labels(head(*TWELVE), given, "model") == NUMBERS
+    assert order_of(head(*TWELVE), given) == NUMBERS
 
 
 @pytest.mark.parametrize(
@@ -33,20 +39,29 @@ def test_whole_numbers_are_indices_of_the_head(given: list[str] | frozenset[str]
 def test_names_of_the_head_keep_its_order_and_its_spelling(
     given: list[str] | frozenset[str],
 ) -> None:
-    assert choose_labels(head(*BINARY), given, "model") == BINARY
+    assert order_of(head(*BINARY), given) == BINARY
 
 
 def test_names_that_differ_in_case_alone_are_told_apart() -> None:
     names = ["us", "US", "them"]
-    assert choose_labels(head(*names), frozenset({"US", "THEM"}), "model") == names
+    assert order_of(head(*names), frozenset({"US", "THEM"})) == names
     with pytest.raises(ModelError, match=r"\(us, US, them\), and 2 are given \(Us, them\)"):
-        choose_labels(head(*names), frozenset({"Us", "them"}), "model")
+        order_of(head(*names), frozenset({"Us", "them"}))
 
 
 def test_a_list_gives_the_classes_of_a_head_other_names() -> None:
-    assert choose_labels(head("LABEL_0", "LABEL_1"), ["good", "bad"], "model") == ["good", "bad"]
-    assert choose_labels(head(*BINARY), ["schlecht", "gut"], "model") == ["schlecht", "gut"]
-    assert choose_labels(head(*BINARY), ["negative", "good"], "model") == ["negative", "good"]
+    assert order_of(head("LABEL_0", "LABEL_1"), ["good", "bad"]) == [
+        "good",
+        "bad",
+    ]
+    assert order_of(head(*BINARY), ["schlecht", "gut"]) == [
+        "schlecht",
+        "gut",
+    ]
+    assert order_of(head(*BINARY), ["negative", "good"]) == [
+        "negative",
+        "good",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +80,7 @@ def test_labels_that_leave_it_open_which_class_is_which_are_refused(
     names: list[str], given: list[str] | frozenset[str], sentence: str
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        choose_labels(head(*names), given, "model")
+        order_of(head(*names), given)
     assert sentence in caught.value.problem
     assert names[0] in caught.value.problem
     assert "encoder alone" in caught.value.hint
@@ -73,9 +88,13 @@ def test_labels_that_leave_it_open_which_class_is_which_are_refused(
 
 def test_labels_of_a_new_head_are_sorted_numbers_by_their_value() -> None:
     encoder = BertConfig(architectures=["BertModel"])
-    assert choose_labels(encoder, frozenset(NUMBERS), "model") == NUMBERS
-    assert choose_labels(encoder, frozenset({"b", "a", "10"}), "model") == ["10", "a", "b"]
-    assert choose_labels(encoder, ["b", "a"], "model") == ["b", "a"]
+    assert order_of(encoder, frozenset(NUMBERS)) == NUMBERS
+    assert order_of(encoder, frozenset({"b", "a", "10"})) == [
+        "10",
+        "a",
+        "b",
+    ]
+    assert order_of(encoder, ["b", "a"]) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +109,6 @@ def test_a_head_of_another_problem_is_refused(
     names: list[str], problem: str | None, called: str
 ) -> None:
     with pytest.raises(ModelError, match=f"a head for .*{called}"):
-        check_architecture(head(*names, problem_type=problem), "model")
-    check_architecture(head(*BINARY, problem_type="single_label_classification"), "model")
-    check_architecture(BertConfig(architectures=["BertModel"], problem_type=problem), "model")
+        check_head(head(*names, problem_type=problem), "model")
+    check_head(head(*BINARY, problem_type="single_label_classification"), "model")
+    check_head(BertConfig(architectures=["BertModel"], problem_type=problem), "model")

@@ -19,10 +19,15 @@ from edgefuse.hub.tokenizer import load_tokenizer
 from edgefuse.mlps.matrices import KINDS
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_export.tasks.text_classification import (
+    TextClassificationExport,
+    WantedTextClassification,
+)
 from edgefuse_runtime.tasks.text_classification import TextClassification
 
 PicoModel = Callable[..., Path]
+
+TWO = WantedTextClassification(labels=["a", "b"])
 
 
 def changed(model: Path, folder: Path, file: str, change: dict[str, object] | bytes) -> Path:
@@ -77,7 +82,12 @@ def test_weights_that_are_not_numbers_are_refused_at_once_and_by_name(
     tensors[name][0, 0] = float("nan")
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"NaN or infinite, in .*query\.weight"):
-        export(str(model), tmp_path / "out", device=load_device("rpi5"), labels=["a", "b"])
+        export(
+            str(model),
+            tmp_path / "out",
+            device=load_device("rpi5"),
+            task=WantedTextClassification(labels=["a", "b"]),
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +138,12 @@ def test_an_adapter_that_is_not_pefts_is_the_users_to_mend(
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="cannot be loaded"):
-        export(str(tmp_path), tmp_path / "out", device=load_device("rpi5"), labels=["a", "b"])
+        export(
+            str(tmp_path),
+            tmp_path / "out",
+            device=load_device("rpi5"),
+            task=WantedTextClassification(labels=["a", "b"]),
+        )
 
 
 @pytest.mark.parametrize("dtype", ["zzz", {"": torch.bfloat16}])

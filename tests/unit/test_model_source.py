@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 import edgefuse
 from edgefuse.bundling.export import export
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_devices.catalog import load_device
 
 model = edgefuse.from_pretrained("someone/fused")
 print(sorted({int(p.sum()) for p in edgefuse.multiplicities(model).values()}))
-bundle = export(
-    "someone/fused", Path(sys.argv[1]), device=load_device("rpi5"), labels=["a", "b"]
-)
+task = WantedTextClassification(labels=["a", "b"])
+bundle = export("someone/fused", Path(sys.argv[1]), device=load_device("rpi5"), task=task)
 print(bundle.manifest.model.source, bundle.manifest.model.compression, len(bundle.manifest.merges))
 """
 

@@ -21,6 +21,8 @@ from edgefuse.tuning.ways.lora import Lora
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError, RunError
+from edgefuse_export.tasks.text_classification import WantedTextClassification
+from edgefuse_export.trace import example
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.graph.masks import RandomMask
@@ -40,7 +42,7 @@ LOSSLESS = Limit(max_error=0)
 
 
 def hidden_states(model: torch.nn.Module) -> torch.Tensor:
-    ids, mask, _ = TASK.example((4, 9), vocabulary=VOCABULARY)
+    ids, mask, _ = example(TASK, (4, 9), vocabulary=VOCABULARY).values()
     with torch.no_grad():
         states: torch.Tensor = model(input_ids=ids, attention_mask=mask)[0]
     return states
@@ -102,7 +104,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def to_the_board(model: Path, output: Path, way: Mpo) -> Bundle:
     board = load_device("rpi5")
-    return export(str(model), output, device=board, labels=LABELS, tune=way)
+    task = WantedTextClassification(labels=LABELS)
+    return export(str(model), output, device=board, task=task, tune=way)
 
 
 def test_a_shared_central_tensor_stays_as_it_was(shared: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from edgefuse_export.engines.engine import TrainingContents
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.passes.norm_weights import norm_weights
 from edgefuse_export.tasks.task import ExportTask
-from edgefuse_export.trace import TRACED_SHAPE
+from edgefuse_export.trace import TRACED_SHAPE, example
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTraining
 from edgefuse_runtime.graph.merges import Merge
 from edgefuse_runtime.graph.parameters import Parameter
@@ -66,11 +66,11 @@ class OnnxRuntimeTrainingExport:
         assert isinstance(contents.optimizer, AdamW), "the engine's refusal came before"
         folder = contents.folder / "training"
         folder.mkdir()
-        example = contents.task.example(TRACED_SHAPE, vocabulary=contents.vocabulary)
+        batch = example(contents.task, TRACED_SHAPE, vocabulary=contents.vocabulary)
         write_training_artifacts(
             contents.model,
             contents.task,
-            dict(zip(contents.task.inputs, example, strict=False)),
+            {name: batch[name] for name in contents.task.inputs},
             contents.parameters,
             optimizer=contents.optimizer,
             directory=folder,

@@ -1,24 +1,86 @@
 """The classes that a user asks for, and those of the head that a model brings."""
 
 from collections.abc import Collection, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
+from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_export.tasks.architecture import brings_head
+from edgefuse_export.tasks.task import ModelFacts
+from edgefuse_runtime.tasks.labels import LabelIndex, read_labels
+from edgefuse_runtime.tasks.task import Task
 
-from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.tasks.labels import LabelIndex
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Labels: TypeAlias = Sequence[str] | frozenset[str] | PathLike[str] | str | int | None
+"""Names of classes in the order of the logits, a set of the labels that rows have, a file of
+either, or a count of classes called 0, 1, 2 …; None for the head's own."""
+
+LABELS_HELP = "The classes: labelled rows (train.jsonl) or a .txt, one a line in order."
+NUM_LABELS_HELP = "Count of classes called 0, 1, 2 …, instead of --labels."
 
 NEW_HEAD = "save its encoder alone, which gets a new head: `model.base_model.save_pretrained(…)`"
 """What to do about a head that does not fit."""
 
 _LISTED = 12
-_UNSUPPORTED = {
-    "multi_label_classification": "several labels a text",
-    "regression": "numbers (regression)",
-}
+
+
+def find_labels(
+    facts: ModelFacts, labels: Labels, num_labels: int | None, task: type[Task]
+) -> list[str]:
+    """Names of the classes, in the order of the logits, of a task with labels.
+
+    Args:
+        facts: What is known of the model.
+        labels: The option of that name.
+        num_labels: The option of that name.
+        task: Kind of the task.
+
+    Raises:
+        InputError: Both options are given, one does not hold, or neither is where it is needed.
+        DataError: The file cannot be read.
+        ModelError: The labels do not say which of the head's classes they are.
+    """
+    given = _given(labels, num_labels)
+    if given is None and brings_head(facts.config, task):
+        return [str(index) for index in range(int(facts.config.num_labels or 0))]
+    if given is None and facts.tokenizer is None:
+        given = ["0", "1"]
+    if given is None:
+        raise InputError(
+            "The classes are not known",
+            "Name labelled rows with --labels train.jsonl, or give --num-labels N",
+        )
+    return choose_labels(facts.config, given, facts.name, task)
+
+
+def _given(labels: Labels, count: int | None) -> Sequence[str] | frozenset[str] | None:
+    if labels is not None and count is not None:
+        raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")
+    if isinstance(labels, int):
+        labels, count = None, labels
+    if count is not None:
+        if count < 2:
+            raise InputError(f"{count} classes leave nothing to learn", "Give at least 2")
+        return [str(index) for index in range(count)]
+    if labels is None:
+        return None
+    if isinstance(labels, str | PathLike):
+        return read_labels(Path(labels))
+    if len(labels) < 2:
+        raise InputError(f"{len(labels)} classes leave nothing to learn", "Give at least 2")
+    if len(set(labels)) < len(labels):
+        raise InputError("A class is named twice", "Give each class a name of its own")
+    return labels
 
 
 def choose_labels(
-    config: PretrainedConfig, given: Sequence[str] | frozenset[str], name: str
+    config: "PretrainedConfig",
+    given: Sequence[str] | frozenset[str],
+    name: str,
+    task: type[Task],
 ) -> list[str]:
     """Names of the classes, in the order of the logits.
 
@@ -30,11 +92,12 @@ def choose_labels(
         config: Configuration of the model.
         given: Names that somebody ordered, or a set of labels that rows have.
         name: Name of the model, for messages.
+        task: Kind of the task.
 
     Raises:
         ModelError: The labels do not say which of the head's classes they are.
     """
-    if not brings_head(config):
+    if not brings_head(config, task):
         return list(given) if isinstance(given, Sequence) else _sorted(given)
     own = _own_names(config)
     if isinstance(given, Sequence) and len(given) != len(own):
@@ -52,12 +115,17 @@ def choose_labels(
     raise _misfit(name, own, _sorted(given))
 
 
-def brings_head(config: PretrainedConfig) -> bool:
-    """Whether a model was saved as a classifier."""
-    return any(kind.endswith("Classification") for kind in config.architectures or ())
+def head_options(labels: Sequence[str], **others: object) -> dict[str, Any]:
+    """Options of transformers for a head with these labels."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        **others,
+    }
 
 
-def _own_names(config: PretrainedConfig) -> list[str]:
+def _own_names(config: "PretrainedConfig") -> list[str]:
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
     return [names[index] for index in sorted(names)]
 
@@ -85,32 +153,3 @@ def _misfit(name: str, own: Sequence[str], given: Sequence[str]) -> ModelError:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-
-
-def check_architecture(config: PretrainedConfig, name: str) -> None:
-    """Refuse models that cannot classify in a graph.
-
-    Raises:
-        ModelError: It has a head for several labels at once or for numbers; it is an
-            encoder-decoder model, which classifies by the state at a token that it looks for; it
-            reads pictures or sound too; or transformers has no classifier of its kind.
-    """
-    problem = config.problem_type or ("regression" if config.num_labels == 1 else "")
-    if brings_head(config) and problem in _UNSUPPORTED:
-        raise ModelError(
-            f"{name} was saved with a head for {_UNSUPPORTED[problem]}, and EdgeFuse trains "
-            "classifiers of one label a text so far",
-            f"Choose a classifier of one label a text, or {NEW_HEAD}",
-        )
-    if config.is_encoder_decoder:
-        reason = f"{config.model_type} models have an encoder and a decoder"
-    elif config.get_text_config() is not config:
-        reason = f"{config.model_type} models read more than text"
-    elif type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        reason = f"transformers has no classifier of {config.model_type} models"
-    else:
-        return
-    raise ModelError(
-        f"{name} cannot be exported: {reason}",
-        "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
-    )

@@ -1,27 +1,50 @@
-"""All tasks, by their names: each makes, of a task's own options, what a user asks for."""
+"""All tasks as a user may ask for them, and the choice of one by its name and options.
 
-from collections.abc import Callable
+`edgefuse export --help` reads the options of all: a task's file imports torch and transformers
+inside functions.
+"""
 
-from optimum.exporters.tasks import TasksManager
+from collections.abc import Mapping
 
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
+from edgefuse_devices.options import keyword_of, make, options_of, refuse_options
 from edgefuse_export.tasks.task import WantedTask
-from edgefuse_export.tasks.text_classification import Classes
+from edgefuse_export.tasks.text_classification import WantedTextClassification
 
-EXPORT_TASKS: dict[str, Callable[..., WantedTask]] = {"text-classification": Classes.of}
+WANTED_TASKS: tuple[type[WantedTask], ...] = (WantedTextClassification,)
+
+DEFAULT = WantedTextClassification.name
 
 
-def find_task(name: str) -> Callable[..., WantedTask]:
-    """The task of a name.
+def find_task(name: str | WantedTask, options: Mapping[str, object] | None = None) -> WantedTask:
+    """Make the task of a name and its options.
 
     Args:
-        name: The task's name or its synonym, as optimum has them.
+        name: The task's name or its synonym, as optimum has them; or a task, which is given back.
+        options: Values by the options' names; None stands for the default.
 
     Raises:
-        InputError: It is none of `EXPORT_TASKS`.
+        InputError: It is none of `WANTED_TASKS`, or an option is another task's.
     """
-    found = EXPORT_TASKS.get(TasksManager.map_from_synonym(name))
-    if found is None:
-        raise InputError(*unknown("task", name, EXPORT_TASKS.keys()))
-    return found
+    if isinstance(name, WantedTask):
+        refuse_options({k: v for k, v in (options or {}).items() if v is not None}, name)
+        return name
+    found = {kind.name: kind for kind in WANTED_TASKS}
+    kind = found.get(name) or found.get(_without_synonym(name))
+    if kind is None:
+        raise InputError(*unknown("task", name, found))
+    return make(kind, options or {}, choice=f"--task {name}")
+
+
+def task_keywords() -> frozenset[str]:
+    """Names of the options of all tasks."""
+    return frozenset(
+        keyword_of("", option.name) for kind in WANTED_TASKS for option in options_of(kind)
+    )
+
+
+def _without_synonym(name: str) -> str:
+    from optimum.exporters.tasks import TasksManager
+
+    return str(TasksManager.map_from_synonym(name))

@@ -1,76 +1,125 @@
-"""The task seam: what a model is trained for, on the workstation's side."""
+"""The task seam: what a model is trained for, on the workstation's side.
 
-from typing import Any, ClassVar, Protocol
+A task's options are the fields of a frozen dataclass, of which `edgefuse export --help` makes
+flags: torch and transformers are imported for types alone, and inside functions.
+"""
 
-from torch import Tensor, nn
-from transformers import PretrainedConfig
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from edgefuse_runtime.tasks.task import Task
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 
 class ExportTask(Protocol):
-    """How a model is traced for a task.
-
-    Attributes:
-        inputs: Names of the batch's tensors that inference takes.
-        targets: Names of the batch's tensors that only the loss takes.
-        outputs: Names of what inference gives.
-        peft_type: Task type of peft.
-        training_api_loss: Name of the loss of onnxruntime-training's artifacts that computes this
-            task's; None where it has none.
-    """
-
-    inputs: ClassVar[tuple[str, ...]]
-    targets: ClassVar[tuple[str, ...]]
-    outputs: ClassVar[tuple[str, ...]]
-    peft_type: ClassVar[str]
-    training_api_loss: ClassVar[str | None]
+    """How a model is traced for a task."""
 
     @property
     def task(self) -> Task:
         """The same task on the board's side."""
         ...
 
-    def model_class(self) -> type[Any]:
-        """The auto class of transformers that has the task's head."""
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the batch's tensors that inference takes, in the order of the loss module."""
+        ...
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the batch's tensors that only the loss takes, after the inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what inference gives."""
+        ...
+
+    @property
+    def peft_type(self) -> str:
+        """Task type of peft."""
+        ...
+
+    @property
+    def training_api_loss(self) -> str | None:
+        """Name of the loss of onnxruntime-training's artifacts that computes this task's.
+
+        None where it has none.
+        """
         ...
 
     def model_options(self) -> dict[str, Any]:
-        """Options for `from_pretrained` of that class: what the head has to be."""
+        """Options for `from_pretrained` of the task's auto class: what the head has to be."""
         ...
 
-    def loss(self, model: nn.Module) -> nn.Module:
-        """The module to trace.
+    def loss(self, model: "nn.Module") -> "nn.Module":
+        """The module to trace; its attribute `model` is the model.
 
         Its `forward` maps the inputs and the targets, by position and under their names, to the
         loss, a scalar, and the outputs, detached.
         """
         ...
 
-    def example(
-        self, shape: tuple[int, int], *, vocabulary: int, seed: int = 0
-    ) -> tuple[Tensor, ...]:
-        """Random inputs and targets, the last row half padding.
+    def save(self, directory: Path) -> None:
+        """Write what a converted model needs beside its weights, configuration and tokenizer.
 
         Args:
-            shape: (batch, sequence).
-            vocabulary: Token ids are below it.
-            seed: Seed of the numbers.
+            directory: The folder that transformers will load.
         """
         ...
 
 
-class WantedTask(Protocol):
-    """A task as a user asks for it, before the model is known."""
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model before its weights are read.
 
-    def of_model(self, config: PretrainedConfig, name: str) -> ExportTask:
+    Attributes:
+        name: Name of the model, for messages.
+        config: Its configuration.
+        tokenizer: Its tokenizer; None where only sizes count, as in a plan. What is not given of a
+            new head is assumed then.
+        file: Finds a file of the model by its name; None where there is no such file.
+    """
+
+    name: str
+    config: "PretrainedConfig"
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+    file: Callable[[str], Path | None] = lambda _: None
+
+
+class WantedTask(ABC):
+    """A task as a user asks for it: a choice of `--task`, whose options are its fields.
+
+    Attributes:
+        name: What `--task` calls it, in optimum's terms.
+        summary: What a model learns, for the help.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def of_model(self, facts: ModelFacts) -> ExportTask:
         """The task as a model's own head has it, or as a new head shall have it.
-
-        Args:
-            config: Configuration of the model.
-            name: Name of the model, for messages.
 
         Raises:
             ModelError: The model cannot have such a head, or brings another one.
+            InputError: An option does not hold, or what a new head shall be is not known.
+            DataError: A file that an option names cannot be read.
         """
-        ...
+
+    def of_rows(self, file: Path) -> Self:  # noqa: ARG002 - most tasks need nothing of them
+        """The task with what rows of it say, where no option says it: their labels, for example.
+
+        Args:
+            file: Rows to train on.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return self

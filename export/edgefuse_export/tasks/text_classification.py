@@ -1,42 +1,27 @@
-"""Text classification: mean cross-entropy of a sequence classifier of transformers."""
+"""Text classification: one of several labels for a text."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-import torch.nn.functional as F
-from optimum.exporters.tasks import TasksManager
-from torch import Tensor, nn
-from transformers import PretrainedConfig
-
-from edgefuse_devices.errors import InputError
-from edgefuse_export.tasks.classes import brings_head, check_architecture, choose_labels
-from edgefuse_runtime.tasks.labels import read_labels
+from edgefuse_devices.errors import ModelError
+from edgefuse_devices.options import option
+from edgefuse_export.tasks.architecture import brings_head, check_architecture
+from edgefuse_export.tasks.classes import (
+    LABELS_HELP,
+    NEW_HEAD,
+    NUM_LABELS_HELP,
+    Labels,
+    find_labels,
+    head_options,
+)
+from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
+from edgefuse_runtime.tasks.labels import labels_of_rows
 from edgefuse_runtime.tasks.text_classification import TARGET, TextClassification
 
-
-class Loss(nn.Module):
-    """Mean cross-entropy of a sequence classifier, as a function of tensors."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Map token ids and mask, both (batch, sequence), and labels (batch,).
-
-        Returns:
-            The loss, a scalar, and the logits, of shape (batch, classes).
-        """
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        # Spelled out, because torch's translation of nll_loss forgets the count that it divides by.
-        log_probabilities = F.log_softmax(logits, dim=-1)
-        return -log_probabilities.gather(1, labels.unsqueeze(1)).mean(), logits.detach()
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -55,88 +40,71 @@ class TextClassificationExport:
 
     task: TextClassification
 
-    def model_class(self) -> type[Any]:
-        """`AutoModelForSequenceClassification`, by optimum."""
-        kind: type[Any] = TasksManager.get_model_class_for_task(self.task.name)
-        return kind
-
     def model_options(self) -> dict[str, Any]:
         """Count and names of the classes."""
-        labels = self.task.labels
-        return {
-            "num_labels": len(labels),
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
+        return head_options(self.task.labels, problem_type="single_label_classification")
 
-    def loss(self, model: nn.Module) -> Loss:
+    def loss(self, model: "nn.Module") -> "nn.Module":
         """Mean cross-entropy and logits."""
-        return Loss(model)
+        from edgefuse_export.losses.text_classification import CrossEntropy
 
-    def example(
-        self, shape: tuple[int, int], *, vocabulary: int, seed: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Random token ids, a mask whose last row is half padding, and labels.
+        return CrossEntropy(model)
 
-        Returns:
-            int64 tensors: (batch, sequence), (batch, sequence) and (batch,).
-        """
-        generator = torch.Generator().manual_seed(seed)
-        input_ids = torch.randint(vocabulary, shape, generator=generator)
-        attention_mask = torch.ones_like(input_ids)
-        attention_mask[-1, shape[1] // 2 :] = 0
-        classes = len(self.task.labels)
-        return input_ids, attention_mask, torch.randint(classes, shape[:1], generator=generator)
+    def save(self, directory: Path) -> None:
+        """Nothing: transformers' own files say it all."""
 
 
 @dataclass(frozen=True)
-class Classes:
+class WantedTextClassification(WantedTask):
     """Text classification as a user asks for it.
 
     Attributes:
-        names: Names of the classes in the order of the logits, or a set of the labels that rows
-            have, whose order the head decides; None for the classes of the head.
-        count: Count of classes of a new head, where there are no names.
+        labels: Names of the classes in the order of the logits, or a set of the labels that rows
+            have, whose order the head decides, or a file of either; None for the head's own.
+        num_labels: Count of classes called 0, 1, 2 …, instead of `labels`.
     """
 
-    names: Sequence[str] | frozenset[str] | None
-    count: int = 2
+    name: ClassVar[str] = "text-classification"
+    summary: ClassVar[str] = "a label for a text"
 
-    @classmethod
-    def of(cls, labels: Sequence[str] | frozenset[str] | PathLike[str] | str | int) -> Self:
-        """Classes by their names, a file that has them, or their count.
+    labels: Labels = option(None, help=LABELS_HELP, type=Path, shown="")
+    num_labels: int | None = option(None, help=NUM_LABELS_HELP, shown="")
 
-        Args:
-            labels: Names of the classes, a file of labelled rows or of labels, or a count of
-                classes called 0, 1, 2 …
-
-        Raises:
-            InputError: There are fewer than two, or one comes twice.
-            DataError: The file cannot be read.
-        """
-        if isinstance(labels, int):
-            if labels < 2:
-                raise InputError(f"{labels} classes leave nothing to learn", "Give at least 2")
-            return cls([str(index) for index in range(labels)])
-        if isinstance(labels, str | PathLike):
-            return cls(read_labels(Path(labels)))
-        if len(labels) < 2:
-            raise InputError(f"{len(labels)} classes leave nothing to learn", "Give at least 2")
-        if len(set(labels)) < len(labels):
-            raise InputError("A class is named twice", "Give each class a name of its own")
-        return cls(labels)
-
-    def of_model(self, config: PretrainedConfig, name: str) -> TextClassificationExport:
+    def of_model(self, facts: ModelFacts) -> ExportTask:
         """The classes of the head that a model brings, or else those that are asked for.
 
         Raises:
             ModelError: The model cannot classify in a graph, or its head has other classes.
+            InputError: The classes are not known.
         """
-        check_architecture(config, name)
-        names = self.names
-        if names is None:
-            count = int(config.num_labels or 0) if brings_head(config) else self.count
-            names = [str(index) for index in range(count)]
-            return TextClassificationExport(TextClassification(labels=names))
-        labels = choose_labels(config, names, name)
+        check_architecture(facts.config, facts.name, TextClassification)
+        check_head(facts.config, facts.name)
+        labels = find_labels(facts, self.labels, self.num_labels, TextClassification)
         return TextClassificationExport(TextClassification(labels=labels))
+
+    def of_rows(self, file: Path) -> Self:
+        """The same, with the labels that rows have."""
+        if self.labels is None and self.num_labels is None:
+            return replace(self, labels=labels_of_rows(file))
+        return self
+
+
+_UNSUPPORTED = {
+    "multi_label_classification": "several labels a text",
+    "regression": "numbers (regression)",
+}
+
+
+def check_head(config: "PretrainedConfig", name: str) -> None:
+    """Refuse a head for another problem.
+
+    Raises:
+        ModelError: It is for several labels at once, or for numbers.
+    """
+    problem = config.problem_type or ("regression" if config.num_labels == 1 else "")
+    if brings_head(config, TextClassification) and problem in _UNSUPPORTED:
+        raise ModelError(
+            f"{name} was saved with a head for {_UNSUPPORTED[problem]}, and EdgeFuse trains "
+            "classifiers of one label a text so far",
+            f"Choose a classifier of one label a text, or {NEW_HEAD}",
+        )

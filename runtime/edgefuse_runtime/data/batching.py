@@ -112,5 +112,27 @@ def pad(rows: Sequence[NDArray[Any]], value: int) -> tuple[NDArray[np.int64], ND
     return padded, real.astype(np.int64)
 
 
+def random_texts(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    token_ids: NDArray[np.int64],
+    *,
+    padded: bool = False,
+) -> Feeds:
+    """Random token ids and their mask, both (rows, tokens).
+
+    Args:
+        rng: Source of randomness.
+        shape: (rows, tokens).
+        token_ids: Token ids to draw from.
+        padded: Whether the second half of the last row is masked; else nothing is.
+    """
+    input_ids = rng.choice(token_ids, shape).astype(np.int64)
+    mask = np.ones_like(input_ids)
+    if padded:
+        mask[-1, shape[1] // 2 :] = 0
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
 def _cut(rows: RowIndices, batch_size: int) -> list[RowIndices]:
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -1,7 +1,8 @@
 """Texts of a data file, without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.data_file import numbered_lines, read_data
@@ -55,6 +56,20 @@ def refuse_blank(texts: Sequence[str], name: str) -> None:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise DataError(f"{name}:{number} is blank", "Give one text a line")
+
+
+def texts_of(asked: Sequence[str | Mapping[str, Any]]) -> list[str]:
+    """The texts to predict for, given as they are or as rows with a `text`.
+
+    Raises:
+        DataError: One is blank, or a row has none.
+    """
+    texts = [
+        one if isinstance(one, str) else text_of(Row(f"text:{number}", dict(one)), _FORM)
+        for number, one in enumerate(asked, start=1)
+    ]
+    refuse_blank(texts, "text")
+    return texts
 
 
 def text_of(row: Row, form: str) -> str:

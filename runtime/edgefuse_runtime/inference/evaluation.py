@@ -45,7 +45,7 @@ def evaluate_model(
     metric = bundle.manifest.task.metric()
     done, begin = 0, perf_counter()
     for indices, feeds, outputs in model.over(dataset):
-        metric.update(outputs, feeds)
+        metric.update([dataset.examples[index] for index in indices], feeds, outputs)
         done += len(indices)
         on_progress("Evaluating", done, len(dataset))
     seconds = perf_counter() - begin

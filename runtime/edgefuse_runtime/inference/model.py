@@ -1,10 +1,12 @@
 """The inference graph, with weights as training left them."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches
@@ -42,6 +44,7 @@ class InferenceModel:
             threads: Intra-operator threads of ONNX Runtime.
         """
         self._manifest = bundle.manifest
+        self._bundle = bundle
         self._session = open_session(bundle.path / "inference.onnx", threads=threads)
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._binding = self._session.io_binding()
@@ -49,6 +52,16 @@ class InferenceModel:
         inputs = {value.name for value in self._session.get_inputs()}
         for name in inputs - set(bundle.manifest.inputs):
             self._binding.bind_cpu_input(name, np.asarray(tensors[name], order="C"))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer, which cuts long texts."""
+        return self._bundle.tokenizer()
+
+    @property
+    def padding_id(self) -> int:
+        """Token id that pads."""
+        return self._manifest.padding_id
 
     def run(self, feeds: Feeds) -> Outputs:
         """Outputs of a batch by their names; targets among the feeds are not looked at."""

@@ -1,37 +1,37 @@
-"""Texts → predictions."""
+"""What a model makes of texts, or of rows without targets."""
 
 from collections.abc import Sequence
 
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.batching import Dataset, evaluation_batches
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.task import Prediction
+from edgefuse_runtime.tasks.task import Asked, Prediction
 
 
-def predict_texts(
+def predict(
     bundle: Bundle,
     model: InferenceModel,
-    texts: Sequence[str],
+    asked: Sequence[Asked],
     *,
     on_progress: OnProgress = silent,
 ) -> list[Prediction]:
-    """Predict for texts, in their order.
+    """Predict for texts or rows, in their order.
 
     Args:
-        bundle: The bundle whose tokenizer and task are used.
+        bundle: The bundle whose task it is.
         model: The bundle's model.
-        texts: At least one text.
+        asked: At least one text or row.
         on_progress: Observer, called after every batch.
 
     Raises:
-        DataError: A text has no token.
+        DataError: One has no token, or lacks a field that the task needs.
     """
     task = bundle.manifest.task
-    dataset = Dataset(task.examples(texts, bundle.tokenizer()))
+    dataset = Dataset(task.examples(asked, model.tokenizer))
     predictions: dict[int, Prediction] = {}
-    for indices, _, outputs in model.over(dataset):
-        batch = task.predict([texts[index] for index in indices], outputs)
+    for indices in evaluation_batches(dataset.lengths, bundle.manifest.batch_size):
+        batch = task.predict([dataset.examples[index] for index in indices], model)
         predictions.update(zip(indices.tolist(), batch, strict=True))
-        on_progress("Predicting", len(predictions), len(texts))
-    return [predictions[index] for index in range(len(texts))]
+        on_progress("Predicting", len(predictions), len(asked))
+    return [predictions[index] for index in range(len(asked))]

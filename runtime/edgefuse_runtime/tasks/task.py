@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Example, Feeds
+
+Asked = str | Mapping[str, Any]
+"""What a model is asked to predict for: a text, or the fields of a row as data files have them."""
 
 Outputs = dict[str, NDArray[Any]]
 """Arrays by the name of the inference graph's output."""
@@ -51,8 +54,14 @@ class Figure(Struct, frozen=True, kw_only=True):
 class Metric(Protocol):
     """Figures over a data file, gathered batch by batch: nothing ever holds all outputs."""
 
-    def update(self, outputs: Outputs, feeds: Feeds) -> None:
-        """Take a batch: what the model gave, and what it was fed, targets included."""
+    def update(self, examples: Sequence[Any], feeds: Feeds, outputs: Outputs) -> None:
+        """Take a batch.
+
+        Args:
+            examples: Some of what the task's `read` gave.
+            feeds: Their arrays, as `collate` made them.
+            outputs: What the model gave.
+        """
         ...
 
     def result(self) -> Figures:
@@ -60,8 +69,26 @@ class Metric(Protocol):
         ...
 
 
+class Model(Protocol):
+    """A model that infers, as a task sees it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer, which cuts long texts."""
+        ...
+
+    @property
+    def padding_id(self) -> int:
+        """Token id that pads."""
+        ...
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Outputs of a batch by their names; targets among the feeds are not looked at."""
+        ...
+
+
 class Prediction(Protocol):
-    """What a model makes of a text: a struct, whose text is a line for people."""
+    """What a model makes of what it was asked: a struct, whose text is a line for people."""
 
     def __str__(self) -> str:
         """A line for the terminal."""
@@ -74,9 +101,13 @@ class Task(Protocol):
 
     Attributes:
         figures: Figures of merit, the primary one first: by it the best epoch is chosen.
+        auto_class: Class of transformers that loads a model with the task's head.
+        encoder_decoder: Whether such a model is a pair of an encoder and a decoder.
     """
 
     figures: ClassVar[tuple[Figure, ...]]
+    auto_class: ClassVar[str]
+    encoder_decoder: ClassVar[bool]
 
     @property
     def name(self) -> str:
@@ -100,11 +131,11 @@ class Task(Protocol):
         """
         ...
 
-    def examples(self, texts: Sequence[str], tokenizer: Tokenizer) -> Sequence[Example]:
-        """Tokenize texts to predict for, which have no targets.
+    def examples(self, asked: Sequence[Asked], tokenizer: Tokenizer) -> Sequence[Example]:
+        """Tokenize what to predict for, an example each; they have no targets.
 
         Raises:
-            DataError: A text has no token.
+            DataError: One has no token, or lacks a field that the task needs.
         """
         ...
 
@@ -118,14 +149,20 @@ class Task(Protocol):
         ...
 
     def random_feeds(
-        self, rng: np.random.Generator, shape: tuple[int, int], token_ids: NDArray[np.int64]
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+        token_ids: NDArray[np.int64],
+        *,
+        padded: bool = False,
     ) -> Feeds:
-        """A batch of random rows of full length with targets, to measure with.
+        """A batch of random rows with targets, to trace, prove and measure with.
 
         Args:
             rng: Source of randomness.
             shape: (rows, tokens).
             token_ids: Token ids to draw from.
+            padded: Whether the second half of the last row is padding; else no row has any.
         """
         ...
 
@@ -133,6 +170,11 @@ class Task(Protocol):
         """A metric that has seen nothing yet."""
         ...
 
-    def predict(self, texts: Sequence[str], outputs: Outputs) -> Sequence[Prediction]:
-        """What the model makes of each text of a batch."""
+    def predict(self, examples: Sequence[Any], model: Model) -> Sequence[Prediction]:
+        """Predict for a batch, in its order.
+
+        Args:
+            examples: Some of what `examples` gave.
+            model: The model, which is run once or, to write a text, many times.
+        """
         ...

@@ -9,13 +9,13 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgefuse_runtime.data.batching import Feeds, pad
-from edgefuse_runtime.data.texts import refuse_blank
+from edgefuse_runtime.data.batching import Feeds, pad, random_texts
+from edgefuse_runtime.data.texts import texts_of
 from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
 from edgefuse_runtime.tasks.labelled_texts import read_examples
-from edgefuse_runtime.tasks.task import Figure, Figures, Outputs
+from edgefuse_runtime.tasks.task import Asked, Figure, Figures, Model, Outputs
 
 TARGET = "labels"
 """The training graph's input that holds the class of each row, (batch,)."""
@@ -27,10 +27,12 @@ class EncodedText(NamedTuple):
     Attributes:
         token_ids: Token ids, of shape (tokens,).
         label: Class index; None where there is none.
+        text: The text, where it is to be shown with a prediction.
     """
 
     token_ids: TokenIds
     label: int | None = None
+    text: str = ""
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class Metric:
     def __init__(self, classes: int) -> None:
         self._metric = ClassificationMetric(classes)
 
-    def update(self, outputs: Outputs, feeds: Feeds) -> None:
+    def update(self, examples: Sequence[EncodedText], feeds: Feeds, outputs: Outputs) -> None:
         """Take a batch with its labels."""
         self._metric.update(outputs["logits"], feeds[TARGET])
 
@@ -80,6 +82,9 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         Figure(name="loss", title="loss", format=".4f", higher_is_better=False),
     )
 
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    encoder_decoder: ClassVar[bool] = False
+
     labels: Annotated[list[str], Meta(min_length=1)]
 
     @property
@@ -98,16 +103,16 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         refuse_empty(token_ids, str(file))
         return [EncodedText(ids, row.label) for ids, row in zip(token_ids, rows, strict=True)]
 
-    def examples(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[EncodedText]:
+    def examples(self, asked: Sequence[Asked], tokenizer: Tokenizer) -> list[EncodedText]:
         """Tokenize texts to classify.
 
         Raises:
             DataError: A text is blank, or has no token.
         """
-        refuse_blank(texts, "text")
+        texts = texts_of(asked)
         token_ids = tokenize(tokenizer, texts)
         refuse_empty(token_ids, "text")
-        return [EncodedText(ids) for ids in token_ids]
+        return [EncodedText(ids, text=text) for ids, text in zip(token_ids, texts, strict=True)]
 
     def collate(self, examples: Sequence[EncodedText], *, padding_id: int) -> Feeds:
         """Token ids and mask, both (batch, tokens), and the labels (batch,) where there are any."""
@@ -119,24 +124,26 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         return feeds
 
     def random_feeds(
-        self, rng: np.random.Generator, shape: tuple[int, int], token_ids: NDArray[np.int64]
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+        token_ids: NDArray[np.int64],
+        *,
+        padded: bool = False,
     ) -> Feeds:
-        """A batch of random token ids without padding, and random labels."""
-        input_ids = rng.choice(token_ids, shape).astype(np.int64)
+        """A batch of random token ids and random labels."""
+        feeds = random_texts(rng, shape, token_ids, padded=padded)
         labels = rng.integers(len(self.labels), size=shape[0])
-        return {
-            "input_ids": input_ids,
-            "attention_mask": np.ones_like(input_ids),
-            TARGET: labels.astype(np.int64),
-        }
+        return {**feeds, TARGET: labels.astype(np.int64)}
 
     def metric(self) -> Metric:
         """Accuracy, macro-F1 and loss."""
         return Metric(len(self.labels))
 
-    def predict(self, texts: Sequence[str], outputs: Outputs) -> list[Prediction]:
+    def predict(self, examples: Sequence[EncodedText], model: Model) -> list[Prediction]:
         """The most probable label of each text, and its probability."""
+        logits = model.run(self.collate(examples, padding_id=model.padding_id))["logits"]
         return [
-            Prediction(text=text, label=self.labels[row.argmax()], probability=float(row.max()))
-            for text, row in zip(texts, softmax(outputs["logits"]), strict=True)
+            Prediction(text=one.text, label=self.labels[row.argmax()], probability=float(row.max()))
+            for one, row in zip(examples, softmax(logits), strict=True)
         ]

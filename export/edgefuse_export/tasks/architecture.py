@@ -1,0 +1,71 @@
+"""Which tasks a model's architecture can be trained for."""
+
+from typing import TYPE_CHECKING
+
+from edgefuse_devices.errors import ModelError
+from edgefuse_runtime.tagged import name_of
+from edgefuse_runtime.tasks import registry
+from edgefuse_runtime.tasks.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def check_architecture(config: "PretrainedConfig", name: str, task: type[Task]) -> None:
+    """Refuse a model that cannot be trained for a task, and name the tasks that it can.
+
+    Args:
+        config: Configuration of the model.
+        name: Name of the model, for messages.
+        task: Kind of the task.
+
+    Raises:
+        ModelError: It reads more than text; it has an encoder and a decoder where the task wants
+            one stack, or the other way round; or transformers has no such head of its kind.
+    """
+    reason = _refusal(config, task)
+    if not reason:
+        return
+    others = [name_of(other) for other in registry.TASKS if not _refusal(config, other)]
+    raise ModelError(
+        f"{name} cannot be exported for {name_of(task)}: {reason}",
+        f"It can be exported with --task {' or --task '.join(others)}"
+        if others
+        else "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+    )
+
+
+def brings_head(config: "PretrainedConfig", task: type[Task]) -> bool:
+    """Whether a model was saved with the head of a task."""
+    ending = task.auto_class.removeprefix("AutoModel")
+    return any(kind.endswith(ending) for kind in config.architectures or ())
+
+
+def _refusal(config: "PretrainedConfig", task: type[Task]) -> str:
+    """Why a model cannot be trained for a task; nothing where it can."""
+    import transformers
+
+    kind = config.model_type
+    if config.get_text_config() is not config:
+        return f"{kind} models read more than text"
+    if config.is_encoder_decoder and not task.encoder_decoder:
+        return f"{kind} models have an encoder and a decoder"
+    if task.encoder_decoder and not config.is_encoder_decoder:
+        return f"{kind} models are no pair of an encoder and a decoder"
+    if type(config) not in getattr(transformers, task.auto_class)._model_mapping:  # noqa: SLF001
+        return f"transformers has no {_head(task)} of {kind} models"
+    return ""
+
+
+_HEADS = {
+    "AutoModelForSequenceClassification": "classifier",
+    "AutoModelForTokenClassification": "classifier of tokens",
+    "AutoModelForCausalLM": "language model",
+    "AutoModelForSeq2SeqLM": "language model",
+    "AutoModelForQuestionAnswering": "model for answers",
+    "AutoModel": "model",
+}
+
+
+def _head(task: type[Task]) -> str:
+    return _HEADS.get(task.auto_class, task.auto_class)
