@@ -7,16 +7,21 @@ from typing import Annotated
 import typer
 
 import edgefuse_runtime
+from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
 from edgefuse.cli._output import print_json, print_text, progress_bars
+from edgefuse_runtime.tasks.registry import TASKS
 
 
+@with_fields(options=[("", task.prediction_options) for task in TASKS])
 def predict(
     model: RunOrBundle,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to classify.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None,
+    *,
+    options: Given,
     bundle: BundleOfRun = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -40,7 +45,7 @@ def predict(
     texts = texts or split_lines(sys.stdin.buffer.read(), "standard input")
     predictor = edgefuse_runtime.Predictor(model, bundle=bundle, threads=threads)
     with progress_bars() as on_progress:
-        predictions = predictor.predict(texts, on_progress=on_progress)
+        predictions = predictor.predict(texts, on_progress=on_progress, **options)
     if as_json:
         print_json({"predictions": predictions})
     else:

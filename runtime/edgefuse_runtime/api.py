@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgefuse_devices.errors import DataError, OutputError
+from edgefuse_devices.options import make
 from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.converting import convert as converting
@@ -142,18 +143,26 @@ class Predictor:
         self._model = InferenceModel(self.bundle, trained, threads=threads)
 
     def predict(
-        self, asked: Sequence[Asked], *, on_progress: OnProgress = silent
+        self,
+        asked: Sequence[Asked],
+        *,
+        on_progress: OnProgress = silent,
+        **options: object,
     ) -> list[Prediction]:
         """Predict for texts or rows, in their order.
 
         Args:
             asked: At least one text, or mapping with the fields of a row.
             on_progress: Observer, called after every batch.
+            **options: The task's own options of `predict`.
 
         Raises:
             DataError: A text is blank or has no token, or a row lacks a field.
+            InputError: An option is another task's, or does not hold.
         """
-        return predict(self.bundle, self._model, asked, on_progress=on_progress)
+        task = self.bundle.manifest.task
+        chosen = make(task.prediction_options, options, choice=f"a model for {task.name}")
+        return predict(self.bundle, self._model, asked, options=chosen, on_progress=on_progress)
 
     def evaluate(self, data: StrPath, *, on_progress: OnProgress = silent) -> Evaluation:
         """Measure the figures of the model's task on a data file.

@@ -42,7 +42,7 @@ from edgefuse_runtime.optimizers import registry as optimizers
 from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import registry as tasks
-from edgefuse_runtime.tasks.task import Figure, Model
+from edgefuse_runtime.tasks.task import Figure, Model, NoOptions
 from edgefuse_runtime.training.fit import fit
 
 ROWS = ["turn on the lamp", "the door is open", "a sad film", "stop the music"] * 3
@@ -121,6 +121,7 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
     )
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     encoder_decoder: ClassVar[bool] = False
+    prediction_options: ClassVar[type[NoOptions]] = NoOptions
 
     @property
     def summary(self) -> str:
@@ -149,7 +150,7 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
     def metric(self) -> MeanSquare:
         return MeanSquare()
 
-    def predict(self, examples: Sequence[Measured], model: Model) -> list[str]:
+    def predict(self, examples: Sequence[Measured], model: Model, options: NoOptions) -> list[str]:
         feeds = self.collate(examples, padding_id=model.padding_id)
         return [f"{row[0]:.1f} words" for row in model.run(feeds)["logits"]]
 

@@ -26,11 +26,12 @@ BOARD_SETTINGS = {"TrainingSettings"}
 EXCEPTIONS = {
     "edgefuse.compression.catalog": "flags of `compress` are made of the fields of methods",
     "edgefuse.tuning.ways": "flags of `export` are made of the fields of ways",
+    "edgefuse_export.tasks.registry": "and of those of tasks",
     "edgefuse_runtime.optimizers.registry": "and of those of optimizers",
     "edgefuse_runtime.data.texts": "`predict` reads lines of a file or of standard input",
     "edgefuse_runtime.progress": "the type of observers",
     "edgefuse_runtime.tagged": "names of optimizers",
-    "edgefuse_runtime.tasks.registry": "figures of a task as people read them",
+    "edgefuse_runtime.tasks.registry": "figures of a task, and flags of its options of `predict`",
 }
 
 

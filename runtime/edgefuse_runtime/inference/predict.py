@@ -1,6 +1,7 @@
 """What a model makes of texts, or of rows without targets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset, evaluation_batches
@@ -14,6 +15,7 @@ def predict(
     model: InferenceModel,
     asked: Sequence[Asked],
     *,
+    options: Any = None,
     on_progress: OnProgress = silent,
 ) -> list[Prediction]:
     """Predict for texts or rows, in their order.
@@ -22,16 +24,18 @@ def predict(
         bundle: The bundle whose task it is.
         model: The bundle's model.
         asked: At least one text or row.
+        options: The task's `prediction_options`; None for the defaults.
         on_progress: Observer, called after every batch.
 
     Raises:
         DataError: One has no token, or lacks a field that the task needs.
     """
     task = bundle.manifest.task
+    options = options or task.prediction_options()
     dataset = Dataset(task.examples(asked, model.tokenizer))
     predictions: dict[int, Prediction] = {}
     for indices in evaluation_batches(dataset.lengths, bundle.manifest.batch_size):
-        batch = task.predict([dataset.examples[index] for index in indices], model)
+        batch = task.predict([dataset.examples[index] for index in indices], model, options)
         predictions.update(zip(indices.tolist(), batch, strict=True))
         on_progress("Predicting", len(predictions), len(asked))
     return [predictions[index] for index in range(len(asked))]

@@ -5,6 +5,7 @@ Nothing outside of them asks which task it is.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -87,6 +88,11 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of `predict` for a task that has none."""
+
+
 class Prediction(Protocol):
     """What a model makes of what it was asked: a struct, whose text is a line for people."""
 
@@ -103,11 +109,14 @@ class Task(Protocol):
         figures: Figures of merit, the primary one first: by it the best epoch is chosen.
         auto_class: Class of transformers that loads a model with the task's head.
         encoder_decoder: Whether such a model is a pair of an encoder and a decoder.
+        prediction_options: A frozen dataclass, whose fields are the task's options of `predict`
+            (`edgefuse_devices.options.option`), and flags of the command.
     """
 
     figures: ClassVar[tuple[Figure, ...]]
     auto_class: ClassVar[str]
     encoder_decoder: ClassVar[bool]
+    prediction_options: ClassVar[type[Any]]
 
     @property
     def name(self) -> str:
@@ -170,11 +179,12 @@ class Task(Protocol):
         """A metric that has seen nothing yet."""
         ...
 
-    def predict(self, examples: Sequence[Any], model: Model) -> Sequence[Prediction]:
+    def predict(self, examples: Sequence[Any], model: Model, options: Any) -> Sequence[Prediction]:
         """Predict for a batch, in its order.
 
         Args:
             examples: Some of what `examples` gave.
             model: The model, which is run once or, to write a text, many times.
+            options: The `prediction_options` that were given.
         """
         ...

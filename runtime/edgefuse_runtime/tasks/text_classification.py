@@ -15,7 +15,7 @@ from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
 from edgefuse_runtime.tasks.labelled_texts import read_examples
-from edgefuse_runtime.tasks.task import Asked, Figure, Figures, Model, Outputs
+from edgefuse_runtime.tasks.task import Asked, Figure, Figures, Model, NoOptions, Outputs
 
 TARGET = "labels"
 """The training graph's input that holds the class of each row, (batch,)."""
@@ -84,6 +84,7 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     encoder_decoder: ClassVar[bool] = False
+    prediction_options: ClassVar[type[NoOptions]] = NoOptions
 
     labels: Annotated[list[str], Meta(min_length=1)]
 
@@ -140,7 +141,9 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         """Accuracy, macro-F1 and loss."""
         return Metric(len(self.labels))
 
-    def predict(self, examples: Sequence[EncodedText], model: Model) -> list[Prediction]:
+    def predict(
+        self, examples: Sequence[EncodedText], model: Model, options: NoOptions
+    ) -> list[Prediction]:
         """The most probable label of each text, and its probability."""
         logits = model.run(self.collate(examples, padding_id=model.padding_id))["logits"]
         return [
