@@ -103,9 +103,9 @@ def facts_of(
 
     Args:
         source: The model.
-        config: Its configuration.
+        config: The configuration of the model.
         name: The name that the user gave, for messages.
-        tokenizer: Its tokenizer; None where only sizes count.
+        tokenizer: The tokenizer of the model; None where only sizes count.
     """
 
     def file(wanted: str) -> Path | None:

@@ -187,6 +187,7 @@ class TextLengthExport:
         pass
 
 
+@dataclass(frozen=True)
 class WantedTextLength(WantedTask):
     name: ClassVar[str] = "text-length"
     summary: ClassVar[str] = "the count of a text's words"

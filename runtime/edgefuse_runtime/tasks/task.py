@@ -60,7 +60,7 @@ class Metric(Protocol):
 
         Args:
             examples: Some of what the task's `read` gave.
-            feeds: Their arrays, as `collate` made them.
+            feeds: The arrays that `collate` made of them.
             outputs: What the model gave.
         """
         ...
