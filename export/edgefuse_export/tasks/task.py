@@ -81,8 +81,8 @@ class ModelFacts:
     Attributes:
         name: Name of the model, for messages.
         config: The configuration of the model.
-        tokenizer: The tokenizer of the model; None where only sizes count, as in a plan. What is not given of a
-            new head is assumed then.
+        tokenizer: The tokenizer of the model; None where only sizes count, as in a plan. What is
+            not given of a new head is assumed then.
         file: Finds a file of the model by its name; None where there is no such file.
     """
 
