@@ -50,6 +50,9 @@ _VOCABULARY = {token: index for index, token in enumerate(_TOKENS)}
 _ROBERTAS_VOCABULARY = {**_VOCABULARY, "[UNK]": 0, "[PAD]": 1}  # as the real one pads
 
 
+_PADS_AS_ROBERTA = ("roberta", "xlm-roberta", "mpnet")
+
+
 def save_pico_model(
     directory: Path,
     architecture: str,
@@ -97,11 +100,12 @@ def pico_model(
 
 def pico_config(architecture: str) -> PretrainedConfig:
     """A configuration of that architecture, small enough for tests of milliseconds."""
-    model_type, _, gated = architecture.partition("-")
+    gated = architecture.endswith("-gated")
+    model_type = architecture.removesuffix("-gated")
     return transformers.AutoConfig.for_model(
         model_type,
         vocab_size=len(_VOCABULARY),
-        pad_token_id=1 if architecture == "roberta" else 0,
+        pad_token_id=1 if architecture in _PADS_AS_ROBERTA else 0,
         bos_token_id=2,
         eos_token_id=3,
         **_SIZES.get(model_type, _USUAL_SIZES),
@@ -158,6 +162,18 @@ _SIZES = {
         "initializer_range": 0.2,
     },
     "mpt": {"d_model": HIDDEN_SIZE, "n_layers": LAYERS, "n_heads": 2, "max_seq_len": 64},
+    "bart": {
+        "d_model": HIDDEN_SIZE,
+        "encoder_layers": LAYERS,
+        "decoder_layers": LAYERS,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": WIDTH,
+        "decoder_ffn_dim": WIDTH,
+        "max_position_embeddings": 64,
+        "init_std": 0.2,
+        "decoder_start_token_id": 2,
+    },
     "t5": _T5_SIZES,
     "switch_transformers": _T5_SIZES | {"num_decoder_layers": LAYERS},
 }
@@ -184,12 +200,26 @@ _SPECIALTIES = {
     | {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
     "qwen3_moe": _EXPERTS | {"moe_intermediate_size": WIDTH, "head_dim": 8},
     "olmoe": _EXPERTS,
+    "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
+    "qwen3": _GROUPED,
+    "gemma2": _GROUPED | {"sliding_window": 8},
+    "gemma3_text": _GROUPED | {"sliding_window": 8},
+    "smollm3": _GROUPED,
+    "olmo2": {"num_key_value_heads": 1},
+    "granite": {"num_key_value_heads": 1},
 }
 
 
 def pico_tokenizer(architecture: str = "bert") -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer that knows the words of `TEXTS`, and spells all others."""
-    vocabulary = _ROBERTAS_VOCABULARY if architecture == "roberta" else _VOCABULARY
+    vocabulary = _ROBERTAS_VOCABULARY if architecture in _PADS_AS_ROBERTA else _VOCABULARY
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -6,22 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefuse.cli._fields import listed
 from edgefuse.cli._options import Json, Overwrite
 from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.demo.subjects import INTENTS, SUBJECTS, find_subject
 from edgefuse.report.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgefuse.demo.outcome import Figures, Outcome
+    from edgefuse.demo.subject import Subject
 
 _MIB = 2**20
+_TASKS = listed("What the model learns", ((one.task, one.title) for one in SUBJECTS))
 
 
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to make, with data and models in it.")
     ] = Path("demo-run"),
+    *,
+    task: Annotated[str, typer.Option(help=_TASKS)] = INTENTS.task,
     quick: Annotated[
         bool,
         typer.Option(
@@ -33,14 +39,16 @@ def demo(
 ) -> None:
     """Walk through the whole job on a real model, offline, in about three minutes.
 
-    Fine-tunes all-MiniLM-L6-v2 on smart-home commands, unfused and fused, and compares the two.
+    Fine-tunes all-MiniLM-L6-v2 for a task on smart-home commands, unfused and fused, and compares
+    the two.
     Every step is a command that you can type yourself.
     """
     from edgefuse.demo.board import BARRED
     from edgefuse.demo.outcome import read_outcome
     from edgefuse.demo.walkthrough import FULL, QUICK, prepare, run_step
 
-    steps = prepare(output, QUICK if quick else FULL, overwrite=overwrite)
+    subject = find_subject(task)
+    steps = prepare(output, subject, QUICK if quick else FULL, overwrite=overwrite)
     if not as_json:
         print_text(
             "Wrote a model, data and the commands that follow. "
@@ -52,17 +60,17 @@ def demo(
             if step.board and step.arguments[0] == "finetune":
                 print_text(f"  (in a process that cannot import {', '.join(BARRED)})")
         run_step(output, step, silent=as_json)
-    outcome = read_outcome(output)
+    outcome = read_outcome(output, subject)
     if as_json:
         print_json(outcome)
     else:
-        _show(outcome, output)
+        _show(outcome, subject, output)
 
 
-def _show(outcome: "Outcome", output: Path) -> None:
-    rows, tokens = outcome.batch
+def _show(outcome: "Outcome", subject: "Subject", output: Path) -> None:
+    (rows, tokens), measure = outcome.batch, outcome.measure
     figures: dict[str, Callable[[Figures], str]] = {
-        "accuracy on the test split": lambda of: f"{of.accuracy:.1%}",
+        f"{measure.title} on the test split": lambda of: measure.text(of.figure),
         "parameters": lambda of: f"{of.parameters:,}",
         "trained parameters": lambda of: f"{of.trained_parameters:,}",
         "fine-tuning": lambda of: f"{of.training_seconds:.0f} s",
@@ -74,11 +82,11 @@ def _show(outcome: "Outcome", output: Path) -> None:
         Table.of(
             ("", "before fusing", "after fusing"),
             [(name, of(outcome.before), of(outcome.after)) for name, of in figures.items()],
-            title="all-MiniLM-L6-v2 on smart-home commands",
+            title=f"all-MiniLM-L6-v2 learns {subject.title}",
         )
     )
-    print_text(
-        f"{outcome.measured_on} {outcome.threads} threads.",
-        f"The converted model, in a bare ONNX Runtime session: {outcome.onnx_accuracy:.1%}.",
-        f'Try it: edgefuse predict {quote(str(output / "fused-run"))} "it is too dark in here"',
-    )
+    print_text(f"{outcome.measured_on} {outcome.threads} threads.")
+    if outcome.onnx_figure is not None:
+        reached = measure.text(outcome.onnx_figure)
+        print_text(f"The converted model, in a bare ONNX Runtime session: {reached}.")
+    print_text(f"Try it: edgefuse predict {quote(str(output / 'fused-run'))} {subject.ask}")

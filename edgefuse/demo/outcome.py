@@ -5,10 +5,12 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from edgefuse.demo import bare_onnx
+from edgefuse.demo.subject import Subject
 from edgefuse.demo.walkthrough import AFTER, BEFORE
 from edgefuse_runtime.inference.evaluation import Evaluation
 from edgefuse_runtime.measuring.report import BenchReport
+from edgefuse_runtime.tasks.registry import figures_of
+from edgefuse_runtime.tasks.task import Figure
 from edgefuse_runtime.training.records import Report
 
 
@@ -18,7 +20,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     Attributes:
         parameters: Count of the model's parameters.
         trained_parameters: Count of the parameters that were trained.
-        accuracy: Accuracy on the test split, from 0 to 1.
+        figure: The task's first figure on the test split.
         training_seconds: Seconds in the steps of fine-tuning.
         step_ms: Median time of a step in milliseconds, from bench.
         peak_rss_bytes: Peak resident memory of a process that does nothing but train, from bench.
@@ -26,7 +28,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     parameters: int
     trained_parameters: int
-    accuracy: float
+    figure: float
     training_seconds: float
     step_ms: float
     peak_rss_bytes: int
@@ -38,7 +40,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     Attributes:
         before: Figures of the original model.
         after: Figures of the fused model.
-        onnx_accuracy: Accuracy of the fused model, converted, in a bare ONNX Runtime session.
+        task: Name of the task.
+        onnx_figure: The task's first figure of the fused model, converted, in a bare ONNX Runtime
+            session; None where that takes more than a session.
         measured_on: A sentence that names the machine.
         batch: Rows and tokens of the batches that bench timed.
         threads: Threads of the engine that bench timed.
@@ -46,23 +50,31 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     before: Figures
     after: Figures
-    onnx_accuracy: float
+    task: str
+    onnx_figure: float | None
     measured_on: str
     batch: tuple[int, int]
     threads: int
 
+    @property
+    def measure(self) -> Figure:
+        """What the models are compared by: the task's first figure."""
+        return figures_of(self.task)[0]
 
-def read_outcome(folder: Path) -> Outcome:
+
+def read_outcome(folder: Path, subject: Subject) -> Outcome:
     """Read the figures of a demo, and run the converted model.
 
     Args:
         folder: The demo's folder, after all of its commands.
+        subject: What the models learned.
     """
     bench = _bench(folder, AFTER)
     return Outcome(
         before=_figures(folder, BEFORE),
         after=_figures(folder, AFTER),
-        onnx_accuracy=bare_onnx.accuracy(folder / "onnx-model", folder / "test.jsonl"),
+        task=subject.task,
+        onnx_figure=subject.bare and subject.bare(folder / "onnx-model", folder / "test.jsonl"),
         measured_on=bench.measured_on,
         batch=(bench.workload.batch_size, bench.workload.sequence_length),
         threads=bench.workload.threads,
@@ -78,7 +90,7 @@ def _figures(folder: Path, name: str) -> Figures:
     return Figures(
         parameters=run.parameters,
         trained_parameters=run.trained_parameters,
-        accuracy=evaluation.figures["accuracy"],
+        figure=next(iter(evaluation.figures.values())),
         training_seconds=run.training_seconds,
         step_ms=bench.step_ms.p50,
         peak_rss_bytes=bench.peak_rss_bytes,

@@ -11,8 +11,9 @@ from typing import IO
 
 import msgspec
 
-from edgefuse.demo.smart_home import make_splits
+from edgefuse.demo.subject import Subject
 from edgefuse_devices.errors import InternalError, Interrupted, ModelError
+from edgefuse_export.tasks.registry import DEFAULT
 from edgefuse_runtime.files.output import new_directory
 
 MODEL = "all-MiniLM-L6-v2"
@@ -66,11 +67,14 @@ class Step:
         return f"{typed} > {self.to_file}" if self.to_file else typed
 
 
-def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step, ...]:
+def prepare(
+    output: Path, subject: Subject, size: Size, *, overwrite: bool = False
+) -> tuple[Step, ...]:
     """Write the data and the commands, and put the model beside them.
 
     Args:
         output: The demo's folder, made here.
+        subject: What the model learns.
         size: Size of the walk-through.
         overwrite: Whether to replace the folder of an earlier demo.
 
@@ -82,11 +86,11 @@ def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step,
         OutputError: The folder is not empty, or the disk is too small.
     """
     model = _find_model()
-    steps = plan(size)
+    steps = plan(subject, size)
     with new_directory(
         output, marker=SCRIPT, overwrite=overwrite, needed_bytes=_NEEDED_BYTES
     ) as folder:
-        for name, rows in make_splits(train=size.train, test=size.test).items():
+        for name, rows in subject.rows(size.train, size.test).items():
             lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
             (folder / f"{name}.jsonl").write_bytes(lines)
         (folder / MODEL).mkdir()
@@ -97,21 +101,22 @@ def prepare(output: Path, size: Size, *, overwrite: bool = False) -> tuple[Step,
     return steps
 
 
-def plan(size: Size) -> tuple[Step, ...]:
+def plan(subject: Subject, size: Size) -> tuple[Step, ...]:
     """List the commands, in order."""
+    task = () if subject.task == DEFAULT else ("--task", subject.task)
     export = (
-        *("--device", "rpi5", "--labels", "train.jsonl", "--tune", "full-without-embeddings"),
+        *("--device", "rpi5", *task, *subject.export),
         *("--batch-size", "16", "--sequence-length", "48"),
     )
     finetune = (
         *("--train", "train.jsonl", "--valid", "valid.jsonl"),
-        *("--epochs", str(size.epochs), "--learning-rate", "5e-4"),
+        *("--epochs", str(size.epochs), *subject.finetune),
     )
     bench = ("--steps", str(size.bench_steps), "-o")
     return (
         Step(
             "Fuse the MLPs to a quarter of their width, by the training texts without their labels",
-            ("compress", MODEL, "fused", "--ratio", "0.25", "--tune-text", "train.jsonl"),
+            ("compress", MODEL, "fused", "--ratio", "0.25", "--tune-text", subject.texts),
             board=False,
         ),
         *(
@@ -131,7 +136,7 @@ def plan(size: Size) -> tuple[Step, ...]:
         ),
         *(
             Step(
-                f"Evaluate the {name} model on sentences in other words",
+                f"Evaluate the {name} model on {subject.test}",
                 ("evaluate", f"{name}-run", "test.jsonl", "--json"),
                 to_file=f"{name}-evaluation.json",
             )

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from edgefuse.bundling.export import export
 from edgefuse.demo.smart_home import make_splits
+from edgefuse_devices.catalog import load_device
+from edgefuse_runtime.tagged import name_of
+from edgefuse_runtime.tasks.registry import TASKS
+from tests.arm64.losses import losses
+from tests.families import cases, wanted
 from tests.pico_models import save_pico_model
 
 pytestmark = pytest.mark.arm64
@@ -137,6 +143,23 @@ def test_evaluation_agrees_with_x86(work: Path, python: Path, arm_run: Path) -> 
     assert there["rows"] == 28
     assert there["figures"]["accuracy"] == here["figures"]["accuracy"]
     assert there["figures"]["loss"] == pytest.approx(here["figures"]["loss"], abs=1e-5)
+
+
+def test_every_task_has_the_losses_of_x86(work: Path, python: Path) -> None:
+    bundles = []
+    for task in TASKS:
+        name = name_of(task)
+        family = next(family for family, possible in cases() if possible == name)
+        model = save_pico_model(work / f"model-{name}", family.kind, layers=1)
+        bundles.append(work / f"bundle-{name}")
+        size = {"batch_size": 4, "sequence_length": 16}
+        export(str(model), bundles[-1], device=load_device("rpi5"), task=wanted(name), **size)
+    command = [python, "-m", "tests.arm64.losses", *bundles]
+    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for bundle, found in zip(bundles, json.loads(done.stdout), strict=True):
+        assert found == pytest.approx(losses(bundle), abs=1e-5), bundle.name
+        assert len(set(found)) == len(found)
 
 
 @pytest.mark.parametrize(

