@@ -1,5 +1,6 @@
 """The files of a bundle that other libraries write: the tokenizer and configurations."""
 
+import shutil
 from pathlib import Path
 
 from peft import PeftConfig
@@ -8,8 +9,10 @@ from edgefuse.bundling.load import Loaded
 from edgefuse.bundling.ready import Ready
 from edgefuse.bundling.source import Origin
 from edgefuse.hub.silence import silence_transformers
-from edgefuse.hub.source import ModelSource
+from edgefuse.hub.source import ModelSource, find_file
 from edgefuse_runtime.bundle.bundle import PEFT_CONFIG
+
+_GENERATION = "generation_config.json"
 
 
 def write_files(folder: Path, origin: Origin, loaded: Loaded, ready: Ready) -> None:
@@ -29,6 +32,9 @@ def write_files(folder: Path, origin: Origin, loaded: Loaded, ready: Ready) -> N
         loaded.tokenizer.save(folder / "model")
         if ready.prepared.peft:
             _write_peft_config(ready.prepared.peft, origin.base, folder / PEFT_CONFIG)
+    generation = find_file(origin.base, _GENERATION)
+    if generation and ready.model.can_generate():
+        shutil.copyfile(generation, folder / "model" / _GENERATION)
 
 
 def _write_peft_config(config: PeftConfig, base: ModelSource, file: Path) -> None:

@@ -23,6 +23,12 @@ def print_text(*lines: str) -> None:
         sys.stdout.write(f"{line}\n")
 
 
+def print_piece(text: str) -> None:
+    """Print a piece of text on stdout as it is, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def print_table(table: Table) -> None:
     """Print a table on stdout; a column of numbers is right-aligned."""
     from rich import box

@@ -6,14 +6,19 @@ from typing import Annotated
 import typer
 
 import edgefuse_runtime
+from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
 from edgefuse.cli._output import print_json, print_table, progress_bars
 from edgefuse.report.table import Table
+from edgefuse_runtime.tasks.registry import TASKS, evaluation_options_of, figures_as_text
 
 
+@with_fields(options=[("", evaluation_options_of(task)) for task in TASKS])
 def evaluate(
     model: RunOrBundle,
     data: Annotated[Path, typer.Argument(help="Rows of the task.")],
+    *,
+    options: Given,
     bundle: BundleOfRun = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -25,11 +30,9 @@ def evaluate(
 
         edgefuse evaluate run test.jsonl
     """
-    from edgefuse_runtime.tasks.registry import figures_as_text
-
     with progress_bars() as on_progress:
         evaluation = edgefuse_runtime.evaluate(
-            model, data, bundle=bundle, threads=threads, on_progress=on_progress
+            model, data, bundle=bundle, threads=threads, on_progress=on_progress, **options
         )
     if as_json:
         print_json(evaluation)

@@ -9,7 +9,7 @@ import typer
 import edgefuse_runtime
 from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
-from edgefuse.cli._output import print_json, print_text, progress_bars
+from edgefuse.cli._output import print_json, print_piece, print_text, progress_bars
 from edgefuse_runtime.tasks.registry import TASKS
 
 
@@ -17,7 +17,7 @@ from edgefuse_runtime.tasks.registry import TASKS
 def predict(
     model: RunOrBundle,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to classify.")
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to predict for.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None,
     *,
@@ -26,10 +26,11 @@ def predict(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Classify texts: arguments, a file, or standard input, one text a line.
+    """Predict for texts: arguments, a file, or standard input, one text a line.
 
-    Prints a line for each text: label, probability and text, with tabs between. A run predicts with
-    its best epoch, and a bundle as it was exported.
+    Prints a line for each text: of a classifier label, probability and text, with tabs between. A
+    model that writes prints its text as it comes. A run predicts with its best epoch, and a bundle
+    as it was exported.
 
         edgefuse predict run "turn the lamp on"
     """
@@ -44,6 +45,10 @@ def predict(
         sys.stderr.write("Type a text a line and end with Ctrl-D.\n")
     texts = texts or split_lines(sys.stdin.buffer.read(), "standard input")
     predictor = edgefuse_runtime.Predictor(model, bundle=bundle, threads=threads)
+    if predictor.streams and not as_json:
+        for piece in predictor.stream(texts, **options):
+            print_piece(piece)
+        return
     with progress_bars() as on_progress:
         predictions = predictor.predict(texts, on_progress=on_progress, **options)
     if as_json:

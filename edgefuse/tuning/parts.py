@@ -8,19 +8,32 @@ from edgefuse_devices.errors import ModelError
 
 
 def is_embedding(model: PreTrainedModel, name: str) -> bool:
-    """Whether a parameter is an embedding table, or a tensor of one that is a chain."""
+    """Whether a parameter is an embedding table, or a tensor of one that is a chain.
+
+    What scores tokens is the other end of the embeddings, with which it was trained.
+    """
     module, _, _ = name.rpartition(".")
     above, _, _ = module.rpartition(".")  # of the list of auxiliary tensors
-    return isinstance(model.get_submodule(module), nn.Embedding | MPOEmbedding) or isinstance(
-        model.get_submodule(above), MPOEmbedding
+    return (
+        isinstance(model.get_submodule(module), nn.Embedding | MPOEmbedding)
+        or isinstance(model.get_submodule(above), MPOEmbedding)
+        or scores_tokens(model, name)
     )
 
 
 def is_head(model: PreTrainedModel, name: str) -> bool:
     """Whether a parameter belongs to the classifier or to the pooler under it."""
+    if model.base_model is model or scores_tokens(model, name):
+        return False
     encoder = f"{model.base_model_prefix}."
     # A pooler belongs to the encoder's class but is read by nothing else than the head.
     return not name.startswith(encoder) or ".pooler." in name
+
+
+def scores_tokens(model: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter is of the layer that scores all tokens, as a language model has it."""
+    scores = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return scores is not None and model.get_submodule(name.rpartition(".")[0]) is scores
 
 
 def head_names(model: PreTrainedModel) -> list[str]:
@@ -38,7 +51,7 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 
 
 def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """Find the layers with weights of their own, bottom first.
+    """Find the layers with weights of their own, bottom first: a decoder's are above its encoder's.
 
     They are the first list of modules that are no embeddings, for lists of experts and the like lie
     deeper; or what lies in the lists of that list, as in Funnel's blocks.
@@ -46,9 +59,16 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
     Raises:
         ModelError: The layers are no modules, as XLM's, whose parts lie in lists of their own.
     """
+    if model.config.is_encoder_decoder:
+        decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+        return [*_layers_of(model.get_encoder()), *_layers_of(decoder)]
+    return _layers_of(model.base_model)
+
+
+def _layers_of(stack: nn.Module) -> list[nn.Module]:
     lists = (
         module
-        for module in model.base_model.modules()
+        for module in stack.modules()
         if isinstance(module, nn.ModuleList)
         and not isinstance(next(iter(module), None), nn.Embedding)
     )
@@ -59,7 +79,7 @@ def transformer_layers(model: PreTrainedModel) -> list[nn.Module]:
     ]
     if layers and type(layers[0]).__name__.lower().endswith("attention"):
         raise ModelError(
-            f"{type(model).__name__} keeps all attentions in one list and the MLPs in another, so "
+            f"{type(stack).__name__} keeps all attentions in one list and the MLPs in another, so "
             "that no layer can be told from the next",
             "Train it by another way, --tune lora for one",
         )

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.fused import FusedConv1D, FusedLinear
-from edgefuse.tuning.parts import head_modules, head_names, is_head
+from edgefuse.tuning.parts import head_modules, head_names, is_head, scores_tokens
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.names import suggest
 
@@ -23,7 +23,9 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if _is_linear(module) and not is_head(model, f"{name}.weight")
+        if _is_linear(module)
+        and not is_head(model, f"{name}.weight")
+        and not scores_tokens(model, f"{name}.weight")
     }
 
 

@@ -5,8 +5,9 @@ exported. May import everything else in `edgefuse_runtime`; nothing in it import
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgefuse_devices.errors import DataError, OutputError
 from edgefuse_devices.options import make
@@ -16,12 +17,13 @@ from edgefuse_runtime.converting import convert as converting
 from edgefuse_runtime.converting.convert import Conversion, Format
 from edgefuse_runtime.inference.evaluation import Evaluation, evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.inference.predict import predict
+from edgefuse_runtime.inference.predict import predict, stream
 from edgefuse_runtime.machine.threads import default_threads
 from edgefuse_runtime.measuring import bench as measuring
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.task import Asked, Prediction
+from edgefuse_runtime.tasks.registry import evaluation_options_of
+from edgefuse_runtime.tasks.task import Asked, Prediction, StreamsText
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training import run as runs
 from edgefuse_runtime.training.loop import Observer
@@ -160,22 +162,53 @@ class Predictor:
             DataError: A text is blank or has no token, or a row lacks a field.
             InputError: An option is another task's, or does not hold.
         """
-        task = self.bundle.manifest.task
-        chosen = make(task.prediction_options, options, choice=f"a model for {task.name}")
+        chosen = self._options(self.bundle.manifest.task.prediction_options, options)
         return predict(self.bundle, self._model, asked, options=chosen, on_progress=on_progress)
 
-    def evaluate(self, data: StrPath, *, on_progress: OnProgress = silent) -> Evaluation:
+    @property
+    def streams(self) -> bool:
+        """Whether what the model predicts is text that comes piece by piece."""
+        return isinstance(self.bundle.manifest.task, StreamsText)
+
+    def stream(self, asked: Sequence[Asked], **options: object) -> Iterator[str]:
+        """Predict for texts or rows, in their order, and give the predictions' text as it comes.
+
+        Args:
+            asked: At least one text, or mapping with the fields of a row.
+            **options: The task's own options of `predict`.
+
+        Returns:
+            Pieces of text; a newline ends each prediction.
+
+        Raises:
+            DataError: A text is blank or has no token, or a row lacks a field.
+            InputError: An option is another task's, or does not hold.
+        """
+        chosen = self._options(self.bundle.manifest.task.prediction_options, options)
+        return stream(self.bundle, self._model, asked, options=chosen)
+
+    def evaluate(
+        self, data: StrPath, *, on_progress: OnProgress = silent, **options: object
+    ) -> Evaluation:
         """Measure the figures of the model's task on a data file.
 
         Args:
             data: Rows of the task.
             on_progress: Observer, called after every batch.
+            **options: The task's own options of `evaluate`.
 
         Raises:
             DataError: There is no such file, it has no row, or a row is broken.
+            InputError: An option is another task's, or does not hold.
         """
+        chosen = self._options(evaluation_options_of(self.bundle.manifest.task), options)
         dataset = self.bundle.read(Path(data))
-        return evaluate_model(self.bundle, self._model, dataset, on_progress=on_progress)
+        return evaluate_model(
+            self.bundle, self._model, dataset, options=chosen, on_progress=on_progress
+        )
+
+    def _options(self, kind: type[Any], given: Mapping[str, object]) -> Any:
+        return make(kind, given, choice=f"a model for {self.bundle.manifest.task.name}")
 
 
 def evaluate(
@@ -185,6 +218,7 @@ def evaluate(
     bundle: StrPath | None = None,
     threads: int | None = None,
     on_progress: OnProgress = silent,
+    **options: object,
 ) -> Evaluation:
     """Measure the figures of a model's task on a data file.
 
@@ -194,14 +228,16 @@ def evaluate(
         bundle: The run's bundle, if it was moved.
         threads: Threads to compute with; None for the board's.
         on_progress: Observer, called after every batch.
+        **options: The task's own options of `evaluate`.
 
     Raises:
         BundleError: The bundle is not whole.
         DataError: There is no such file, it has no row, or a row is broken.
+        InputError: An option is another task's, or does not hold.
         RunError: The run has no best epoch yet, or its bundle is not there.
     """
     predictor = Predictor(model, bundle=bundle, threads=threads)
-    return predictor.evaluate(data, on_progress=on_progress)
+    return predictor.evaluate(data, on_progress=on_progress, **options)
 
 
 def convert(

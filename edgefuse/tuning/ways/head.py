@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from edgefuse.tuning.way import Context, Prepared, Way, train_only
+from edgefuse.tuning.way import INSTEAD, Context, Prepared, Way, train_only
+from edgefuse_devices.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,8 +20,19 @@ class Head(Way):
     learning_rate: ClassVar[float] = 1e-3
 
     def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002
-        """Let the head train."""
+        """Let the head train.
+
+        Raises:
+            ModelError: The model has none, as a language model, which scores tokens with the other
+                end of its embeddings.
+        """
         from edgefuse.tuning.parts import head_names
 
-        train_only(model, head_names(model))
+        names = head_names(model)
+        if not names:
+            raise ModelError(
+                f"{type(model).__name__} has no head of its own, and --tune head trains the head",
+                INSTEAD,
+            )
+        train_only(model, names)
         return Prepared()

@@ -32,7 +32,7 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
             graph.outputs.remove(value)
     inputs = {value.name: value for value in graph.inputs}
     for target in task.targets:
-        _count_rows_elsewhere(inputs[target], inputs[task.inputs[0]])
+        _read_sizes_elsewhere(inputs[target], inputs[task.inputs[0]])
         graph.inputs.remove(inputs[target])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
@@ -47,8 +47,14 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
     return model
 
 
-def _count_rows_elsewhere(target: ir.Value, batch: ir.Value) -> None:
-    """Take the count of rows, which torch reads off any of the batch's tensors, off another one."""
+def _read_sizes_elsewhere(target: ir.Value, batch: ir.Value) -> None:
+    """Read the counts of rows and tokens, which torch reads off any tensor, off another one."""
+    assert target.shape is not None
+    assert batch.shape is not None
     for node in target.consumers():
-        if node.op_type == "Shape" and node.attributes.get_int("end", 0) == 1:
+        if node.op_type != "Shape":
+            continue
+        begin = node.attributes.get_int("start", 0)
+        end = node.attributes.get_int("end", len(target.shape))
+        if (begin, end) == (0, 1) or target.shape[begin:end] == batch.shape[begin:end]:
             node.replace_input_with(0, batch)

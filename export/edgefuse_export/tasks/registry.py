@@ -11,8 +11,12 @@ from edgefuse_devices.names import unknown
 from edgefuse_devices.options import keyword_of, make, options_of, refuse_options
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.tasks.text_classification import WantedTextClassification
+from edgefuse_export.tasks.text_generation import WantedTextGeneration
 
-WANTED_TASKS: tuple[type[WantedTask], ...] = (WantedTextClassification,)
+WANTED_TASKS: tuple[type[WantedTask], ...] = (
+    WantedTextClassification,
+    WantedTextGeneration,
+)
 
 DEFAULT = WantedTextClassification.name
 

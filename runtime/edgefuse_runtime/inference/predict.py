@@ -1,13 +1,13 @@
 """What a model makes of texts, or of rows without targets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset, evaluation_batches
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.progress import OnProgress, silent
-from edgefuse_runtime.tasks.task import Asked, Prediction
+from edgefuse_runtime.tasks.task import Asked, Prediction, StreamsText
 
 
 def predict(
@@ -39,3 +39,30 @@ def predict(
         predictions.update(zip(indices.tolist(), batch, strict=True))
         on_progress("Predicting", len(predictions), len(asked))
     return [predictions[index] for index in range(len(asked))]
+
+
+def stream(
+    bundle: Bundle, model: InferenceModel, asked: Sequence[Asked], *, options: Any
+) -> Iterator[str]:
+    """Predict for texts or rows, in their order, and give the predictions' text as it comes.
+
+    Args:
+        bundle: The bundle whose task it is.
+        model: The bundle's model.
+        asked: At least one text or row.
+        options: The task's `prediction_options`.
+
+    Yields:
+        Pieces of text; a newline ends each prediction.
+
+    Raises:
+        DataError: One has no token, or lacks a field that the task needs.
+    """
+    task = bundle.manifest.task
+    if not isinstance(task, StreamsText):
+        for prediction in predict(bundle, model, asked, options=options):
+            yield f"{prediction}\n"
+        return
+    for example in task.examples(asked, model.tokenizer):
+        yield from task.stream(example, model, options)
+        yield "\n"

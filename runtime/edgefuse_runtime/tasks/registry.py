@@ -1,12 +1,14 @@
 """All tasks."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from edgefuse_runtime.tagged import name_of
-from edgefuse_runtime.tasks.task import Figure, Task
+from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
 from edgefuse_runtime.tasks.text_classification import TextClassification
+from edgefuse_runtime.tasks.text_generation import TextGeneration
 
-TASKS: tuple[type[Task], ...] = (TextClassification,)
+TASKS: tuple[type[Task], ...] = (TextClassification, TextGeneration)
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
@@ -30,3 +32,9 @@ def figures_as_text(task: str, figures: Mapping[str, float]) -> dict[str, str]:
         for figure in figures_of(task)
         if figure.name in figures
     }
+
+
+def evaluation_options_of(task: Task | type[Task]) -> type[Any]:
+    """The class of a task's options of `evaluate`."""
+    found: type[Any] = getattr(task, "evaluation_options", NoOptions)
+    return found

@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -90,7 +90,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The options of `predict` for a task that has none."""
+    """The options of `predict` or `evaluate` for a task that has none."""
 
 
 class Prediction(Protocol):
@@ -185,6 +185,61 @@ class Task(Protocol):
         Args:
             examples: Some of what `examples` gave.
             model: The model, which is run once or, to write a text, many times.
+            options: The `prediction_options` that were given.
+        """
+        ...
+
+
+class PredictionMetric(Protocol):
+    """Figures that take predictions of the model, gathered batch by batch."""
+
+    def update(self, examples: Sequence[Any]) -> None:
+        """Let the model predict for a batch, and compare.
+
+        Args:
+            examples: Some of what the task's `read` gave.
+
+        Raises:
+            DataError: An example has nothing to compare with.
+        """
+        ...
+
+    def result(self) -> Figures:
+        """The figures over all batches."""
+        ...
+
+
+@runtime_checkable
+class JudgesPredictions(Protocol):
+    """A task that can also measure what its models predict, which takes longer.
+
+    Attributes:
+        evaluation_options: A frozen dataclass, whose fields are the task's options of `evaluate`,
+            and flags of the command.
+    """
+
+    evaluation_options: ClassVar[type[Any]]
+
+    def prediction_metric(self, model: Model, options: Any) -> PredictionMetric | None:
+        """A metric that has seen nothing yet; None where the options ask for none.
+
+        Args:
+            model: The model that predicts.
+            options: The `evaluation_options` that were given.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamsText(Protocol):
+    """A task whose predictions are texts that come piece by piece."""
+
+    def stream(self, example: Any, model: Model, options: Any) -> Iterator[str]:
+        """Predict for one example, and give the text as it comes.
+
+        Args:
+            example: One of what `examples` gave.
+            model: The model.
             options: The `prediction_options` that were given.
         """
         ...

@@ -1,0 +1,89 @@
+"""Text generation: a causal language model's next token."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgefuse_devices.errors import ModelError
+from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.generation import chat_template_of, end_ids, special_tokens_of
+from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
+from edgefuse_runtime.tasks.text_generation import TARGET, TextGeneration
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class TextGenerationExport:
+    """How a causal language model is traced.
+
+    Attributes:
+        task: The ends of texts, and the chat template.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    targets: ClassVar[tuple[str, ...]] = (TARGET,)
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    peft_type: ClassVar[str] = "CAUSAL_LM"
+    training_api_loss: ClassVar[str | None] = None
+
+    task: TextGeneration
+
+    def model_options(self) -> dict[str, Any]:
+        """Nothing: the head is the model's own."""
+        return {}
+
+    def loss(self, model: "nn.Module") -> "nn.Module":
+        """Mean cross-entropy of the tokens to learn, and logits."""
+        from edgefuse_export.losses.next_token import CausalLoss
+
+        return CausalLoss(model)
+
+    def save(self, directory: Path) -> None:
+        """Nothing: transformers' own files say it all."""
+
+
+@dataclass(frozen=True)
+class WantedTextGeneration(WantedTask):
+    """Text generation as a user asks for it."""
+
+    name: ClassVar[str] = "text-generation"
+    summary: ClassVar[str] = "how a text goes on: completions, answers"
+
+    def of_model(self, facts: ModelFacts) -> ExportTask:
+        """The model's own head, which must be there already.
+
+        Raises:
+            ModelError: The model has no language model's head, or reads texts in both directions,
+                or has no token that ends a text.
+        """
+        check_architecture(facts.config, facts.name, TextGeneration)
+        _check_direction(facts.config, facts.name)
+        ends = end_ids(facts)
+        return TextGenerationExport(
+            TextGeneration(
+                end_id=ends[0],
+                stop_ids=ends,
+                chat_template=chat_template_of(facts.tokenizer),
+                special_tokens=special_tokens_of(facts.tokenizer),
+            )
+        )
+
+
+def _check_direction(config: "PretrainedConfig", name: str) -> None:
+    """Refuse an encoder: it sees the token that it is to guess.
+
+    Raises:
+        ModelError: The architecture is one that guesses masked tokens, and is not set otherwise.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    masked = type(config) in AutoModelForMaskedLM._model_mapping  # noqa: SLF001
+    if masked and not getattr(config, "is_decoder", False):
+        raise ModelError(
+            f"{name} cannot be exported for text-generation: {config.model_type} models read a "
+            "text in both directions, and would see the token that they are to write",
+            "Use a decoder such as Llama or GPT-2",
+        )
