@@ -1,12 +1,14 @@
 """A run as a progress bar on stderr, silent when stderr is no terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edgefuse_runtime.tasks.registry import primary_of
 
 if TYPE_CHECKING:
     from edgefuse_runtime.tasks.task import Figure
@@ -18,9 +20,9 @@ _SMOOTHING = 0.1
 class TrainingProgress:
     """An observer of a run: epoch, loss, speed, memory and the time that is left."""
 
-    def __init__(self, progress: Progress, epochs: int, primary: "Figure") -> None:
+    def __init__(self, progress: Progress, epochs: int, kinds: "Sequence[Figure]") -> None:
         self._progress = progress
-        self._primary = primary
+        self._kinds = kinds
         self._task = progress.add_task("loading", total=None, figures="")
         self._epochs = epochs
         self._loss: float | None = None
@@ -44,7 +46,7 @@ class TrainingProgress:
 
     def on_evaluation(self, record: "EvaluationRecord") -> None:
         """Show the primary figure from now on."""
-        primary = self._primary
+        primary = primary_of(self._kinds, record.figures)
         self._reached = f"  {primary.title} {primary.text(record.figures[primary.name])}"
 
     def on_save(self, path: Path, step: int) -> None:
@@ -52,12 +54,12 @@ class TrainingProgress:
 
 
 @contextmanager
-def training_progress(epochs: int, primary: "Figure") -> Iterator[TrainingProgress]:
+def training_progress(epochs: int, kinds: "Sequence[Figure]") -> Iterator[TrainingProgress]:
     """Show a bar while the block runs.
 
     Args:
         epochs: Count of epochs.
-        primary: The figure of merit to show after an evaluation.
+        kinds: The task's figures of merit, of which the primary one is shown after an evaluation.
     """
     console = Console(stderr=True)
     with Progress(
@@ -70,4 +72,4 @@ def training_progress(epochs: int, primary: "Figure") -> Iterator[TrainingProgre
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        yield TrainingProgress(progress, epochs, primary)
+        yield TrainingProgress(progress, epochs, kinds)

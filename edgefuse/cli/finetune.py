@@ -20,10 +20,10 @@ def finetune(
     run: Annotated[Path, typer.Argument(help="The run: the directory to make.")],
     train: Annotated[
         Path | None,
-        typer.Option(help='Training data: JSONL with "text" and "label".'),
+        typer.Option(help="Rows to train on: JSON lines, or CSV or TSV with a header."),
     ] = None,
     valid: Annotated[
-        Path | None, typer.Option(help="Validation data to evaluate on after every epoch.")
+        Path | None, typer.Option(help="Rows to evaluate on after every epoch.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data.  [default: 3]")
@@ -86,8 +86,8 @@ def finetune(
         before or edgefuse_runtime.TrainingSettings(),
         **{k: v for k, v in given.items() if v is not None},
     )
-    primary = opened.manifest.task.figures[0]
-    with stop_on_signal() as stop, training_progress(settings.epochs, primary) as progress:
+    figures = opened.manifest.task.figures
+    with stop_on_signal() as stop, training_progress(settings.epochs, figures) as progress:
         report = edgefuse_runtime.finetune(
             opened,
             run,

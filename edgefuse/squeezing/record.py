@@ -75,15 +75,17 @@ class Round(Struct, frozen=True, kw_only=True):
 
     Attributes:
         parameters: Parameters of the whole model.
-        figure: The task's first figure on the validation rows, in the end.
+        figure: The task's primary figure on the validation rows, in the end.
         steps: Count of training steps.
         kept: Whether the loss of it stayed within the gap.
+        measure: Name of the figure; empty in records of earlier versions, for the task's first.
     """
 
     parameters: int
     figure: float
     steps: int
     kept: bool
+    measure: str = ""
 
 
 class SqueezeRecord(Struct, frozen=True, kw_only=True):
@@ -118,8 +120,10 @@ class SqueezeRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def measure(self) -> Figure:
-        """What the rounds are judged by: the task's first figure."""
-        return figures_of(self.task["name"])[0]
+        """What the rounds are judged by: the task's primary figure."""
+        kinds = figures_of(self.task["name"])
+        name = self.rounds[0].measure
+        return next((kind for kind in kinds if kind.name == name), kinds[0])
 
     @property
     def failures(self) -> int:

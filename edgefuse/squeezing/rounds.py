@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
@@ -16,6 +17,7 @@ from edgefuse_devices.errors import Interrupted
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
 from edgefuse_runtime.progress import OnProgress
+from edgefuse_runtime.tasks.registry import primary_of
 from edgefuse_runtime.training.run import TrainingSettings
 
 _BATCHES = 50  # over which importance is averaged
@@ -85,8 +87,8 @@ def evaluate_and_train(job: Job, record: SqueezeRecord, model: PreTrainedModel) 
     """
     settings, index = job.settings, len(record.rounds)
     if index:
-        reached = _figure(job, model)
-        if _is_within(record, reached):
+        reached = _reached(job, model)
+        if _is_within(record, reached.figure):
             return _round(model, reached, steps=0, kept=True)
     steps = settings.steps if index else job.first_steps
     stage = f"{_title(record)}: training"
@@ -106,16 +108,30 @@ def evaluate_and_train(job: Job, record: SqueezeRecord, model: PreTrainedModel) 
         seed=settings.seed + index,
         on_step=on_step,
     )
-    reached = _figure(job, model)
-    return _round(model, reached, steps=steps, kept=not index or _is_within(record, reached))
+    reached = _reached(job, model)
+    within = not index or _is_within(record, reached.figure)
+    return _round(model, reached, steps=steps, kept=within)
 
 
-def _round(model: PreTrainedModel, figure: float, *, steps: int, kept: bool) -> Round:
-    return Round(parameters=model.num_parameters(), figure=figure, steps=steps, kept=kept)
+class _Reached(NamedTuple):
+    measure: str
+    figure: float
 
 
-def _figure(job: Job, model: PreTrainedModel) -> float:
-    return measure(model, job.task, job.valid)[job.task.task.figures[0].name]
+def _round(model: PreTrainedModel, reached: _Reached, *, steps: int, kept: bool) -> Round:
+    return Round(
+        parameters=model.num_parameters(),
+        measure=reached.measure,
+        figure=reached.figure,
+        steps=steps,
+        kept=kept,
+    )
+
+
+def _reached(job: Job, model: PreTrainedModel) -> _Reached:
+    figures = measure(model, job.task, job.valid)
+    primary = primary_of(job.task.task.figures, figures)
+    return _Reached(primary.name, figures[primary.name])
 
 
 def _is_within(record: SqueezeRecord, reached: float) -> bool:

@@ -1,7 +1,9 @@
 """Data files: what is read, and the sentence for each row that cannot be."""
 
 import bz2
+import csv
 import gzip
+import json
 import lzma
 import os
 from pathlib import Path
@@ -9,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.texts import read_lines, read_texts, split_lines
+from edgefuse_runtime.data.asked import read_asked, rows_asked
+from edgefuse_runtime.data.lines import read_lines, split_lines
+from edgefuse_runtime.data.rows import read_rows
+from edgefuse_runtime.data.texts import read_texts
 from edgefuse_runtime.tasks.labelled_texts import LabelledText, read_examples
 from edgefuse_runtime.tasks.labels import read_labels
 
@@ -102,9 +107,6 @@ OTHER_FORMATS = {
     "Parquet": (b"PAR1\x15\x04PAR1", "is a Parquet file"),
     "UTF-16": (GOOD.decode().encode("utf-16"), "is UTF-16 text"),
     "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "is a git-lfs pointer"),
-    "CSV": (b"text,label\nlamp,light_on\n", "is CSV, not JSON lines"),
-    "quoted CSV": (b'"text","label"\n"lamp","light_on"\n', "is CSV, not JSON lines"),
-    "TSV": (b"text\tlabel\nlamp, red\tlight_on\n", "is TSV, not JSON lines"),
     "array": (b"[" + GOOD.strip() + b"," + GOOD.strip() + b"]", "is a JSON array"),
     "long array": (b"[\n" + GOOD.strip() + b"\n]\n", "is a JSON array"),
     "long object": (b'{"text": "lamp",\n "label": "light_on"}', "is JSON over several lines"),
@@ -124,12 +126,125 @@ def test_a_file_of_another_format_is_called_what_it_is(tmp_path, case):
         assert caught.value.hint
 
 
-def test_a_file_that_is_named_for_csv_is_csv_whatever_separates_its_columns(tmp_path):
-    (tmp_path / "train.csv").write_bytes(b"text;label\nlamp;light_on\n")
-    with pytest.raises(DataError, match="is CSV, not JSON lines"):
-        read_examples(tmp_path / "train.csv", LABELS)
+TABLES = {
+    "CSV": b"text,label\nlamp,light_on\n",
+    "quoted CSV": b'"text","label"\n"lamp","light_on"\n',
+    "TSV": b"text\tlabel\nlamp\tlight_on\n",
+    "byte-order mark, CRLF": b"\xef\xbb\xbftext,label\r\nlamp,light_on\r\n\r\n",
+    "columns that pandas numbers, and others": b",label,id,text\n0,light_on,,lamp\n",
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_with_a_header_is_read_whatever_the_file_is_called(tmp_path, case):
+    assert read(tmp_path, TABLES[case]) == [LabelledText("lamp", 0)]
+    assert read_texts(tmp_path / "train.jsonl") == ["lamp"]
+
+
+def test_a_table_of_pandas_is_read_as_it_was_written(tmp_path):
+    texts = ['a "b", c', "two\nlines", "tab\there", "ß 你好", "\u2028"]
+    rows = [{"text": text, "label": str(index)} for index, text in enumerate(texts)]
+    for name, separator in (("rows.csv", ","), ("rows.csv", ";"), ("rows.tsv", "\t")):
+        with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], delimiter=separator)
+            writer.writeheader()
+            writer.writerows(rows)
+        assert [row.fields for row in read_rows(tmp_path / name, "")] == rows
+
+
+def test_a_row_is_named_by_the_line_on_which_it_begins(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b'text\n"a\nb"\nc\n')
+    places = [row.place.rpartition(":")[2] for row in read_rows(tmp_path / "rows.csv", "")]
+    assert places == ["2", "4"]
+
+
+def test_a_file_that_is_named_for_csv_may_hold_json_lines(tmp_path):
     (tmp_path / "train.csv").write_bytes(GOOD)
     assert read_examples(tmp_path / "train.csv", LABELS) == [LabelledText("lamp", 0)]
+
+
+BAD_TABLES = {
+    "too many cells": (b"text,label\nlamp,red,heat_up\n", ":2 has 3 cells, and the header names 2"),
+    "too few cells": (b"text,label\nlamp,heat_up\nred\n", ":3 has 1 cells"),
+    "a column twice": (b"text,label,text\na,heat_up,b\n", ":1 names the column 'text' twice"),
+    "an open quote": (b'text,label\n"lamp,heat_up\n', ":2 is broken CSV"),
+    "a quote inside": (b'text,label\n"a "b" c",heat_up\n', ":2 is broken CSV"),
+    "an empty row": (b"text,label\n\nlamp,heat_up\n", ":2 is an empty row"),
+    "a header alone": (b"text,label\n", "has no rows"),
+    "no header": (b"lamp,light_on\nlamp,light_on\n", ':2 has no "text"'),
+    "an empty cell": (b"text,label\n,light_on\n", ':2 has no "text"'),
+    "not UTF-8": (b"text,label\nl\xe4mp,light_on\n", ":2 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_bad_row_of_a_table_is_named_by_file_and_line(tmp_path, case):
+    raw, sentence = BAD_TABLES[case]
+    (tmp_path / "rows.csv").write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read_examples(tmp_path / "rows.csv", LABELS)
+    assert f"{tmp_path / 'rows.csv'}" in caught.value.problem
+    assert sentence in caught.value.problem
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"text": "a", "text": "b", "label": "heat_up"}',
+        b'{"text": "a", "label": "heat_up", "id": {"n": 1, "n": 2}}',
+        b'{"text": "a: b", "label": "heat_up", "\\u0074ext": "c"}',
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path, row):
+    with pytest.raises(DataError, match=r"train\.jsonl:2 has the key '(text|n)' twice"):
+        read(tmp_path, GOOD + row)
+    fine = b'{"text": "a: {b: 1}", "label": "heat_up", "id": {"label": 1, "n": [{"n": 2}]}}'
+    assert read(tmp_path, fine) == [LabelledText("a: {b: 1}", 2)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (b'1 "1"', ":2 has a label that is a text, and that of .*:1 is a whole number"),
+        (b"1 true", ":2 has a label that is a truth value, and that of .*:1 is a whole number"),
+        (b"1 1.0", ":2 has the label 1.0, a number with a decimal point.* --problem-type regr"),
+        (b"0 -1", ":2 has the label -1, with which GLUE marks"),
+    ],
+)
+def test_labels_that_may_be_one_class_or_several_are_refused(tmp_path, labels, sentence):
+    raw = b"\n".join(b'{"text": "a", "label": %s}' % label for label in labels.split())
+    with pytest.raises(DataError, match=sentence):
+        read(tmp_path, raw, ["0", "1", "true"])
+
+
+def test_what_is_asked_is_texts_or_rows(tmp_path):
+    for name in ("texts.txt", "texts"):
+        (tmp_path / name).write_bytes(b"lamp, red\nx\n")
+        assert read_asked(tmp_path / name) == ["lamp, red", "x"]
+    for name, raw in (("rows.csv", b"text\nlamp\n"), ("rows", b'{"text": "lamp"}')):
+        (tmp_path / name).write_bytes(raw)
+        assert read_asked(tmp_path / name) == [{"text": "lamp"}]
+    one, other = rows_asked(["lamp", {"text": "x", "id": 1}], ["text"], "")
+    assert (one.fields, other.fields) == ({"text": "lamp"}, {"text": "x", "id": 1})
+    (row,) = rows_asked(['{"text": "a", "text_pair": "b"}'], ["text", "text_pair"], "")
+    assert row.fields == {"text": "a", "text_pair": "b"}
+    with pytest.raises(DataError, match='text:2 is a text alone, and the model reads "a" and "b"'):
+        rows_asked([{}, "lamp"], ["a", "b"], "")
+    with pytest.raises(DataError, match="text:2 is blank"):
+        rows_asked(["lamp", " "], ["text"], "")
+
+
+def test_texts_are_those_of_any_tasks_rows(tmp_path):
+    rows = [
+        {"text": "a", "text_pair": "b", "label": 1},
+        {"prompt": "c", "completion": "d"},
+        {"tokens": ["e", "f"], "tags": ["O", "O"]},
+        {"messages": [{"role": "user", "content": "g"}, {"role": "tool", "content": None}]},
+        {"id": 7, "context": "h", "question": "i", "answers": {"text": ["h"], "start": [0]}},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read_texts(tmp_path / "rows.jsonl") == ["a", "b", "c", "d", "e f", "g", "i", "h"]
 
 
 def test_what_can_be_read_only_once_is_refused(tmp_path):
@@ -140,14 +255,6 @@ def test_what_can_be_read_only_once_is_refused(tmp_path):
             reading(pipe)
     with pytest.raises(DataError, match="is a device"):
         read_texts(Path(os.devnull))
-
-
-def test_a_pair_of_texts_is_refused_where_labels_do_not_matter_too(tmp_path):
-    (tmp_path / "texts.jsonl").write_bytes(b'{"text": "a", "text_pair": null}\n' * 2)
-    assert read_texts(tmp_path / "texts.jsonl") == ["a", "a"]
-    (tmp_path / "texts.jsonl").write_bytes(b'{"text": "a", "text_pair": "b"}\n')
-    with pytest.raises(DataError, match=r"texts\.jsonl:1 has a .text_pair., and pairs"):
-        read_texts(tmp_path / "texts.jsonl")
 
 
 @pytest.mark.parametrize("raw", [b"", b"\n\n", b"\xef\xbb\xbf"])
@@ -188,8 +295,9 @@ def labels_of(tmp_path, name, raw):
 
 def test_a_list_of_labels_keeps_its_order_and_those_of_rows_have_none(tmp_path):
     assert labels_of(tmp_path, "labels.txt", b"warm\ncold\nhot\n") == ["warm", "cold", "hot"]
-    rows = b'{"label": "warm"}\n{"label": 3}\n{"label": "cold"}\n{"label": "warm"}'
+    rows = b'{"label": "warm"}\n{"label": "3"}\n{"label": "cold"}\n{"label": "warm"}'
     assert labels_of(tmp_path, "rows.jsonl", rows) == {"3", "cold", "warm"}
+    assert labels_of(tmp_path, "rows.csv", b"label\n0\n1\n-1\n") == {"0", "1", "-1"}
 
 
 @pytest.mark.parametrize(
@@ -200,6 +308,8 @@ def test_a_list_of_labels_keeps_its_order_and_those_of_rows_have_none(tmp_path):
         ("labels.txt", b"a\n", r"labels\.txt has only one label"),
         ("rows.jsonl", b'{"label": "a"}\n{"label": ["a", "b"]}', r"rows\.jsonl:2 .* is a list"),
         ("rows.jsonl", b'{"label": "a"}\n{"label": {"b": 1}}', r"rows\.jsonl:2 .* is an object"),
+        ("rows.jsonl", b'{"label": -1}\n{"label": -1}', r"rows\.jsonl:1 has the label -1"),
+        ("rows.csv", b"label\n0.5\n1.5\n", r"rows\.csv:2 has the label 0\.5, a number with"),
         ("rows.jsonl", b'{"label": "a", "text_pair": "b"}', r"rows\.jsonl:1 has a .text_pair."),
     ],
 )

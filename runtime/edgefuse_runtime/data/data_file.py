@@ -1,6 +1,7 @@
 """Reads the bytes of a data file, and refuses those that are not plain text."""
 
 import stat
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,18 +55,27 @@ def read_data(path: Path) -> bytes:
     return raw
 
 
-def numbered_lines(raw: bytes, name: str) -> Iterator[tuple[str, str]]:
-    """Give the lines of UTF-8 text, each after its place: `NAME:1`, `NAME:2` and so on.
-
-    A byte-order mark, carriage returns before newlines and blank lines at the end are dropped.
+def decoded(raw: bytes, name: str) -> str:
+    """Decode UTF-8 text, without a byte-order mark.
 
     Raises:
-        DataError: A line is not UTF-8.
+        DataError: A line is not UTF-8; the message names it `NAME:1`, say.
     """
-    lines = raw.removeprefix(b"\xef\xbb\xbf").rstrip().replace(b"\r\n", b"\n")
-    for number, line in enumerate(lines.split(b"\n") if lines else [], start=1):
-        place = f"{name}:{number}"
-        try:
-            yield place, line.decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{place} is not UTF-8: {error.reason}", "Save it as UTF-8") from error
+    text = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name}:{line} is not UTF-8: {error.reason}", "Save it as UTF-8"
+        ) from error
+
+
+def numbered(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """Give the lines of a text, each after its place: `NAME:1`, `NAME:2` and so on.
+
+    Carriage returns before newlines and blank lines at the end are dropped.
+    """
+    lines = text.rstrip(string.whitespace).replace("\r\n", "\n")
+    for number, line in enumerate(lines.split("\n") if lines else [], start=1):
+        yield f"{name}:{number}", line

@@ -1,14 +1,12 @@
-"""Rows of a data file: JSON lines, an object a line."""
+"""Rows of a data file: JSON lines, or CSV or TSV with a header."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import AS_JSON_LINES, numbered_lines, read_data
-
-_SUFFIXES = {".csv": "CSV", ".tsv": "TSV"}
+from edgefuse_runtime.data.data_file import decoded, read_data
+from edgefuse_runtime.data.json_lines import is_json, json_rows, refuse_other_json
+from edgefuse_runtime.data.separated import separated_rows, separator_of
 
 
 class Row(NamedTuple):
@@ -16,7 +14,8 @@ class Row(NamedTuple):
 
     Attributes:
         place: File and line, as messages name it.
-        fields: The JSON object.
+        fields: Values by their names: those of a JSON object, or texts by the names of columns,
+            without the cells that are empty.
     """
 
     place: str
@@ -24,62 +23,28 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path, form: str) -> list[Row]:
-    """Read a file of JSON lines.
+    """Read a file of rows.
 
     Args:
-        path: A regular file in UTF-8.
+        path: A regular file in UTF-8: an object a line, or CSV or TSV with a header, which the
+            file's name or its first line shows.
         form: Sentence that shows what a row looks like, the hint of errors.
 
     Raises:
         DataError: There is no such file, it is of another format, it has no row, or a row is
             broken; the message names file and line.
     """
-    raw = read_data(path)
-    _check_format(raw, path)
-    rows = [
-        Row(place, _fields(line, place, form)) for place, line in numbered_lines(raw, str(path))
-    ]
+    text = decoded(read_data(path), str(path))
+    first = text.lstrip().partition("\n")[0].strip()
+    separator = None
+    if first.startswith(("{", "[")):
+        refuse_other_json(text, path)
+    elif first and not is_json(first):
+        separator = separator_of(first, path.suffix.lower())
+    if separator is None:
+        rows = [Row(place, fields) for place, fields in json_rows(text, str(path), form)]
+    else:
+        rows = [Row(place, cells) for place, cells in separated_rows(text, str(path), separator)]
     if not rows:
         raise DataError(f"{path} has no rows", form)
     return rows
-
-
-def _fields(line: str, place: str, form: str) -> dict[str, Any]:
-    if not line.strip():
-        raise DataError(f"{place} is an empty row", form)
-    try:
-        fields = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{place} is broken JSON: {error}", form) from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{place} is not a JSON object", form)
-    return fields
-
-
-def _check_format(raw: bytes, path: Path) -> None:
-    """Refuse a file of another format, which its first line shows.
-
-    Raises:
-        DataError: It is CSV, TSV, a JSON array, or JSON that goes over several lines.
-    """
-    text = raw.removeprefix(b"\xef\xbb\xbf").strip()
-    first = text.split(b"\n", 1)[0].strip()
-    found = None
-    if first.startswith(b"["):
-        found = "a JSON array" if _is_json(text) else None
-    elif first.startswith(b"{"):
-        several = not _is_json(first) and (first == b"{" or _is_json(text))
-        found = "JSON over several lines" if several else None
-    elif first and not _is_json(first):
-        separated = "TSV" if b"\t" in first else "CSV" if b"," in first else None
-        found = _SUFFIXES.get(path.suffix.lower(), separated)
-    if found is not None:
-        raise DataError(f"{path} is {found}, not JSON lines", AS_JSON_LINES)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return True

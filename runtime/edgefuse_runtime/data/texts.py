@@ -1,89 +1,84 @@
-"""Texts of a data file, without labels."""
+"""Texts of rows: all that a data file has, whatever its task, and single fields."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import numbered_lines, read_data
+from edgefuse_runtime.data.asked import Asked, rows_asked
+from edgefuse_runtime.data.data_file import decoded, numbered, read_data
 from edgefuse_runtime.data.rows import Row, read_rows
 
 _FORM = 'A row looks like {"text": "turn on the light"}'
 
+_FIELDS = (
+    "text",
+    "text_pair",
+    "question",
+    "context",
+    "prompt",
+    "completion",
+    "anchor",
+    "positive",
+    "negative",
+)
+"""Fields of a row that are texts, whatever its task."""
+
 
 def read_texts(path: Path) -> list[str]:
-    """Read a file of texts whose labels, if any, do not matter.
+    """Read the texts of a file, where nothing else of it matters.
 
     Args:
-        path: A `.txt` file with a text a line, blank lines skipped; or JSON lines with a `text`.
+        path: A `.txt` file with a text a line, blank lines skipped; or rows of any task, each of
+            whose texts counts: `text` and `text_pair`, `prompt` and `completion`, the words of
+            `tokens`, the contents of `messages` and so on.
 
     Raises:
         DataError: There is no such file, a row is broken or has no text, or there is no text.
     """
     if path.suffix != ".txt":
-        return [text_of(row, _FORM) for row in read_rows(path, _FORM)]
-    lines = numbered_lines(read_data(path), str(path))
+        return [text for row in read_rows(path, _FORM) for text in _texts(row)]
+    lines = numbered(decoded(read_data(path), str(path)), str(path))
     texts = [line for _, line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path} has no text", "Give a .jsonl or .txt file of example texts")
     return texts
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read a file of texts, one a line; blank lines at the end do not count.
-
-    Raises:
-        DataError: There is no such file, it is not UTF-8, it has no text, or a line is blank.
-    """
-    return split_lines(read_data(path), str(path))
-
-
-def split_lines(raw: bytes, name: str) -> list[str]:
-    """Split UTF-8 text into lines as `read_lines` does; `name` stands for the file in errors."""
-    texts = [line for _, line in numbered_lines(raw, name)]
-    if not texts:
-        raise DataError(f"{name} has no text", "Give one text a line")
-    refuse_blank(texts, name)
-    return texts
-
-
-def refuse_blank(texts: Sequence[str], name: str) -> None:
-    """Refuse texts that are blank.
-
-    Raises:
-        DataError: One is; the message names it `NAME:2`, say.
-    """
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            raise DataError(f"{name}:{number} is blank", "Give one text a line")
-
-
-def texts_of(asked: Sequence[str | Mapping[str, Any]]) -> list[str]:
+def texts_of(asked: Sequence[Asked]) -> list[str]:
     """The texts to predict for, given as they are or as rows with a `text`.
 
     Raises:
         DataError: One is blank, or a row has none.
     """
-    texts = [
-        one if isinstance(one, str) else text_of(Row(f"text:{number}", dict(one)), _FORM)
-        for number, one in enumerate(asked, start=1)
-    ]
-    refuse_blank(texts, "text")
-    return texts
+    return [text_of(row, _FORM) for row in rows_asked(asked, ("text",), _FORM)]
 
 
 def text_of(row: Row, form: str) -> str:
-    """The text of a row.
+    """The only text of a row.
+
+    Args:
+        row: The row.
+        form: Sentence that shows what a row looks like, the hint of errors.
 
     Raises:
         DataError: It has none, or a second one in `text_pair`.
     """
-    text = row.fields.get("text")
-    if not isinstance(text, str):
-        raise DataError(f'{row.place} has no "text"', form)
-    if not text.strip():
-        raise DataError(f'{row.place} has an empty "text"', "Remove the row, or give it a text")
+    text = field_of(row, "text", form)
     refuse_pair(row)
+    return text
+
+
+def field_of(row: Row, name: str, form: str) -> str:
+    """A field of a row that is a text; the arguments are those of `text_of`.
+
+    Raises:
+        DataError: The row has no such field, or it is no text, or blank.
+    """
+    text = row.fields.get(name)
+    if not isinstance(text, str):
+        raise DataError(f'{row.place} has no "{name}"', form)
+    if not text.strip():
+        raise DataError(f'{row.place} has an empty "{name}"', "Remove the row, or give it a text")
     return text
 
 
@@ -95,6 +90,22 @@ def refuse_pair(row: Row) -> None:
     """
     if row.fields.get("text_pair") is not None:
         raise DataError(
-            f'{row.place} has a "text_pair", and pairs of texts are not supported yet',
-            'Write both into one "text", or leave the second out',
+            f'{row.place} has a "text_pair", and the model reads single texts',
+            "Export it for pairs of texts (--pairs), or leave the second text out",
         )
+
+
+def _texts(row: Row) -> Iterator[str]:
+    fields = row.fields
+    found = [name for name in _FIELDS if fields.get(name) is not None]
+    words, messages = fields.get("tokens"), fields.get("messages")
+    if not (found or isinstance(words, list) or isinstance(messages, list)):
+        raise DataError(f'{row.place} has no "text"', _FORM)
+    for name in found:
+        yield field_of(row, name, _FORM)
+    if isinstance(words, list):
+        yield " ".join(map(str, words))
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str) and content.strip():
+            yield content

@@ -8,7 +8,13 @@ from edgefuse_devices.errors import DataError
 from edgefuse_devices.names import suggest
 from edgefuse_runtime.data.rows import read_rows
 from edgefuse_runtime.data.texts import text_of
-from edgefuse_runtime.tasks.labels import LABELLED_ROW, LabelIndex, label_of
+from edgefuse_runtime.tasks.labels import (
+    LABELLED_ROW,
+    UNLABELLED,
+    LabelIndex,
+    labels_of,
+    unlabelled,
+)
 
 
 class LabelledText(NamedTuple):
@@ -31,7 +37,7 @@ def read_examples(path: Path, labels: Sequence[str]) -> list[LabelledText]:
     and `label` are ignored.
 
     Args:
-        path: A file of JSON lines.
+        path: A file of rows.
         labels: Names of all classes, in the order of the logits.
 
     Raises:
@@ -39,10 +45,13 @@ def read_examples(path: Path, labels: Sequence[str]) -> list[LabelledText]:
     """
     index = LabelIndex(labels)
     examples = []
-    for row in read_rows(path, LABELLED_ROW):
-        text, name = text_of(row, LABELLED_ROW), label_of(row)
+    rows = read_rows(path, LABELLED_ROW)
+    texts = [text_of(row, LABELLED_ROW) for row in rows]
+    for row, text, name in zip(rows, texts, labels_of(rows), strict=True):
         label = index.find(name)
         if label is None:
+            if name == UNLABELLED:
+                raise unlabelled(row)
             raise DataError(f"{row.place} has the unknown label {name!r}", suggest(name, labels))
         examples.append(LabelledText(text, label))
     return examples

@@ -1,11 +1,14 @@
 """Names of classes: in a file of them, in labelled rows, and found by a row's label."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.lines import read_lines
 from edgefuse_runtime.data.rows import Row, read_rows
-from edgefuse_runtime.data.texts import read_lines, refuse_pair
+from edgefuse_runtime.data.texts import refuse_pair
 
 LABELLED_ROW = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
 
@@ -32,7 +35,7 @@ def read_labels(path: Path) -> list[str] | frozenset[str]:
     """Read the names of all classes.
 
     Args:
-        path: A `.txt` file with a name a line, or labelled rows as JSON lines.
+        path: A `.txt` file with a name a line, or labelled rows.
 
     Returns:
         A list in the order of the `.txt` file; or the names in the rows, which have no order.
@@ -53,33 +56,83 @@ def labels_of_rows(path: Path) -> frozenset[str]:
     """Every label of a file of labelled rows.
 
     Raises:
-        DataError: There is no such file, a row has no label or a second text, or there are fewer
-            than two labels.
+        DataError: There is no such file, a row has a second text, the labels do not hold, or there
+            are fewer than two.
     """
     rows = read_rows(path, LABELLED_ROW)
     for row in rows:
         refuse_pair(row)
-    labels = frozenset(map(label_of, rows))
+    labels = frozenset(labels_of(rows))
+    if labels == {UNLABELLED}:
+        raise unlabelled(rows[0])
+    if all(_DECIMAL.fullmatch(label) for label in labels):
+        raise _decimal(rows[0], rows[0].fields["label"])
     _check_count(len(labels), path)
     return labels
 
 
-def label_of(row: Row) -> str:
-    """The label of a row, as text.
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """The label of each row, as text.
 
     Raises:
-        DataError: It has none, or one that is a list or an object.
+        DataError: A row has none, or one that is a list, an object or a number with a decimal
+            point; or the rows mix texts, numbers and truth values, of which 1, true and "1" may
+            mean one class or three.
     """
-    label = row.fields.get("label")
+    return names_of((row, row.fields.get("label")) for row in rows)
+
+
+def names_of(labels: Iterable[tuple[Row, Any]]) -> list[str]:
+    """Labels as text, each given with its row; see `labels_of`."""
+    names: list[str] = []
+    first: tuple[str, str] | None = None
+    for row, label in labels:
+        kind = _kind(row, label)
+        first = first or (kind, row.place)
+        if kind != first[0]:
+            raise DataError(
+                f"{row.place} has a label that is {kind}, and that of {first[1]} is {first[0]}",
+                "Write all labels of a file alike: as texts, whole numbers or truth values",
+            )
+        names.append(str(label))
+    return names
+
+
+UNLABELLED = "-1"
+
+
+def unlabelled(row: Row) -> DataError:
+    """What to say of a row with the mark of a row without a label."""
+    return DataError(
+        f"{row.place} has the label -1, with which GLUE marks rows without one",
+        "Take a part of the data that has labels, such as the validation set",
+    )
+
+
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
+_KINDS = {str: "a text", bool: "a truth value", int: "a whole number"}
+
+
+def _kind(row: Row, label: Any) -> str:
     if label is None or label == "":
         raise DataError(f'{row.place} has no "label"', LABELLED_ROW)
     if isinstance(label, list | dict):
         kind = "a list" if isinstance(label, list) else "an object"
         raise DataError(
             f'{row.place} has a "label" that is {kind}',
-            "A label is a text, a number or a truth value",
+            "A label is a text, a whole number or a truth value",
         )
-    return str(label)
+    if isinstance(label, float):
+        raise _decimal(row, label)
+    return _KINDS[type(label)]
+
+
+def _decimal(row: Row, label: float | str) -> DataError:
+    return DataError(
+        f"{row.place} has the label {label}, a number with a decimal point, which is no class",
+        'Write classes as names or whole numbers; to learn numbers, call them "score" and export '
+        "with --problem-type regression",
+    )
 
 
 def _check_count(count: int, path: Path) -> None:

@@ -1,6 +1,6 @@
 """All tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgefuse_runtime.tagged import name_of
@@ -12,12 +12,22 @@ TASKS: tuple[type[Task], ...] = (TextClassification, TextGeneration)
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
-    """The figures of merit of a task, the primary one first; none of a task not known here.
+    """Every figure of merit that a task may give; none of a task not known here.
 
     Args:
         task: Name of the task, as reports have it.
     """
     return next((kind.figures for kind in TASKS if name_of(kind) == task), ())
+
+
+def primary_of(kinds: Sequence[Figure], figures: Mapping[str, float]) -> Figure:
+    """The figure by which the best epoch is chosen.
+
+    Args:
+        kinds: The `figures` of a task.
+        figures: What the task's metric gave.
+    """
+    return next(kind for kind in kinds if kind.name in figures)
 
 
 def figures_as_text(task: str, figures: Mapping[str, float]) -> dict[str, str]:

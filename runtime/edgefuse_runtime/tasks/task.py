@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -14,9 +14,10 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edgefuse_runtime.data import asked
 from edgefuse_runtime.data.batching import Example, Feeds
 
-Asked = str | Mapping[str, Any]
+Asked = asked.Asked
 """What a model is asked to predict for: a text, or the fields of a row as data files have them."""
 
 Outputs = dict[str, NDArray[Any]]
@@ -106,7 +107,8 @@ class Task(Protocol):
     """What a model is trained for: a member of the manifest's union.
 
     Attributes:
-        figures: Figures of merit, the primary one first: by it the best epoch is chosen.
+        figures: Every figure of merit that the task's metric can give. By the first that it does
+            give, the primary one, the best epoch is chosen.
         auto_class: Class of transformers that loads a model with the task's head.
         encoder_decoder: Whether such a model is a pair of an encoder and a decoder.
         prediction_options: A frozen dataclass, whose fields are the task's options of `predict`
@@ -132,7 +134,7 @@ class Task(Protocol):
         """Read and tokenize a data file.
 
         Args:
-            file: JSON lines.
+            file: Rows: JSON lines, or CSV or TSV with a header.
             tokenizer: The bundle's, which cuts long texts.
 
         Raises:

@@ -19,6 +19,7 @@ from edgefuse_runtime.engines.engine import Engine, Tensors
 from edgefuse_runtime.inference.evaluation import evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.machine import memory
+from edgefuse_runtime.tasks.registry import primary_of
 from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
 from edgefuse_runtime.training.course import Course, are_finite
 from edgefuse_runtime.training.metrics_log import MetricsLog
@@ -158,7 +159,7 @@ class TrainingLoop:
         )
         now = msgspec.structs.replace(now, figures=evaluation.figures)
         before = self.progress.best
-        primary = bundle.manifest.task.figures[0]
+        primary = primary_of(bundle.manifest.task.figures, now.figures)
         is_best = before is None or primary.improves(
             now.figures[primary.name], before.figures.get(primary.name)
         )
