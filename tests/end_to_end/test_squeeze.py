@@ -349,7 +349,13 @@ def test_a_data_file_that_is_not_there_is_refused(
 ) -> None:
     files = {"train_file": rows, "valid_file": rows, which: tmp_path / "nosuch.jsonl"}
     with pytest.raises(DataError, match=r"nosuch\.jsonl is not there"):
-        squeeze(str(chains), tmp_path / "out", settings=SETTINGS, **files)
+        squeeze(
+            str(chains),
+            tmp_path / "out",
+            task=WantedTextClassification(),
+            settings=SETTINGS,
+            **files,
+        )
     assert not list(tmp_path.iterdir())
 
 
