@@ -160,6 +160,7 @@ def plan(
     task: "str | WantedTask" = "text-classification",
     batch_size: int = 16,
     sequence_length: int | None = None,
+    optimizer: "Optimizer | None" = None,
     revision: str | None = None,
     on_progress: OnProgress = silent,
     **options: object,
@@ -172,6 +173,7 @@ def plan(
         task: What the model is to be trained for: a task, its name or its synonym.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; None for 128, or what the model takes.
+        optimizer: The optimizer with its settings; None for `AdamW()`.
         revision: Branch, tag or commit on the hub.
         on_progress: Observer, called after each way.
         **options: Options of the task that is named, such as `num_labels=5`.
@@ -189,6 +191,7 @@ def plan(
         task=find_task(task, options),
         batch_size=batch_size,
         sequence_length=sequence_length,
+        optimizer=optimizer,
         revision=revision,
         on_progress=on_progress,
     )

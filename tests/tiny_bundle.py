@@ -65,7 +65,7 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
     save_file(frozen | multiplicity, path / "frozen.safetensors")
     _write_tokenizer(path / "tokenizer.json")
     _write_inference_graphs(path, trained | frozen)
-    for graph in ("train.onnx", "optimizer.onnx"):  # `FakeEngine` needs none
+    for graph in OnnxRuntime.files:  # `FakeEngine` needs none
         (path / graph).touch()
     (path / "model").mkdir()
     (path / "model" / "config.json").write_text('{"model_type": "tiny"}\n')
@@ -120,6 +120,7 @@ class FakeEngine:
         threads: int,
         token_ids: NDArray[np.int64] | None = None,
         seed: int = 0,
+        accumulates: bool = False,
     ) -> None:
         self._parameters = bundle.trainable()
         self._bias = bundle.frozen["classifier.bias"]

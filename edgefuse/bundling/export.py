@@ -88,7 +88,7 @@ def export(
         fused=ready.fused,
         tuning=way.name,
         not_plain=ready.prepared.not_plain,
-        learning_rate=way.learning_rate,
+        learning_rate=way.learning_rate * optimizer.rate_factor,
         inference=ready.prepared.inference,
         merges=ready.prepared.merges,
         rates=ready.prepared.rates,

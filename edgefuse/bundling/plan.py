@@ -1,5 +1,6 @@
 """`edgefuse plan` as a plain function: what each way of tuning would cost a model."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,7 @@ from edgefuse_export.silence import silence
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.optimizer import Optimizer, state_elements
 from edgefuse_runtime.progress import OnProgress, silent
 
 _STAGE = "Tracing the model by every way"
@@ -41,7 +43,7 @@ class WayPlan(Struct, frozen=True, kw_only=True):
         trained_parameters: Count of elements that get a gradient.
         weight_bytes: Bytes of all parameters, those that the way adds among them.
         gradient_bytes: Bytes of the gradients of what trains.
-        optimizer_bytes: Bytes of AdamW's two moments.
+        optimizer_bytes: Bytes of the optimizer's states.
         flops: Multiplications and additions of the matrix products of a step's graph, forward and
             backward.
         reason: Why the model cannot be tuned this way, and what to do instead.
@@ -92,6 +94,7 @@ def plan(
     task: WantedTask,
     batch_size: int = 16,
     sequence_length: int | None = None,
+    optimizer: Optimizer | None = None,
     revision: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Plan:
@@ -103,6 +106,7 @@ def plan(
         task: What the model is to be trained for.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; None for 128 or what the model takes.
+        optimizer: The optimizer; None for AdamW.
         revision: Branch, tag or commit on the hub.
         on_progress: Observer, called after each way.
 
@@ -129,6 +133,7 @@ def plan(
             export_task,
             batch_size=batch_size,
             sequence_length=length,
+            optimizer=optimizer,
             on_progress=on_progress,
         ),
     )
@@ -140,6 +145,7 @@ def plan_ways(
     *,
     batch_size: int,
     sequence_length: int,
+    optimizer: Optimizer | None = None,
     ways: Sequence[type[Way]] = WAYS,
     on_progress: OnProgress = silent,
 ) -> list[WayPlan]:
@@ -150,10 +156,11 @@ def plan_ways(
         task: What the model is trained for.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; fewer where a way's prefixes leave fewer.
+        optimizer: The optimizer; None for AdamW.
         ways: The ways to count for.
         on_progress: Observer, called after each way.
     """
-    shape, steps = (batch_size, sequence_length), _Steps(task)
+    shape, steps = (batch_size, sequence_length), _Steps(task, optimizer or AdamW())
     rows: list[WayPlan] = []
     for kind in ways:
         on_progress(_STAGE, len(rows), len(ways))
@@ -172,23 +179,25 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
         flops = steps.flops(model, (rows, length))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    shapes = [p.shape for p in model.parameters() if p.requires_grad]
+    trained = sum(map(math.prod, shapes))
     return WayPlan(
         way=way.name,
         summary=way.summary,
         trained_parameters=trained,
         weight_bytes=model.num_parameters() * _BYTES,
         gradient_bytes=trained * _BYTES,
-        optimizer_bytes=trained * _BYTES * len(AdamW.states),
+        optimizer_bytes=_BYTES * state_elements(steps.optimizer, shapes),
         flops=flops,
     )
 
 
 class _Steps:
-    """Counts operations of training steps; models of the same modules are traced once."""
+    """Training steps, whose operations are counted; models of the same modules are traced once."""
 
-    def __init__(self, task: ExportTask) -> None:
+    def __init__(self, task: ExportTask, optimizer: Optimizer) -> None:
         self.task = task
+        self.optimizer = optimizer
         self._traced: dict[object, nn.Module] = {}
 
     @silence()

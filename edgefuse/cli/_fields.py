@@ -23,8 +23,10 @@ from functools import wraps
 from typing import Annotated, Any, TypeAlias, get_origin
 
 import typer
+from msgspec import Struct
 
 from edgefuse_devices.options import Option, keyword_of, options_of, separated, without_none
+from edgefuse_runtime.tagged import name_of
 
 Command: TypeAlias = Callable[..., None]
 Given: TypeAlias = Mapping[str, object]
@@ -37,7 +39,7 @@ def with_fields(**parameters: Iterable[tuple[str, type]]) -> Callable[[Command],
     Args:
         **parameters: Classes by the parameter whose place their flags take, each with what its
             flags begin with: `lora` for `--lora-rank`, empty for `--rank`. Classes of one
-            parameter may share an option; they inherit it then.
+            parameter may share an option, with defaults of their own.
     """
     groups = {name: _flags(kinds) for name, kinds in parameters.items()}
 
@@ -63,12 +65,31 @@ def with_fields(**parameters: Iterable[tuple[str, type]]) -> Callable[[Command],
 
 def _flags(kinds: Iterable[tuple[str, type]]) -> list[inspect.Parameter]:
     options: dict[str, Option] = {}
+    defaults: dict[str, dict[str, list[str]]] = {}
     for family, kind in kinds:
         for option in options_of(kind):
             keyword = keyword_of(family, option.name)
-            same = options.setdefault(keyword, option) == option
-            assert same, f"two options are called {keyword}"
-    return [_flag(keyword, option) for keyword, option in options.items()]
+            first = options.setdefault(keyword, option)
+            assert option._replace(default=first.default) == first, f"two options: {keyword}"
+            of_default = defaults.setdefault(keyword, {})
+            of_default.setdefault(option.default, []).append(_choice(kind))
+    shown = {keyword: _defaults(of_default) for keyword, of_default in defaults.items()}
+    return [
+        _flag(keyword, option._replace(default=shown[keyword]))
+        for keyword, option in options.items()
+    ]
+
+
+def _defaults(choices: Mapping[str, list[str]]) -> str:
+    """Defaults as people read them: of all classes, or of which."""
+    if len(choices) == 1:
+        return next(iter(choices))
+    return "; ".join(f"{default} with {' and '.join(of)}" for default, of in choices.items())
+
+
+def _choice(kind: type) -> str:
+    """What a user calls a class."""
+    return name_of(kind) if issubclass(kind, Struct) else kind.__name__.lower()
 
 
 def listed(help: str, choices: Iterable[tuple[str, str]]) -> str:  # noqa: A002 - typer's name

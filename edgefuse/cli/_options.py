@@ -7,6 +7,8 @@ import typer
 
 from edgefuse.cli._fields import listed
 from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
+from edgefuse_runtime.optimizers.registry import OPTIMIZERS
+from edgefuse_runtime.tagged import name_of
 
 _TASKS = listed(
     f"What the model learns; optimum's synonyms do too  [default: {DEFAULT}]",
@@ -23,6 +25,9 @@ RunOrBundle = Annotated[
 OutputDirectory = Annotated[Path, typer.Argument(help="The directory to make.")]
 
 Task = Annotated[str, typer.Option(help=_TASKS, show_default=False)]
+Optimizer = Annotated[
+    str, typer.Option(help=f"The optimizer: {' or '.join(map(name_of, OPTIMIZERS))}.")
+]
 BundleOfRun = Annotated[
     Path | None,
     typer.Option("--bundle", help="The run's bundle, if it was moved."),

@@ -8,14 +8,13 @@ import typer
 
 import edgefuse
 from edgefuse.cli._fields import Given, listed, with_fields
-from edgefuse.cli._options import Json, Overwrite, Revision, Task
+from edgefuse.cli._options import Json, Optimizer, Overwrite, Revision, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError
 from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
 from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
-from edgefuse_runtime.tagged import name_of
 
 if TYPE_CHECKING:
     from edgefuse_runtime.bundle.bundle import Bundle
@@ -55,9 +54,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    optimizer: Annotated[
-        str, typer.Option(help=f"The optimizer: {' or '.join(map(name_of, OPTIMIZERS))}.")
-    ] = "adamw",
+    optimizer: Optimizer = "adamw",
     optimizer_options: Given,
     engine: Annotated[
         str, typer.Option(help="The engine that will run the bundle.")
@@ -69,8 +66,8 @@ def export(
 ) -> None:
     """Export a training graph for a board.
 
-    Writes a bundle: loss, gradient and AdamW as ONNX, with weights and tokenizer. The board needs
-    nothing but `pip install edgefuse[runtime]`. Ends with a check of the loss and of every
+    Writes a bundle: loss, gradient and optimizer as ONNX, with weights and tokenizer. The board
+    needs nothing but `pip install edgefuse[runtime]`. Ends with a check of the loss and of every
     gradient against torch.
 
         edgefuse export fused fused-bundle --device rpi5 --labels train.jsonl

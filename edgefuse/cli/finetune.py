@@ -40,6 +40,14 @@ def finetune(
         ),
     ] = None,
     batch_size: BatchSize = None,
+    gradient_accumulation_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batches in a step: their gradients are added up, which takes memory for one "
+            "gradient more.  [default: 1]",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the shuffling.  [default: 0]")
     ] = None,
@@ -77,6 +85,7 @@ def finetune(
         "learning_rate": learning_rate,
         "warmup_ratio": warmup_ratio,
         "batch_size": batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
         "seed": seed,
         "save_every": save_every,
         "threads": threads,

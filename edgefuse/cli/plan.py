@@ -6,11 +6,12 @@ import typer
 
 import edgefuse
 from edgefuse.cli._fields import Given, with_fields
-from edgefuse.cli._options import Json, Revision, Task
+from edgefuse.cli._options import Json, Optimizer, Revision, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
 from edgefuse.report.table import Table
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
+from edgefuse_runtime.optimizers.registry import find_optimizer
 
 if TYPE_CHECKING:
     from edgefuse.bundling.plan import Plan
@@ -34,6 +35,7 @@ def plan(
         int | None,
         typer.Option(help="Tokens in a row.  [default: 128]", show_default=False),
     ] = None,
+    optimizer: Optimizer = "adamw",
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +56,7 @@ def plan(
             task=task,
             batch_size=batch_size,
             sequence_length=sequence_length,
+            optimizer=find_optimizer(optimizer),
             revision=revision,
             on_progress=on_progress,
             **task_options,

@@ -27,7 +27,14 @@ GRADIENT_TOLERANCE = 1e-2
 _REPORT = "Nothing was written; please report it with the model's configuration"
 
 
-def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: int) -> Certificate:
+def certify(
+    task: ExportTask,
+    model: nn.Module,
+    bundle: Bundle,
+    *,
+    vocabulary: int,
+    shares: Mapping[str, np.ndarray],
+) -> Certificate:
     """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
 
     Args:
@@ -35,6 +42,7 @@ def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: i
         model: A model with the task's head, in evaluation mode; its gradients are overwritten.
         bundle: Graphs and tensors of the model.
         vocabulary: Token ids are below it.
+        shares: Parts of torch's gradients that the graph gives, by parameter, where not all.
 
     Raises:
         InternalError: They differ.
@@ -50,7 +58,11 @@ def certify(task: ExportTask, model: nn.Module, bundle: Bundle, *, vocabulary: i
         loss, *outputs = task.loss(model)(*batch.values())
         loss.backward()
         gradients = {name: model.get_parameter(name).grad for name in trainable}
-        expected = {name: _numpy(grad) for name, grad in gradients.items() if grad is not None}
+        expected = {
+            name: _numpy(grad) * shares.get(name, 1)
+            for name, grad in gradients.items()
+            if grad is not None
+        }
         feeds = {name: _numpy(tensor) for name, tensor in batch.items()}
         values = {name: _numpy(model.get_parameter(name)) for name in trainable}
         zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}

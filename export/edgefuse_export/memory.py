@@ -1,7 +1,7 @@
 """What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 import sympy
@@ -9,6 +9,7 @@ import sympy
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.passes.simplify import simplify
+from edgefuse_runtime.optimizers.optimizer import matrices
 
 _SHARE_OF_MEMORY = 0.5
 """Share of the board's memory that training may take: the system and Python want the rest."""
@@ -51,6 +52,27 @@ def activation_bytes(
             value.shape = _evaluate(value.shape, sizes)
     simplify(concrete)
     return _peak(concrete.graph)
+
+
+def update_bytes(optimizer: ir.Model, shapes: Iterable[Sequence[int]]) -> int:
+    """Peak of what a step of an optimizer holds beside its inputs and outputs.
+
+    Blocks of elements take next to nothing. Where the graph takes whole parameters, the largest
+    decides.
+
+    Args:
+        optimizer: The optimizer's graph.
+        shapes: Shapes of the parameters.
+
+    Returns:
+        Bytes.
+    """
+    parameter = next(value for value in optimizer.graph.inputs if value.name == "parameter")
+    assert parameter.shape is not None
+    largest = max(map(matrices, shapes), key=math.prod)
+    if len(parameter.shape) != len(largest):
+        return 0
+    return activation_bytes(optimizer, {"parameter": largest}, vocabulary=0)
 
 
 def _symbol(dimension: int | ir.SymbolicDim) -> str:

@@ -17,11 +17,14 @@ from edgefuse_export.certificate import certify
 from edgefuse_export.engines.engine import EngineExport, TrainingContents
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.gradient import forward_graph, gradient_graph
-from edgefuse_export.memory import activation_bytes, available_bytes
+from edgefuse_export.memory import activation_bytes, available_bytes, update_bytes
+from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.external_data import as_external_initializers, as_inputs
 from edgefuse_export.passes.free_vocabulary import free_rows
 from edgefuse_export.passes.gradient_norm import finish_training_graph
 from edgefuse_export.passes.inference import inference_graph
+from edgefuse_export.passes.neuron_gradients import divide_by_neurons
+from edgefuse_export.passes.norm_weights import norm_weights
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import example, trace
@@ -33,7 +36,7 @@ from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.merges import Fold, Merge
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.inference.model import inference_tensors
-from edgefuse_runtime.optimizers.optimizer import Optimizer, decays
+from edgefuse_runtime.optimizers.optimizer import Optimizer, decays, state_elements
 from edgefuse_runtime.progress import OnProgress, silent
 
 BATCH_SIZES = (16, 8, 4, 2, 1)
@@ -110,14 +113,13 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     as_inputs(training, tensors.keys())
     simplify(training)
     inference = _inference(request, training)
-    finish_training_graph(
-        training,
-        outputs=task.outputs,
-        trainable=trainable,
-        fused=request.fused,
-        merges=request.merges,
-        tensors=tensors,
-    )
+    weights = norm_weights(request.fused, request.merges, tensors)
+    shares: dict[str, np.ndarray] = {}
+    if request.optimizer.follows_gradient:
+        shares = {n: w.neurons(tensors[n].ndim) for n, w in weights.items() if n in trainable}
+        divide_by_neurons(training.graph, weights)
+        weights = {name: weight.inverse for name, weight in weights.items()}
+    finish_training_graph(training, outputs=task.outputs, trainable=trainable, weights=weights)
     parameters = [
         Parameter(
             name=name,
@@ -171,13 +173,14 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             optimizer=request.optimizer,
             fused=request.fused,
             merges=request.merges,
+            norm_weights=weights,
             vocabulary=request.vocabulary,
         )
     )
 
     on_progress(STAGES[3], 3, len(STAGES))
     if request.engine.shows_gradients:
-        certificate = certify(task, model, bundle, vocabulary=request.vocabulary)
+        certificate = certify(task, model, bundle, vocabulary=request.vocabulary, shares=shares)
         manifest = msgspec.structs.replace(manifest, certificate=certificate)
     return write_manifest(
         directory, msgspec.structs.replace(manifest, files=describe_files(directory))
@@ -225,6 +228,8 @@ def _plan_memory(
 ) -> tuple[PredictedMemory, int]:
     trained = sum(tensors[p.name].nbytes for p in parameters)
     frozen = sum(t.nbytes for t in tensors.values()) - trained
+    shapes = [parameter.shape for parameter in parameters]
+    update = update_bytes(OPTIMIZER_GRAPHS[request.optimizer.name](request.optimizer), shapes)
 
     def predict(batch_size: int) -> PredictedMemory:
         shape = batch_size, request.sequence_length
@@ -232,11 +237,14 @@ def _plan_memory(
         return PredictedMemory(
             parameters=trained,
             gradients=trained,
-            optimizer=len(request.optimizer.states) * trained,
-            activations=activation_bytes(
-                training,
-                {name: tensor.shape for name, tensor in batch.items()},
-                vocabulary=request.vocabulary,
+            optimizer=4 * state_elements(request.optimizer, shapes),
+            activations=max(  # one after the other, in the same memory
+                activation_bytes(
+                    training,
+                    {name: tensor.shape for name, tensor in batch.items()},
+                    vocabulary=request.vocabulary,
+                ),
+                update,
             ),
             frozen=frozen,
         )

@@ -334,7 +334,7 @@ def test_threads_do_not_change_the_optimizers_result(
     (batch,) = random_batches(1, tokens=np.arange(5, 70), labels=3)
     results = []
     for block in (1 << 20, 1000):  # one block, and many with an odd rest
-        monkeypatch.setattr("edgefuse_runtime.optimizers.blockwise.BLOCK", block)
+        monkeypatch.setattr("edgefuse_runtime.optimizers.runner.BLOCK", block)
         engine = open_engine(bundle, threads=2)
         engine.step(batch, 1e-3)
         results.append(engine.state()["values"].copy())

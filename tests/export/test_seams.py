@@ -32,7 +32,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
 from edgefuse_runtime.data.tokenization import tokenize
 from edgefuse_runtime.engines import registry as engines
-from edgefuse_runtime.engines.engine import Step, Training
+from edgefuse_runtime.engines.engine import Part, Step, Training
 from edgefuse_runtime.files.tensor_file import map_tensors
 from edgefuse_runtime.graph.parameters import PADDING_ID
 from edgefuse_runtime.inference.evaluation import evaluate_model
@@ -141,6 +141,9 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
         feeds: Feeds = {"input_ids": ids, "attention_mask": mask}
         return feeds | ({"lengths": np.array(lengths, np.float32)} if lengths else {})
 
+    def terms(self, feeds: Feeds) -> float:
+        return len(feeds["lengths"])
+
     def random_feeds(
         self, rng: Any, shape: tuple[int, int], token_ids: np.ndarray, *, padded: bool = False
     ) -> Feeds:
@@ -221,19 +224,20 @@ def test_a_task_from_outside_trains_and_predicts(
 # An optimizer: plain gradient descent -----------------------------------------------------------
 
 
-class Sgd(Tagged, frozen=True, kw_only=True, tag="sgd"):
+class Descent(Tagged, frozen=True, kw_only=True, tag="descent"):
     """parameter ← parameter − rate · gradient; nothing is kept, nothing decays."""
 
-    states: ClassVar[tuple[str, ...]] = ()
+    follows_gradient: ClassVar[bool] = True
+    rate_factor: ClassVar[float] = 100.0
+
+    def states(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
         return {"rate": rate}
 
-    def absent_factor(self, rate: float) -> float:
-        return 1.0
 
-
-def sgd_graph(settings: Sgd) -> ir.Model:
+def descent_graph(settings: Descent) -> ir.Model:
     float32 = ir.TensorType(ir.DataType.FLOAT)
     shape = ir.Shape(["blocks", "elements"])
     parameter, gradient = (
@@ -252,15 +256,15 @@ def sgd_graph(settings: Sgd) -> ir.Model:
 def test_an_optimizer_from_outside_trains(
     pico_model: Any, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizers, "OPTIMIZERS", (*optimizers.OPTIMIZERS, Sgd))
-    monkeypatch.setitem(optimizer_exports.OPTIMIZER_GRAPHS, "sgd", sgd_graph)
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", (*optimizers.OPTIMIZERS, Descent))
+    monkeypatch.setitem(optimizer_exports.OPTIMIZER_GRAPHS, "descent", descent_graph)
     bundle = export(
         str(pico_model("bert")),
         tmp_path / "bundle",
         device=load_device("rpi5"),
         task=WantedTextClassification(labels=LABELS),
         tune="head",
-        optimizer=Sgd(),
+        optimizer=Descent(),
     )
     assert bundle.manifest.predicted_memory.optimizer == 0
     bundle = open_bundle(bundle.path)
@@ -297,6 +301,10 @@ class NumpyEngine:
             self.values[parameter.name] -= learning_rate * outputs[parameter.gradient]
         return Step(loss=float(outputs["loss"]), gradient_norm=float(outputs["gradient_norm"]))
 
+    def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
+        (part,) = parts
+        return self.step(part.feeds, learning_rate)
+
     def parameters(self) -> dict[str, np.ndarray]:
         return self.values
 
@@ -309,6 +317,7 @@ class NumpyEngine:
 class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     files: ClassVar[tuple[str, ...]] = ("train.onnx",)
     frees_rows: ClassVar[bool] = False
+    no_accumulation: ClassVar[str] = "has one batch a step"
 
     def refusal(self, *, rates: Any, mask: Any, optimizer: Any) -> str:
         return "numpy draws no masks" if mask else ""

@@ -111,9 +111,27 @@ def test_what_is_chosen_is_made_of_its_own_options_alone() -> None:
         make(Candle, given, choice="a candle", family="lamp")
 
 
+@dataclass(frozen=True)
+class Lantern:
+    shade: float = option(0.1, help="Part of the light.")
+
+
+def test_an_option_that_classes_share_shows_the_default_of_each() -> None:
+    @with_fields(options=[("", Candle), ("", Shaded), ("", Lantern)])
+    def light(*, options: Given) -> None:
+        assert options == {"shade": None}
+
+    app = typer.Typer(rich_markup_mode="markdown")
+    app.command()(light)
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    expected = "Part of the light. [default: 0.5 with candle and shaded; 0.1 with lantern]"
+    assert expected in " ".join(shown.split())
+    assert CliRunner().invoke(app, []).exit_code == 0
+
+
 def test_two_options_of_one_name_are_a_mistake() -> None:
-    with pytest.raises(AssertionError, match="two options are called shade"):
+    with pytest.raises(AssertionError, match="two options: shade"):
         with_fields(options=[("", Candle), ("", dataclass(type("Other", (), _OTHER)))])
 
 
-_OTHER = {"__annotations__": {"shade": float}, "shade": option(0.1, help="Another.")}
+_OTHER = {"__annotations__": {"shade": float}, "shade": option(0.5, help="Another.")}

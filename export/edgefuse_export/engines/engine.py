@@ -1,6 +1,6 @@
 """The engine seam: what a bundle has to hold for an engine, on the workstation's side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -9,6 +9,7 @@ import onnx_ir as ir
 from torch import nn
 
 from edgefuse_export.fused_mlp import FusedMLP
+from edgefuse_export.passes.norm_weights import NormWeight
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.engines.engine import EngineSpec
 from edgefuse_runtime.graph.merges import Merge
@@ -29,6 +30,7 @@ class TrainingContents:
         optimizer: The optimizer.
         fused: The model's fused blocks.
         merges: Recipes of weights that train in parts.
+        norm_weights: Weights of the gradients in the norm, by parameter; others weigh 1.
         vocabulary: Token ids are below it.
     """
 
@@ -40,6 +42,7 @@ class TrainingContents:
     optimizer: Optimizer
     fused: Sequence[FusedMLP]
     merges: Sequence[Merge]
+    norm_weights: Mapping[str, NormWeight]
     vocabulary: int
 
 

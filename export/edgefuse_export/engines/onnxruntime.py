@@ -5,13 +5,17 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgefuse_export.engines.engine import TrainingContents
+from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
+from edgefuse_export.passes.free_vocabulary import VOCABULARY
+from edgefuse_export.passes.gradient_norm import add_norm
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
+from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.session import onnxruntime
 
 
 class OnnxRuntimeExport:
-    """train.onnx and optimizer.onnx."""
+    """train.onnx, gradient_norm.onnx and optimizer.onnx."""
 
     shows_gradients: ClassVar[bool] = True
 
@@ -20,7 +24,24 @@ class OnnxRuntimeExport:
         return OnnxRuntime(version=onnxruntime().__version__)
 
     def write(self, contents: TrainingContents) -> None:
-        """Write both graphs."""
+        """Write the graphs."""
         ir.save(contents.graph, contents.folder / "train.onnx")
+        ir.save(_gradient_norm_graph(contents), contents.folder / "gradient_norm.onnx")
         optimizer = OPTIMIZER_GRAPHS[contents.optimizer.name](contents.optimizer)
         ir.save(optimizer, contents.folder / "optimizer.onnx")
+
+
+def _gradient_norm_graph(contents: TrainingContents) -> ir.Model:
+    """The norm alone, for gradients that were added up: every gradient → `gradient_norm`."""
+    gradients = {parameter.name: _gradient(parameter) for parameter in contents.parameters}
+    graph = ir.Graph(
+        list(gradients.values()), [], nodes=[], opset_imports={"": OPSET}, name="gradient_norm"
+    )
+    graph.outputs.append(add_norm(graph, gradients, contents.norm_weights))
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgefuse")
+
+
+def _gradient(parameter: Parameter) -> ir.Value:
+    rows = VOCABULARY if parameter.free_rows else parameter.shape[0]
+    shape = ir.Shape([rows, *parameter.shape[1:]])
+    return ir.Value(name=parameter.gradient, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)

@@ -7,10 +7,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
-from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.passes.free_vocabulary import scatter_into_zeros
-from edgefuse_export.passes.norm_weights import norm_weights
-from edgefuse_runtime.graph.merges import Merge
+from edgefuse_export.passes.norm_weights import NormWeight
 
 _ONE_SUM = 1 << 20
 """Elements up to which float32 sums all squares at once to 1e-5."""
@@ -21,9 +19,7 @@ def finish_training_graph(
     *,
     outputs: Collection[str],
     trainable: Sequence[str],
-    fused: Sequence[FusedMLP],
-    merges: Sequence[Merge],
-    tensors: Mapping[str, np.ndarray],
+    weights: Mapping[str, NormWeight],
 ) -> None:
     """Take the task's outputs out and add the gradients' norm, in place.
 
@@ -31,29 +27,32 @@ def finish_training_graph(
         model: What `gradient_graph` returned, simplified, its tensors inputs.
         outputs: Names of the task's outputs.
         trainable: Names of trained parameters.
-        fused: The fused blocks.
-        merges: Recipes of weights that train in parts.
-        tensors: Tensors of the model by name, P among them.
+        weights: Weights of the gradients in the norm, by parameter; others weigh 1.
     """
-    for value in [value for value in model.graph.outputs if value.name in outputs]:
-        model.graph.outputs.remove(value)
-    _add_gradient_norm(model.graph, trainable, fused, merges, tensors)
+    graph = model.graph
+    for value in [value for value in graph.outputs if value.name in outputs]:
+        graph.outputs.remove(value)
+    gradients = {value.name: value for value in graph.outputs}
+    norm = add_norm(graph, {name: gradients[f"gradient.{name}"] for name in trainable}, weights)
+    graph.outputs.insert(1, norm)
 
 
-def _add_gradient_norm(
-    graph: ir.Graph,
-    trainable: Sequence[str],
-    fused: Sequence[FusedMLP],
-    merges: Sequence[Merge],
-    tensors: Mapping[str, np.ndarray],
-) -> None:
-    """Add the output `gradient_norm`: √Σ g²/n, n the neurons that a fused row stands for.
+def add_norm(
+    graph: ir.Graph, gradients: Mapping[str, ir.Value], weights: Mapping[str, NormWeight]
+) -> ir.Value:
+    """Add √Σ (weight · g)², the weight being 1/√n for the n neurons of a fused row.
 
     An embedding's rows are summed before they are added up: one float32 sum over millions of
     elements loses digits. Rows of tokens that do not occur are zero, and left out.
+
+    Args:
+        graph: The graph to add to, whose outputs do not change.
+        gradients: Gradients by parameter.
+        weights: Weights by parameter; others weigh 1.
+
+    Returns:
+        The norm, a scalar `gradient_norm`.
     """
-    weights = norm_weights(fused, merges, tensors)
-    gradients = {value.name: value for value in graph.outputs}
     recorder = tape.Tape(graph)
     last_axis = recorder.initializer(ir.tensor(np.array([-1]), name="gradient_norm.last_axis"))
 
@@ -62,8 +61,8 @@ def _add_gradient_norm(
         return recorder.initializer(tensor)
 
     squares = []
-    for name in trainable:
-        gradient = gradients[f"gradient.{name}"]
+    for name, whole in gradients.items():
+        gradient = whole
         assert gradient.shape is not None
         rank, small = len(gradient.shape), _elements(gradient) <= _ONE_SUM
         if (scatter := scatter_into_zeros(gradient)) is not None:
@@ -89,7 +88,7 @@ def _add_gradient_norm(
     norm = recorder.op("Sqrt", [recorder.op("Sum", squares)])
     norm.name = "gradient_norm"
     norm.type, norm.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-    graph.outputs.insert(1, norm)
+    return norm
 
 
 def _elements(value: ir.Value) -> float:

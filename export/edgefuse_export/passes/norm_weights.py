@@ -25,6 +25,15 @@ class NormWeight:
         """The values in a shape of that rank which multiplies the gradient."""
         return along(self.values, axis=self.axis, rank=rank)
 
+    def neurons(self, rank: int) -> np.ndarray:
+        """1/n in such a shape: the part of a fused row's gradient that is one neuron's."""
+        return along(np.square(self.values), axis=self.axis, rank=rank)
+
+    @property
+    def inverse(self) -> "NormWeight":
+        """The weight of a gradient that is divided by n."""
+        return NormWeight(1 / self.values, self.axis)
+
 
 def norm_weights(
     fused: Sequence[FusedMLP], merges: Sequence[Merge], tensors: Mapping[str, np.ndarray]

@@ -4,7 +4,8 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
 
     manifest.json            the description (see `manifest.py`)
     train.onnx               batch and every weight → loss, gradient norm, every gradient
-    optimizer.onnx           one step of the optimizer over a run of blocks of elements
+    gradient_norm.onnx       every gradient → their norm, where a batch comes in parts
+    optimizer.onnx           one step of the optimizer, over blocks of elements or a parameter
     inference.onnx           batch and every weight, merged → outputs
     model.onnx               the same with weights as external initializers, for `convert --to onnx`
     trainable.safetensors    what is trained, as it stands before the first step
@@ -85,7 +86,12 @@ class Bundle:
         return Dataset(self.manifest.task.read(file, self.tokenizer()))
 
     def training(
-        self, *, threads: int, token_ids: NDArray[np.int64] | None = None, seed: int = 0
+        self,
+        *,
+        threads: int,
+        token_ids: NDArray[np.int64] | None = None,
+        seed: int = 0,
+        accumulates: bool = False,
     ) -> Training:
         """What an engine has to know of the bundle.
 
@@ -93,6 +99,7 @@ class Bundle:
             threads: Threads to compute with.
             token_ids: Every token id that training will see, in any order; None for all.
             seed: Seed of what a way of tuning draws at every step.
+            accumulates: Whether steps come in parts.
         """
         manifest = self.manifest
         return Training(
@@ -105,6 +112,7 @@ class Bundle:
             threads=threads,
             token_ids=token_ids,
             seed=seed,
+            accumulates=accumulates,
         )
 
 
@@ -114,13 +122,16 @@ def open_engine(
     threads: int,
     token_ids: NDArray[np.int64] | None = None,
     seed: int = 0,
+    accumulates: bool = False,
 ) -> Engine:
     """Make the engine that a bundle was exported for; the arguments are those of `training`.
 
     Raises:
         BundleError: The engine's package is not installed here.
     """
-    training = bundle.training(threads=threads, token_ids=token_ids, seed=seed)
+    training = bundle.training(
+        threads=threads, token_ids=token_ids, seed=seed, accumulates=accumulates
+    )
     return bundle.manifest.engine.open(training)
 
 

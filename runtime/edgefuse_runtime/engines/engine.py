@@ -6,7 +6,7 @@ An engine is one file here, one in `edgefuse_export.engines`, and an entry in ea
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,18 @@ class Step:
     gradient_norm: float
 
 
+class Part(NamedTuple):
+    """A part of a step's rows.
+
+    Attributes:
+        feeds: Arrays of the part by graph-input name, targets among them.
+        share: Part of the terms of the step's loss that are in it; all of them are 1.
+    """
+
+    feeds: Feeds
+    share: float
+
+
 @dataclass(frozen=True)
 class Training:
     """What an engine trains: what it has to know of a bundle, and how to go about it.
@@ -49,6 +61,7 @@ class Training:
         token_ids: Every token id that training will see, in any order: an engine may leave out what
             the others would cost, with the same result. None means all of them.
         seed: Seed of what is drawn at every step.
+        accumulates: Whether steps come in parts, which takes memory for one gradient more.
     """
 
     folder: Path
@@ -60,6 +73,7 @@ class Training:
     threads: int
     token_ids: NDArray[np.int64] | None = None
     seed: int = 0
+    accumulates: bool = False
 
     @property
     def initial(self) -> Path:
@@ -75,6 +89,18 @@ class Engine(Protocol):
 
         Args:
             feeds: Arrays of the batch by graph-input name, targets among them.
+            learning_rate: Learning rate of the step.
+        """
+        ...
+
+    def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
+        """Train on a batch that comes in parts: by the gradients' mean, weighed by their shares.
+
+        What is not finite changes nothing. An engine whose spec says that it does not accumulate is
+        never asked to.
+
+        Args:
+            parts: The parts; more than one only if the engine was opened to accumulate.
             learning_rate: Learning rate of the step.
         """
         ...
@@ -126,10 +152,13 @@ class EngineSpec(Protocol):
     Attributes:
         files: What the engine needs in a bundle, as paths in it.
         frees_rows: Whether the engine leaves out rows of embeddings whose tokens do not occur.
+        no_accumulation: Why it cannot train on a batch in parts, as the end of a sentence; empty
+            where it can.
     """
 
     files: ClassVar[tuple[str, ...]]
     frees_rows: ClassVar[bool]
+    no_accumulation: ClassVar[str]
 
     @property
     def name(self) -> str:

@@ -2,27 +2,31 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby, pairwise
-from typing import Any, ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import InternalError, RunError
 from edgefuse_runtime.data.batching import Feeds
-from edgefuse_runtime.engines.engine import Step, Tensors, Training, check_shapes
+from edgefuse_runtime.engines.engine import Part, Step, Tensors, Training, check_shapes
 from edgefuse_runtime.engines.gradient_mask import open_gradient_mask
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.files.tensor_file import map_tensors
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
-from edgefuse_runtime.optimizers.blockwise import BlockwiseOptimizer, Stretch
 from edgefuse_runtime.optimizers.optimizer import Optimizer
+from edgefuse_runtime.optimizers.runner import OptimizerRunner, Stretch
 from edgefuse_runtime.session import onnxruntime, open_session
 from edgefuse_runtime.tagged import Tagged
 
 _GIVEN = "given."
 """What stands before the names of whole embeddings in a state."""
+
+_ABSENT = Parameter(name="", shape=[1], gradient="", decay=True)
+"""An element that is 1 at the start and has no gradient: it becomes what every row is multiplied
+by whose token never occurs."""
 
 
 class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
@@ -32,8 +36,9 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
         version: Version of onnxruntime which the bundle's checks ran on.
     """
 
-    files: ClassVar[tuple[str, ...]] = ("train.onnx", "optimizer.onnx")
+    files: ClassVar[tuple[str, ...]] = ("train.onnx", "gradient_norm.onnx", "optimizer.onnx")
     frees_rows: ClassVar[bool] = True
+    no_accumulation: ClassVar[str] = ""
 
     version: str
 
@@ -62,7 +67,8 @@ class OnnxRuntimeEngine:
     Every trained parameter is a view of its stretch of the first buffer, which the training graph
     reads and the optimizer writes; every gradient a view of the second, which the graph writes and
     the optimizer reads. Frozen weights are read where their file is mapped. Nothing is copied
-    between them.
+    between them. Where a batch comes in parts, the graph writes a third buffer, whose content is
+    added up in the second.
     """
 
     def __init__(self, training: Training) -> None:
@@ -71,6 +77,7 @@ class OnnxRuntimeEngine:
         self._initial_file = training.initial
         self._given: Tensors = {}
         self._parameters = sorted(training.parameters, key=lambda p: (not p.decay, p.rate))
+        laid = [*self._parameters, _ABSENT]
         self._vocabulary = Vocabulary.of(
             training.parameters, training.token_ids, padding_id=training.padding_id
         )
@@ -83,21 +90,20 @@ class OnnxRuntimeEngine:
         for name in inputs & training.frozen.keys():
             self._binding.bind_cpu_input(name, np.asarray(training.frozen[name], order="C"))
 
-        shapes = [self._vocabulary.shape(p) for p in self._parameters]
-        ends = np.cumsum([0, *map(math.prod, shapes)]).tolist()
-        self._values = np.empty(ends[-1], np.float32)
+        shapes = [self._vocabulary.shape(p) for p in laid]
+        places = list(pairwise(np.cumsum([0, *map(math.prod, shapes)]).tolist()))
+        self._values = np.ones(places[-1][1], np.float32)
         self._gradients = np.zeros_like(self._values)
+        self._part = np.zeros_like(self._values) if training.accumulates else self._gradients
         self._views = {}
         gradients = {}
         self._summed: list[NDArray[np.float32]] = []
         self._summed_rows = np.empty(0, np.int64)
-        for parameter, shape, (begin, end) in zip(
-            self._parameters, shapes, pairwise(ends), strict=True
-        ):
+        for parameter, shape, (begin, end) in zip(self._parameters, shapes, places, strict=False):
             value = self._values[begin:end].reshape(shape)
             self._views[parameter.name] = value
-            gradient = self._gradients[begin:end].reshape(shape)
-            gradients[parameter.name] = gradient
+            gradients[parameter.name] = self._gradients[begin:end].reshape(shape)
+            gradient = self._part[begin:end].reshape(shape)
             bindings = [
                 (self._binding.bind_input, parameter.name, value),
                 (self._binding.bind_output, parameter.gradient, gradient),
@@ -109,21 +115,47 @@ class OnnxRuntimeEngine:
                 bind(name, "cpu", 0, np.float32, shape, array.ctypes.data)
         self._batch_inputs = inputs - training.frozen.keys()
         self._batch_inputs -= {name for p in self._parameters for name in (p.name, p.zeros)}
-        self._take(self._initial)
+        self._norm = _open_norm(training, gradients) if training.accumulates else None
         self._mask = open_gradient_mask(
             training.mask, gradients, folder=training.folder, seed=training.seed
         )
-        self._optimizer = BlockwiseOptimizer(
+        self._optimizer = OptimizerRunner(
             training.folder / "optimizer.onnx",
             training.optimizer,
             self._values,
             self._gradients,
-            stretches=_stretches(self._parameters, ends),
+            stretches=[
+                Stretch(begin, end, shape, p.decay, p.rate, share=shape[0] / p.shape[0])
+                for p, shape, (begin, end) in zip(laid, shapes, places, strict=True)
+            ],
             threads=training.threads,
         )
+        self._begins = {p.name: begin for p, (begin, _) in zip(laid, places, strict=True)}
+        self._take(self._initial)
 
     def step(self, feeds: Feeds, learning_rate: float) -> Step:
         """Train on one batch; one whose loss or gradient is not finite changes nothing."""
+        return self.step_in_parts([Part(feeds, 1.0)], learning_rate)
+
+    def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
+        """Train on a batch that comes in parts, of which all gradients are added up first."""
+        loss, norm = 0.0, 0.0
+        for index, part in enumerate(parts):
+            part_loss, norm = self._differentiate(part.feeds)
+            loss += part.share * part_loss
+            if self._norm:
+                self._add_up(part.share, anew=index == 0)
+        if self._norm:
+            self._norm.session.run_with_iobinding(self._norm.binding)
+            norm = float(self._norm.binding.get_outputs()[0].numpy())
+        if math.isfinite(loss) and math.isfinite(norm):
+            if self._mask:
+                self._mask.apply(self._optimizer.steps)
+            self._optimizer.step(learning_rate, norm, absent=self._absent_squares())
+        return Step(loss=loss, gradient_norm=norm)
+
+    def _differentiate(self, feeds: Feeds) -> tuple[float, float]:
+        """Loss and gradient norm of a batch, whose gradients are written."""
         feeds = self._vocabulary.renumber(feeds)
         if missing := self._batch_inputs - feeds.keys():  # or the last batch's would stand in
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
@@ -134,18 +166,30 @@ class OnnxRuntimeEngine:
         self._summed_rows = np.unique(feeds["input_ids"])
         self._session.run_with_iobinding(self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
-        if math.isfinite(loss) and math.isfinite(norm):
-            if self._mask:
-                self._mask.apply(self._optimizer.steps)
-            self._optimizer.step(learning_rate, norm)
-        return Step(loss=loss, gradient_norm=norm)
+        return loss, norm
+
+    def _add_up(self, share: float, *, anew: bool) -> None:
+        if anew:
+            np.multiply(self._part, np.float32(share), out=self._gradients)
+        else:
+            self._part *= np.float32(share)
+            self._gradients += self._part
+
+    def _absent_squares(self) -> dict[int, float]:
+        """What rows that are left out add to the mean square of their parameters, by place."""
+        factor = self._absent_factor**2
+        return {begin: square * factor for begin, square in self._left_out.items()}
+
+    @property
+    def _absent_factor(self) -> float:
+        return float(self._values[-1])
 
     def parameters(self) -> Tensors:
         """Trained parameters as they stand now, by name; views, but for an embedding in part."""
         initial = self._initial
         return {
             p.name: self._vocabulary.restore(
-                p, self._views[p.name], initial[p.name], self._optimizer.absent_factor
+                p, self._views[p.name], initial[p.name], self._absent_factor
             )
             for p in self._parameters
         }
@@ -163,7 +207,9 @@ class OnnxRuntimeEngine:
             if self._vocabulary.shape(p) != tuple(p.shape)
         }
         self._take(parameters)
-        self._optimizer.absent_factor = 1.0
+        # Rows that are left out have no states but this, which was for what they were before.
+        for buffer in self._optimizer.states.values():
+            buffer[-1:] = 0
 
     @property
     def _initial(self) -> Mapping[str, NDArray[Any]]:
@@ -174,6 +220,16 @@ class OnnxRuntimeEngine:
         for parameter in self._parameters:
             part = self._vocabulary.take(parameter, parameters[parameter.name])
             self._views[parameter.name][...] = part
+        self._values[-1] = 1
+        self._measure_left_out(parameters)
+
+    def _measure_left_out(self, whole: Mapping[str, NDArray[Any]]) -> None:
+        """Rows that are left out count where an optimizer looks at whole parameters."""
+        self._left_out = {
+            self._begins[p.name]: self._vocabulary.left_out(p, whole[p.name]) / math.prod(p.shape)
+            for p in self._parameters
+            if not self._optimizer.takes_blocks and p.free_rows
+        }
 
     def state(self) -> Tensors:
         """The flat buffers (views), the rows they stand for, and the optimizer's progress."""
@@ -200,8 +256,8 @@ class OnnxRuntimeEngine:
             for name, values in state.items()
             if name.startswith(_GIVEN)
         }
-        steps, self._optimizer.absent_factor = state["progress"].tolist()
-        self._optimizer.steps = int(steps)
+        self._optimizer.steps = int(state["progress"][0])
+        self._measure_left_out(self._initial)
 
     def _buffers(self) -> dict[str, NDArray[np.float32]]:
         return {"values": self._values, **self._optimizer.states}
@@ -210,14 +266,21 @@ class OnnxRuntimeEngine:
         return {} if self._vocabulary.rows is None else {"rows": self._vocabulary.rows}
 
     def _progress(self) -> NDArray[np.float64]:
-        return np.array([self._optimizer.steps, self._optimizer.absent_factor])
+        return np.array([self._optimizer.steps], np.float64)
 
 
-def _stretches(parameters: Sequence[Parameter], ends: Sequence[int]) -> list[Stretch]:
-    """Neighbours with the same decay and rate, of parameters that end at `ends[1:]`."""
-    found = []
-    placed = zip(parameters, pairwise(ends), strict=True)
-    for (decay, rate), group in groupby(placed, key=lambda pair: (pair[0].decay, pair[0].rate)):
-        places = [place for _, place in group]
-        found.append(Stretch(places[0][0], places[-1][1], decay, rate))
-    return found
+class _Norm(NamedTuple):
+    session: Any
+    binding: Any
+
+
+def _open_norm(training: Training, gradients: Tensors) -> _Norm:
+    """Open the graph that computes the global norm of gradients where they lie."""
+    session = open_session(training.folder / "gradient_norm.onnx", threads=training.threads)
+    binding = session.io_binding()
+    for parameter in training.parameters:
+        gradient = gradients[parameter.name]
+        place = ("cpu", 0, np.float32, gradient.shape, gradient.ctypes.data)
+        binding.bind_input(parameter.gradient, *place)
+    binding.bind_output("gradient_norm", "cpu")
+    return _Norm(session, binding)

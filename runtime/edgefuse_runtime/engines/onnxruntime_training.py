@@ -1,7 +1,7 @@
 """The second engine: the on-device training API of onnxruntime-training."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.data.batching import Feeds
-from edgefuse_runtime.engines.engine import Step, Training, check_shapes
+from edgefuse_runtime.engines.engine import Part, Step, Training, check_shapes
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
@@ -34,6 +34,7 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
         "training/optimizer_model.onnx",
     )
     frees_rows: ClassVar[bool] = False
+    no_accumulation: ClassVar[str] = "clips the gradient of each part of a batch by itself"
 
     version: str
 
@@ -107,6 +108,11 @@ class OnnxRuntimeTrainingEngine:
             self._optimizer.step()
         return Step(loss=loss, gradient_norm=norm)
 
+    def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
+        """Train on a batch in one part: it cannot have more, as the engine's spec says."""
+        (part,) = parts
+        return self.step(part.feeds, learning_rate)
+
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Trained parameters as they stand now, by name; views that later steps change."""
         return {p.name: self._state.parameters[p.name].data for p in self._parameters}
@@ -149,7 +155,7 @@ class OnnxRuntimeTrainingEngine:
 
         It multiplies each by 1 − learning_rate · weight_decay before it does anything else.
         """
-        kept = self._optimizer_settings.absent_factor(learning_rate)
+        kept = 1 - learning_rate * self._optimizer_settings.weight_decay
         for parameter in self._parameters:
             if not parameter.decay:
                 data = self._state.parameters[parameter.name].data

@@ -1,8 +1,8 @@
 """Embeddings of the tokens that training sees, and of no others.
 
-A token that never occurs gets a zero gradient at every step: its row's moments stay zero and only
-weight decay moves it, by the same factor as every other row. So such rows are left out of the
-training graph's buffers and given their factor at the end, with the same result.
+A token that never occurs gets a zero gradient at every step: only weight decay moves its row, and
+all such rows are multiplied by the same number. So they are left out of the training graph's
+buffers and multiplied at the end, with the same result.
 """
 
 from collections.abc import Sequence
@@ -75,6 +75,14 @@ class Vocabulary:
     def take(self, parameter: Parameter, whole: NDArray[np.float32]) -> NDArray[np.float32]:
         """The part of a parameter that trains."""
         return whole if self.rows is None or not parameter.free_rows else whole[self.rows]
+
+    def left_out(self, parameter: Parameter, whole: NDArray[np.float32]) -> float:
+        """Sum of squares of the rows of a parameter that do not train."""
+        if self.rows is None or not parameter.free_rows:
+            return 0.0
+        squares = np.einsum("ij,ij->i", whole, whole).astype(np.float64)
+        squares[self.rows] = 0
+        return float(squares.sum())
 
     def restore(
         self,

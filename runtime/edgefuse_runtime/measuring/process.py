@@ -23,6 +23,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.machine import memory
+from edgefuse_runtime.optimizers.optimizer import state_elements
 from edgefuse_runtime.session import onnxruntime
 
 _BATCHES = 16
@@ -118,14 +119,14 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
     batches = random_batches(bundle, workload, vocabulary)
     token_ids = np.unique(np.concatenate([feeds["input_ids"] for feeds in batches]))
     engine = open_engine(bundle, threads=workload.threads, token_ids=token_ids)
-    trained_bytes = _trained_bytes(bundle, token_ids)
+    shapes = _trained_shapes(bundle, token_ids)
     yield Ready(
         load_seconds=perf_counter() - begin,
         base_rss_bytes=base,
         vocabulary=len(vocabulary),
         distinct_tokens=len(token_ids),
-        trained_bytes=trained_bytes,
-        optimizer_bytes=len(bundle.manifest.optimizer.states) * trained_bytes,
+        trained_bytes=_FLOAT32 * sum(map(prod, shapes)),
+        optimizer_bytes=_FLOAT32 * state_elements(bundle.manifest.optimizer, shapes),
         engine_version=bundle.manifest.engine.installed(),
     )
     for feeds in islice(cycle(batches), workload.warmup + workload.steps):
@@ -152,14 +153,14 @@ def random_batches(
     return [manifest.task.random_feeds(rng, shape, tokens) for _ in range(_BATCHES)]
 
 
-def _trained_bytes(bundle: Bundle, token_ids: NDArray[np.int64]) -> int:
+def _trained_shapes(bundle: Bundle, token_ids: NDArray[np.int64]) -> list[tuple[int, ...]]:
     manifest = bundle.manifest
     rows = Vocabulary.of(
         manifest.parameters,
         token_ids if manifest.engine.frees_rows else None,
         padding_id=manifest.padding_id,
     )
-    return _FLOAT32 * sum(prod(rows.shape(parameter)) for parameter in manifest.parameters)
+    return [rows.shape(parameter) for parameter in manifest.parameters]
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 """Optimizers: how gradients move what trains, a file each.
 
-`optimizer.py` is the seam, `registry.py` the list, `blockwise.py` runs any of them. May import
+`optimizer.py` is the seam, `registry.py` the list, `runner.py` runs any of them. May import
 `session`.
 """

@@ -1,11 +1,17 @@
 """AdamW: decoupled weight decay and bias correction."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from edgefuse_runtime.optimizers.optimizer import clipping_scale
+from edgefuse_runtime.optimizers.optimizer import (
+    MaxGradientNorm,
+    Shape,
+    WeightDecay,
+    clipping_scale,
+)
 from edgefuse_runtime.tagged import Tagged
 
 
@@ -23,17 +29,18 @@ class AdamW(Tagged, frozen=True, kw_only=True, tag="adamw"):
         max_gradient_norm: Global-norm clipping, each fused row weighed by 1/√n; 0 turns it off.
     """
 
-    states: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+    follows_gradient: ClassVar[bool] = False
+    rate_factor: ClassVar[float] = 1.0
 
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
     eps: Annotated[float, Meta(gt=0)] = 1e-8
-    weight_decay: Annotated[
-        float, Meta(ge=0, description="Weight decay, which biases and norms do not get.")
-    ] = 0.01
-    max_gradient_norm: Annotated[
-        float, Meta(ge=0, description="Global norm that gradients are clipped at; 0 does not clip.")
-    ] = 1.0
+    weight_decay: WeightDecay = 0.01
+    max_gradient_norm: MaxGradientNorm = 1.0
+
+    def states(self, shape: Sequence[int]) -> dict[str, Shape]:
+        """Two moments of every element."""
+        return {"first_moment": tuple(shape), "second_moment": tuple(shape)}
 
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
         """Clipping, bias correction, schedule and decay as four numbers."""
@@ -43,9 +50,5 @@ class AdamW(Tagged, frozen=True, kw_only=True, tag="adamw"):
             "gradient_scale": clipping_scale(self.max_gradient_norm, norm),
             "eps": self.eps / correction,
             "step_size": rate * average / correction,
-            "shrinkage": self.absent_factor(rate) if decay else 1.0,
+            "shrinkage": 1 - rate * self.weight_decay if decay else 1.0,
         }
-
-    def absent_factor(self, rate: float) -> float:
-        """Weight decay alone moves a row without a gradient: its moments stay zero."""
-        return 1 - rate * self.weight_decay

@@ -4,26 +4,62 @@ An optimizer is one file here, one in `edgefuse_export.optimizers`, and an entry
 lists.
 """
 
-from typing import ClassVar, Protocol, runtime_checkable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
+
+from msgspec import Meta
+
+Shape = tuple[int, ...]
+
+WeightDecay = Annotated[
+    float, Meta(ge=0, description="Weight decay, which biases and norms do not get.")
+]
+MaxGradientNorm = Annotated[
+    float, Meta(ge=0, description="Global norm that gradients are clipped at; 0 does not clip.")
+]
+"""Fields that optimizers share, and so flags."""
 
 
 @runtime_checkable
 class Optimizer(Protocol):
     """A rule by which gradients move parameters: a member of the manifest's union.
 
-    The rule itself is optimizer.onnx. Its inputs are `parameter`, `gradient` and the states, each
-    of shape (blocks, elements), and scalars; its outputs `new_parameter` and a new value of each
-    state, which may share the memory of the inputs of the same role.
+    The rule itself is optimizer.onnx. Its inputs are `parameter`, `gradient`, the states, and
+    scalars; its outputs `new_parameter` and a new value of each state, which may share the memory
+    of the inputs of the same role. There are two kinds of such a graph:
+
+    - One that moves every element by itself takes (blocks, elements), of several parameters at a
+      time. Its states have the shape of the parameter.
+    - Any other takes one parameter at a time, as `matrices` gives its shape, and states of three
+      dimensions too. It may ask for three scalars besides: `is_vector`, which is 1 for a parameter
+      of one dimension; `share`, the part of the parameter's rows that are there; and `absent`, the
+      sum of squares of those that are not, over the count of all elements.
+
+    Rows of an embedding are left out if their token never occurs. Their gradient is zero, and a
+    rule has to multiply all of them by the same number then.
 
     Attributes:
-        states: Names of what the optimizer keeps for each element.
+        follows_gradient: Whether a step grows with the gradient. The gradient of a fused row, the
+            sum of those of its neurons, is then divided by their count (Wei et al., "NTK-
+            approximating MLP Fusion", arXiv 2307.08941).
+        rate_factor: The learning rate that suits the optimizer, over the one that suits AdamW.
     """
 
-    states: ClassVar[tuple[str, ...]]
+    follows_gradient: ClassVar[bool]
+    rate_factor: ClassVar[float]
 
     @property
     def name(self) -> str:
         """The name."""
+        ...
+
+    def states(self, shape: Sequence[int]) -> dict[str, Shape]:
+        """Shapes of what the optimizer keeps of a parameter, by their names.
+
+        Args:
+            shape: Shape of the parameter.
+        """
         ...
 
     def scalars(self, *, step: int, rate: float, norm: float, decay: bool) -> dict[str, float]:
@@ -37,9 +73,21 @@ class Optimizer(Protocol):
         """
         ...
 
-    def absent_factor(self, rate: float) -> float:
-        """What a step multiplies a row by that decays and whose token does not occur."""
-        ...
+
+def matrices(shape: Sequence[int]) -> tuple[int, int, int]:
+    """A parameter's shape as (matrices, rows, columns); a vector is one row."""
+    *stacks, rows, columns = (1, 1, *shape)
+    return math.prod(stacks), rows, columns
+
+
+def state_elements(optimizer: Optimizer, shapes: Iterable[Sequence[int]]) -> int:
+    """Count the elements of all states of parameters.
+
+    Args:
+        optimizer: The optimizer.
+        shapes: Shapes of the parameters.
+    """
+    return sum(math.prod(state) for shape in shapes for state in optimizer.states(shape).values())
 
 
 def decays(dimensions: int) -> bool:

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
 from edgefuse_devices.options import make
+from edgefuse_runtime.optimizers.adafactor import Adafactor
 from edgefuse_runtime.optimizers.adamw import AdamW
+from edgefuse_runtime.optimizers.lion import Lion
 from edgefuse_runtime.optimizers.optimizer import Optimizer
+from edgefuse_runtime.optimizers.sgd import Sgd
 from edgefuse_runtime.tagged import name_of
 
-OPTIMIZERS: tuple[type[Optimizer], ...] = (AdamW,)
+OPTIMIZERS: tuple[type[Optimizer], ...] = (AdamW, Sgd, Lion, Adafactor)
 
 
 def find_optimizer(name: str, options: Mapping[str, object] | None = None) -> Optimizer:

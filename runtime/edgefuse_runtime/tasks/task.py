@@ -159,6 +159,20 @@ class Task(Protocol):
         """
         ...
 
+    def terms(self, feeds: Feeds) -> float | None:
+        """Count the terms that the loss of a batch is the mean of, as rows or tokens are.
+
+        A batch may come in parts, whose losses are weighed by their terms.
+
+        Args:
+            feeds: A batch with its targets.
+
+        Returns:
+            The count; None where a loss has no such terms, because rows are held against one
+            another.
+        """
+        ...
+
     def random_feeds(
         self,
         rng: np.random.Generator,

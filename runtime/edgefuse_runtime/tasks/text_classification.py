@@ -124,6 +124,10 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
             feeds[TARGET] = np.array(labels, np.int64)
         return feeds
 
+    def terms(self, feeds: Feeds) -> float:
+        """Count the rows."""
+        return len(feeds[TARGET])
+
     def random_feeds(
         self,
         rng: np.random.Generator,

@@ -6,14 +6,16 @@ from time import perf_counter
 
 import numpy as np
 
+from edgefuse_devices.errors import RunError
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import (
     Dataset,
+    Feeds,
     RowIndices,
     batches_per_epoch,
     training_batches,
 )
-from edgefuse_runtime.engines.engine import Engine, Tensors
+from edgefuse_runtime.engines.engine import Engine, Part, Tensors
 from edgefuse_runtime.training.schedule import learning_rate
 
 
@@ -53,6 +55,25 @@ class StepOutcome:
         return ""
 
 
+def check_accumulation(bundle: Bundle, dataset: Dataset) -> None:
+    """Check that a bundle can be trained by steps of several batches.
+
+    Raises:
+        RunError: The engine cannot add gradients up, or the task's loss does not divide.
+    """
+    manifest = bundle.manifest
+    feeds = manifest.task.collate(dataset.examples[:1], padding_id=manifest.padding_id)
+    alone = "Leave --gradient-accumulation-steps out, and choose --batch-size alone"
+    if manifest.engine.no_accumulation:
+        raise RunError(f"{manifest.engine.name} {manifest.engine.no_accumulation}", alone)
+    if manifest.task.terms(feeds) is None:
+        raise RunError(
+            f"the loss of {manifest.task.name} holds the rows of a batch against one another, so "
+            "that it cannot be computed in parts",
+            alone,
+        )
+
+
 @dataclass(frozen=True)
 class Course:
     """Steps over a data set: rows and rate of each are a pure function of its index.
@@ -61,6 +82,7 @@ class Course:
         bundle: The bundle that is trained.
         dataset: What it is trained on.
         batch_size: Rows in a batch.
+        parts: Batches in a step, whose gradients are added up.
         steps: Count of all steps.
         peak: The highest learning rate.
         warmup_ratio: Share of the steps in which the rate rises.
@@ -74,12 +96,17 @@ class Course:
     peak: float
     warmup_ratio: float
     seed: int
+    parts: int = 1
     _orders: dict[int, list[RowIndices]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Count of batches in an epoch."""
-        return batches_per_epoch(len(self.dataset), self.batch_size)
+        """Count of steps in an epoch."""
+        return batches_per_epoch(len(self.dataset), self._rows)
+
+    @property
+    def _rows(self) -> int:
+        return self.batch_size * self.parts
 
     def take(self, engine: Engine, step: int) -> StepOutcome:
         """Take a step.
@@ -90,15 +117,15 @@ class Course:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = self._order(epoch)[position]
-        manifest = self.bundle.manifest
-        feeds = manifest.task.collate(
-            [self.dataset.examples[row] for row in rows], padding_id=manifest.padding_id
-        )
+        parts = self._parts(rows)
         rate = learning_rate(
             step, peak=self.peak, total_steps=self.steps, warmup_ratio=self.warmup_ratio
         )
         begin = perf_counter()
-        result = engine.step(feeds, rate)
+        if len(parts) == 1:
+            result = engine.step(parts[0].feeds, rate)
+        else:
+            result = engine.step_in_parts(parts, rate)
         return StepOutcome(
             step=step + 1,
             loss=result.loss,
@@ -109,11 +136,28 @@ class Course:
             seconds=perf_counter() - begin,
         )
 
+    def _parts(self, rows: RowIndices) -> list[Part]:
+        """The batches of a step, without those of which no term counts, if any does."""
+        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        feeds = [self._collate(batch) for batch in batches]
+        if len(feeds) == 1:
+            return [Part(feeds[0], 1.0)]
+        terms = [self.bundle.manifest.task.terms(batch) or 0.0 for batch in feeds]
+        whole = sum(terms)
+        if not whole:
+            return [Part(feeds[0], 1.0)]
+        return [Part(batch, n / whole) for batch, n in zip(feeds, terms, strict=True) if n]
+
+    def _collate(self, rows: RowIndices) -> Feeds:
+        manifest = self.bundle.manifest
+        examples = [self.dataset.examples[row] for row in rows]
+        return manifest.task.collate(examples, padding_id=manifest.padding_id)
+
     def _order(self, epoch: int) -> list[RowIndices]:
         """Rows of each batch of an epoch; the last epoch asked for is kept."""
         if epoch not in self._orders:
             self._orders.clear()
             self._orders[epoch] = training_batches(
-                self.dataset.lengths, self.batch_size, seed=self.seed, epoch=epoch
+                self.dataset.lengths, self._rows, seed=self.seed, epoch=epoch
             )
         return self._orders[epoch]

@@ -14,8 +14,9 @@ from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.optimizers.optimizer import state_elements
 from edgefuse_runtime.training.checkpoint import Progress, load_checkpoint
-from edgefuse_runtime.training.course import Course
+from edgefuse_runtime.training.course import Course, check_accumulation
 from edgefuse_runtime.training.loop import Job, Observer, TrainingLoop
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import Report
@@ -91,7 +92,11 @@ def finetune(
     there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
     check_space(run, _most_bytes(bundle) - there)
     engine = open_engine(
-        bundle, threads=job.threads, token_ids=job.course.dataset.token_ids, seed=job.course.seed
+        bundle,
+        threads=job.threads,
+        token_ids=job.course.dataset.token_ids,
+        seed=job.course.seed,
+        accumulates=job.course.parts > 1,
     )
     with claimed(run):
         progress = Progress()
@@ -117,8 +122,10 @@ def _most_bytes(bundle: Bundle) -> int:
     They are the parameters and the optimizer's states, twice while a checkpoint replaces the one
     before, and the best parameters.
     """
-    copies = 2 * (1 + len(bundle.manifest.optimizer.states)) + 1
-    return 4 * bundle.manifest.tuning.trained_parameters * copies + _SLACK
+    manifest = bundle.manifest
+    trained = manifest.tuning.trained_parameters
+    states = state_elements(manifest.optimizer, (p.shape for p in manifest.parameters))
+    return 4 * (2 * (trained + states) + trained) + _SLACK
 
 
 def _settings(given: TrainingSettings | None, stored: RunRecord | None) -> TrainingSettings:
@@ -149,7 +156,10 @@ def _job(
     assert settings.learning_rate
     assert settings.threads
     dataset = bundle.read(train)
-    steps_per_epoch = batches_per_epoch(len(dataset), settings.batch_size)
+    rows = settings.batch_size * settings.gradient_accumulation_steps
+    steps_per_epoch = batches_per_epoch(len(dataset), rows)
+    if settings.gradient_accumulation_steps > 1:
+        check_accumulation(bundle, dataset)
     return Job(
         bundle=bundle,
         run=run,
@@ -157,6 +167,7 @@ def _job(
             bundle=bundle,
             dataset=dataset,
             batch_size=settings.batch_size,
+            parts=settings.gradient_accumulation_steps,
             steps=settings.epochs * steps_per_epoch,
             peak=settings.learning_rate,
             warmup_ratio=settings.warmup_ratio,

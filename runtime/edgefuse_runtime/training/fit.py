@@ -11,7 +11,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.machine.threads import default_threads
-from edgefuse_runtime.training.course import Course, StepOutcome, are_finite
+from edgefuse_runtime.training.course import Course, StepOutcome, are_finite, check_accumulation
 from edgefuse_runtime.training.run import TrainingSettings
 
 
@@ -40,21 +40,25 @@ def fit(
         The parameters after the steps, copies by name.
 
     Raises:
-        RunError: Training diverged.
+        RunError: Training diverged, or the task or the engine cannot accumulate gradients.
     """
     settings = settings or TrainingSettings()
     manifest = bundle.manifest
+    if settings.gradient_accumulation_steps > 1:
+        check_accumulation(bundle, dataset)
     engine = open_engine(
         bundle,
         threads=settings.threads or default_threads(manifest.device),
         token_ids=dataset.token_ids,
         seed=settings.seed,
+        accumulates=settings.gradient_accumulation_steps > 1,
     )
     engine.set_parameters(parameters)
     course = Course(
         bundle=bundle,
         dataset=dataset,
         batch_size=settings.batch_size or manifest.batch_size,
+        parts=settings.gradient_accumulation_steps,
         steps=steps,
         peak=settings.learning_rate or manifest.tuning.learning_rate,
         warmup_ratio=settings.warmup_ratio,

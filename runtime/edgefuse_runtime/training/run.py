@@ -36,6 +36,7 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         learning_rate: Peak of the learning rate; None takes that of the bundle's way of tuning.
         warmup_ratio: Share of the steps in which the learning rate rises.
         batch_size: Rows in a batch; None takes the bundle's.
+        gradient_accumulation_steps: Batches in a step, whose gradients are added up.
         seed: Seed of the shuffling.
         save_every: Steps between checkpoints; every epoch ends with one besides.
         threads: Threads to compute with; None takes the board's recommendation.
@@ -48,13 +49,21 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     learning_rate: float | None = None
     warmup_ratio: float = 0.1
     batch_size: int | None = None
+    gradient_accumulation_steps: int = 1
     seed: int = 0
     save_every: int = 200
     threads: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "learning_rate", "batch_size", "save_every", "threads"):
+        for name in (
+            "epochs",
+            "learning_rate",
+            "batch_size",
+            "gradient_accumulation_steps",
+            "save_every",
+            "threads",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RunError(f"{name} is {value}", "It must be above 0")
