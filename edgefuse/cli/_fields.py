@@ -84,7 +84,7 @@ def _defaults(choices: Mapping[str, list[str]]) -> str:
     """Defaults as people read them: of all classes, or of which."""
     if len(choices) == 1:
         return next(iter(choices))
-    return "; ".join(f"{default} with {' and '.join(of)}" for default, of in choices.items())
+    return "; ".join(f"{default} with {', '.join(of)}" for default, of in choices.items())
 
 
 def _choice(kind: type) -> str:

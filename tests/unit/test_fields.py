@@ -124,7 +124,7 @@ def test_an_option_that_classes_share_shows_the_default_of_each() -> None:
     app = typer.Typer(rich_markup_mode="markdown")
     app.command()(light)
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
-    expected = "Part of the light. [default: 0.5 with candle and shaded; 0.1 with lantern]"
+    expected = "Part of the light. [default: 0.5 with candle, shaded; 0.1 with lantern]"
     assert expected in " ".join(shown.split())
     assert CliRunner().invoke(app, []).exit_code == 0
 
