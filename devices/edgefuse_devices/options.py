@@ -79,7 +79,7 @@ def _options_of_struct(kind: type[msgspec.Struct]) -> list[Option]:
         if get_origin(field.type) is Annotated:
             annotation, *extras = get_args(field.type)
             texts = [extra.description for extra in extras if isinstance(extra, msgspec.Meta)]
-            # Nothing has to be said of a flag that is off unless it is given.
+            # A flag that turns something on needs no default in its help.
             default = "" if field.default is False else str(field.default)
             options += [Option(field.name, annotation, text, default) for text in texts if text]
     return options

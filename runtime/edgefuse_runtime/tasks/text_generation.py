@@ -106,6 +106,10 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         labels, _ = pad(wanted, IGNORED)
         return {"input_ids": input_ids, "attention_mask": mask, TARGET: labels}
 
+    def terms(self, feeds: Feeds) -> float:
+        """Count the tokens that are learned."""
+        return int(np.count_nonzero(feeds[TARGET][:, 1:] != IGNORED))
+
     def random_feeds(
         self,
         rng: np.random.Generator,
