@@ -5,6 +5,7 @@ from pathlib import Path
 from edgefuse.artifact.record import RECORD, CompressionRecord
 from edgefuse.compression.catalog import find_method
 from edgefuse.compression.method import Method, Plan
+from edgefuse.hub.sentence_modules import copy_sentence_modules
 from edgefuse.hub.source import find_source
 from edgefuse_devices.errors import InputError
 from edgefuse_runtime.files.output import check_replaceable, new_directory
@@ -76,4 +77,6 @@ def compress(
     with new_directory(
         output, marker=RECORD, overwrite=overwrite, needed_bytes=plan.needed_bytes
     ) as directory:
-        return plan.make(directory, on_progress)
+        record = plan.make(directory, on_progress)
+        copy_sentence_modules(plan.source, directory)
+        return record

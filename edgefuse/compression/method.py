@@ -18,6 +18,11 @@ class Plan(Protocol):
     """What a method will do to a model, known without its weights."""
 
     @property
+    def source(self) -> "ModelSource":
+        """The model."""
+        ...
+
+    @property
     def needed_bytes(self) -> int:
         """Room on the disk that the compressed model takes."""
         ...

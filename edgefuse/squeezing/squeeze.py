@@ -108,7 +108,7 @@ def squeeze(
                 break
             reached = evaluate_and_train(job, record, classifier)
             record = workspace.save(record, reached, classifier, tokenizer, _record_of(last))
-    workspace.finish(record)
+    workspace.finish(record, source)
     return record
 
 

@@ -18,6 +18,8 @@ from edgefuse.artifact.record import RECORD as COMPRESSION
 from edgefuse.artifact.record import CompressionRecord
 from edgefuse.artifact.save import save_compressed
 from edgefuse.compression.chains.records import record_of_squeezed
+from edgefuse.hub.sentence_modules import copy_sentence_modules
+from edgefuse.hub.source import ModelSource
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.squeezing.record import RECORD, Round, SqueezeRecord, read_squeeze, write_squeeze
 from edgefuse_devices.errors import OutputError, RunError
@@ -134,10 +136,16 @@ class Workspace:
             shutil.rmtree(self.model_of(record))
         return after
 
-    def finish(self, record: SqueezeRecord) -> None:
-        """Move the last model that was kept to the output, and clear up."""
+    def finish(self, record: SqueezeRecord, source: ModelSource) -> None:
+        """Move the last model that was kept to the output, and clear up.
+
+        Args:
+            record: The record of all rounds.
+            source: The model that was squeezed.
+        """
         with new_directory(self.output, marker=COMPRESSION, overwrite=self.overwrite) as folder:
             shutil.copytree(self.model_of(record), folder, dirs_exist_ok=True)
+            copy_sentence_modules(source, folder)
             write_squeeze(folder, record)
         discard(self.path)
 

@@ -23,3 +23,11 @@ def extend_like(module: nn.Module, model: nn.Module) -> None:
     if extended := getattr(type(model), "extended", None):
         extension, names = extended
         extend(module, extension, **{name: model.get_submodule(name) for name in names})
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class that a module has, or had before it was extended."""
+    kind = type(module)
+    while "extended" in vars(kind):
+        _, kind = kind.__bases__
+    return kind

@@ -21,13 +21,23 @@ def is_embedding(model: PreTrainedModel, name: str) -> bool:
     )
 
 
+def backbone_prefix(model: PreTrainedModel) -> str:
+    """What the names of the backbone's parameters begin with: `bert.`, or nothing without head."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
+
+
 def is_head(model: PreTrainedModel, name: str) -> bool:
-    """Whether a parameter belongs to the classifier or to the pooler under it."""
-    if model.base_model is model or scores_tokens(model, name):
+    """Whether a parameter belongs to the head or to the pooler under it."""
+    if scores_tokens(model, name):
         return False
-    encoder = f"{model.base_model_prefix}."
     # A pooler belongs to the encoder's class but is read by nothing else than the head.
-    return not name.startswith(encoder) or ".pooler." in name
+    prefix = backbone_prefix(model)
+    return bool(prefix) and (not name.startswith(prefix) or is_pooler(name))
+
+
+def is_pooler(name: str) -> bool:
+    """Whether a parameter belongs to the pooler, which only a classifier reads."""
+    return ".pooler." in f".{name}"
 
 
 def scores_tokens(model: PreTrainedModel, name: str) -> bool:

@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from edgefuse.hub.copies import share
 from edgefuse.tuning.attention_cache import CacheShape, shape_of_cache
 from edgefuse.tuning.extend import extend
-from edgefuse.tuning.parts import head_modules
+from edgefuse.tuning.parts import backbone_prefix, head_modules
 from edgefuse.tuning.peft_model import ADAPTER, load_peft_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
 from edgefuse_devices.errors import ModelError
@@ -140,7 +140,7 @@ def _take_prefixes(model: PreTrainedModel, wrapped: PeftModel, shape: CacheShape
     encoder = wrapped.prompt_encoder[ADAPTER]
     assert isinstance(encoder, PrefixEncoder)
     trained = [f"{name}." for name in unwrap_saved_modules(model)]
-    trained.append(f"{model.base_model_prefix}.prefix.")
+    trained.append(f"{backbone_prefix(model)}prefix.")
     inference, merges = _install(model, encoder, config)
     config.prefix_projection = False  # what the board gives back are the prefixes themselves
     train_only(model, [n for n, _ in model.named_parameters() if n.startswith(tuple(trained))])
@@ -183,7 +183,7 @@ def _install(
         backbone.prefix = Prefixes(projected().detach())
     inference = share(model)
     backbone.prefix = projected
-    name = f"{model.base_model_prefix}.prefix"
+    name = f"{backbone_prefix(model)}prefix"
     merge = Perceptron(
         weight=f"{name}.weight",
         inputs=f"{name}.embedding",

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.fused import FusedConv1D, FusedLinear
-from edgefuse.tuning.parts import head_modules, head_names, is_head, scores_tokens
+from edgefuse.tuning.parts import head_modules, head_names, is_head, is_pooler, scores_tokens
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.names import suggest
 
@@ -26,6 +26,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
         if _is_linear(module)
         and not is_head(model, f"{name}.weight")
         and not scores_tokens(model, f"{name}.weight")
+        and not is_pooler(f"{name}.weight")
     }
 
 

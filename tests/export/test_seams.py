@@ -186,7 +186,7 @@ class TextLengthExport:
     def loss(self, model: nn.Module) -> nn.Module:
         return SquaredError(model)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, length: int) -> None:
         pass
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from edgefuse.tuning.way import Context, Prepared, Way
-from edgefuse_devices.errors import InputError
+from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.options import option
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class ChildD(_Child):
 
         Raises:
             InputError: The share is none, or there are no rows to choose by.
+            ModelError: The loss of a row alone does not depend on the layers.
         """
         from edgefuse.tuning.fisher import diagonal_fisher, largest
         from edgefuse_runtime.graph.masks import FixedMask
@@ -101,4 +102,11 @@ class ChildD(_Child):
                 "Name labelled rows with --child-data train.jsonl",
             )
         fisher = diagonal_fisher(model, names, context.read(self.data), context.loss)
+        if not any(
+            values.any() for values in fisher.values()
+        ):  # such as that of in-batch negatives
+            raise ModelError(
+                "--tune child-d measures row by row, and a row alone teaches this task nothing",
+                "Choose --tune child-f, which needs no rows",
+            )
         return Prepared(mask=mask, kept=largest(fisher, self.keep))

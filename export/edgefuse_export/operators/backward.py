@@ -81,7 +81,7 @@ def _as_one_row(value: Any) -> Any:
 def embedding_backward(
     grad_output: Any,
     indices: Any,
-    num_weights: int,
+    num_weights: Any,
     padding_idx: int,
     scale_grad_by_freq: bool,  # noqa: ARG001, FBT001 - ATen's signature; no model sets it
 ) -> Any:
@@ -91,6 +91,8 @@ def embedding_backward(
     which float64 takes without loss. ONNX Runtime's ScatterElements would add element by element,
     four times as slow, and its ScatterND adds from several threads at once and loses sums where a
     token occurs twice.
+
+    Of a table of any number of rows, such as the embeddings of a batch's texts, that is few.
     """
     hidden = int(grad_output.shape[-1])
     rows = op.Reshape(grad_output, op.Constant(value_ints=[-1, hidden]))
@@ -98,10 +100,10 @@ def embedding_backward(
     if padding_idx >= 0:
         padding = op.Equal(ids, op.Constant(value_int=padding_idx))
         rows = op.Where(op.Unsqueeze(padding, [-1]), op.Constant(value_float=0.0), rows)
-    if num_weights <= _SMALL_TABLE:
+    if not isinstance(num_weights, int) or num_weights <= _SMALL_TABLE:
         one_hot = op.OneHot(
             ids,
-            op.Constant(value_int=num_weights),
+            op.Constant(value_int=num_weights) if isinstance(num_weights, int) else num_weights,
             op.Constant(value_floats=[0.0, 1.0]),
             axis=0,
         )

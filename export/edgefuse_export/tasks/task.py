@@ -65,11 +65,12 @@ class ExportTask(Protocol):
         """
         ...
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, length: int) -> None:
         """Write what a converted model needs beside its weights, configuration and tokenizer.
 
         Args:
             directory: The folder that transformers will load.
+            length: Count of tokens that texts are cut to.
         """
         ...
 

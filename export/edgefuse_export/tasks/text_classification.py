@@ -50,7 +50,7 @@ class TextClassificationExport:
 
         return CrossEntropy(model)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 
 

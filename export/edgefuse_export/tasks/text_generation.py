@@ -41,7 +41,7 @@ class TextGenerationExport:
 
         return CausalLoss(model)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 
 

@@ -68,6 +68,6 @@ def _on_plain_model(bundle: Bundle, trained: Tensors) -> Tensors:
 
 def _peft_name(name: str, prefix: str) -> str:
     for ending, other in _RENAMED.items():
-        if name.endswith(ending):
+        if f".{name}".endswith(ending):
             return other
     return f"{prefix}{name}"

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgefuse_runtime.tagged import name_of
+from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
 from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.tasks.text_generation import TextGeneration
 
-TASKS: tuple[type[Task], ...] = (TextClassification, TextGeneration)
+TASKS: tuple[type[Task], ...] = (TextClassification, TextGeneration, SentenceSimilarity)
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
