@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from edgefuse.artifact.load import from_pretrained
     from edgefuse.layers.stand_ins import fold, multiplicities
     from edgefuse.squeezing.record import SqueezeSettings
+    from edgefuse_runtime.optimizers.adafactor import Adafactor
     from edgefuse_runtime.optimizers.adamw import AdamW
+    from edgefuse_runtime.optimizers.lion import Lion
+    from edgefuse_runtime.optimizers.sgd import Sgd
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "BundleError",
     "DataError",
@@ -37,9 +41,11 @@ __all__ = [
     "InputError",
     "InternalError",
     "Interrupted",
+    "Lion",
     "ModelError",
     "OutputError",
     "RunError",
+    "Sgd",
     "SqueezeSettings",
     "__version__",
     "compress",
@@ -54,6 +60,9 @@ __all__ = [
 
 _HOMES = {
     "AdamW": "edgefuse_runtime.optimizers.adamw",
+    "Adafactor": "edgefuse_runtime.optimizers.adafactor",
+    "Lion": "edgefuse_runtime.optimizers.lion",
+    "Sgd": "edgefuse_runtime.optimizers.sgd",
     "SqueezeSettings": "edgefuse.squeezing.record",
     "compress": "edgefuse.api",
     "export": "edgefuse.api",

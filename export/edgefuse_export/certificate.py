@@ -33,7 +33,7 @@ def certify(
     bundle: Bundle,
     *,
     vocabulary: int,
-    shares: Mapping[str, np.ndarray],
+    shares: Mapping[str, np.ndarray] | None = None,
 ) -> Certificate:
     """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
 
@@ -42,7 +42,7 @@ def certify(
         model: A model with the task's head, in evaluation mode; its gradients are overwritten.
         bundle: Graphs and tensors of the model.
         vocabulary: Token ids are below it.
-        shares: Parts of torch's gradients that the graph gives, by parameter, where not all.
+        shares: Parts of torch's gradients that the graph gives, by parameter; None for the whole.
 
     Raises:
         InternalError: They differ.
@@ -59,7 +59,7 @@ def certify(
         loss.backward()
         gradients = {name: model.get_parameter(name).grad for name in trainable}
         expected = {
-            name: _numpy(grad) * shares.get(name, 1)
+            name: _numpy(grad) * (shares or {}).get(name, 1)
             for name, grad in gradients.items()
             if grad is not None
         }

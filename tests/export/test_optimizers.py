@@ -10,6 +10,8 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from edgefuse.bundling.export import export
+from edgefuse.compression.compress import compress
 from edgefuse_devices.errors import InputError
 from edgefuse_export.memory import update_bytes
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
@@ -21,7 +23,8 @@ from edgefuse_runtime.optimizers.optimizer import Optimizer, state_elements
 from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
 from edgefuse_runtime.optimizers.runner import OptimizerRunner, Stretch
 from edgefuse_runtime.optimizers.sgd import Sgd
-from tests.tuned_pico import exported, random_batch
+from tests.pico_models import duplicate_neurons, pico_model, pico_tokenizer
+from tests.tuned_pico import OPTIONS, exported, random_batch
 
 RATE = 0.01
 SHAPES = [(70, 11), (40,), (3, 5, 7), (1, 9), (2, 3, 4, 5)]
@@ -185,6 +188,40 @@ def test_training_goes_on_bit_for_bit_from_its_state(
         assert first.step(batch(seed), RATE) == second.step(batch(seed), RATE)
     for name, value in first.parameters().items():
         assert np.array_equal(value, second.parameters()[name]), name
+
+
+SIZES = [9, 7, 5, 4, 3, 2, 1, 1]
+
+
+def test_under_sgd_a_fused_model_learns_as_its_duplicated_neurons_do(tmp_path: Path) -> None:
+    wide = pico_model("bert", num_labels=3, layers=1)
+    duplicate_neurons(wide, SIZES)
+    wide.save_pretrained(tmp_path / "wide")
+    pico_tokenizer("bert").save_pretrained(tmp_path / "wide")
+    record = compress(str(tmp_path / "wide"), tmp_path / "fused", ratio=0.25)
+    assert sorted(record.layers[0].multiplicities) == sorted(SIZES)
+    settings = Sgd(momentum=0.5, weight_decay=0.1, max_gradient_norm=0.5)
+    engines = []
+    for kind in ("wide", "fused"):
+        bundle = export(
+            str(tmp_path / kind), tmp_path / f"{kind}-bundle", optimizer=settings, **OPTIONS
+        )
+        engines.append(open_engine(bundle, threads=1))
+    bundle_rate = bundle.manifest.tuning.learning_rate
+    assert bundle_rate == pytest.approx(5e-5 * Sgd.rate_factor)
+    norms = []
+    for seed in range(8):
+        steps = [engine.step(random_batch(seed), 0.1) for engine in engines]
+        assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)
+        assert steps[0].gradient_norm == pytest.approx(steps[1].gradient_norm, rel=1e-4)
+        norms.append(steps[0].gradient_norm)
+    assert max(norms) > 0.5, "some are clipped"
+    before = wide.bert.encoder.layer[0].intermediate.dense.weight.detach().numpy()
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    after, fused = (engine.parameters()[name] for engine in engines)
+    assert np.abs(after - before).max() > 1e-3
+    distances = np.abs(after[:, None] - fused[None]).max(axis=2)  # every neuron has its fused one
+    assert distances.min(axis=1).max() < 1e-5
 
 
 def test_memory_follows_from_the_states() -> None:

@@ -18,7 +18,7 @@ WORKSTATION = {
     *("plan_compression", "compress", "squeeze", "plan", "export"),
     *("from_pretrained", "multiplicities", "fold"),
 }
-WORKSTATION_SETTINGS = {"AdamW", "SqueezeSettings"}
+WORKSTATION_SETTINGS = {"AdamW", "Adafactor", "Lion", "Sgd", "SqueezeSettings"}
 BOARD = {"Predictor", "bench", "convert", "evaluate", "finetune", "open_bundle", "read_run"}
 BOARD_SETTINGS = {"TrainingSettings"}
 
