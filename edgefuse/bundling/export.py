@@ -9,6 +9,7 @@ from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
 from edgefuse.bundling.source import find_origin
+from edgefuse.bundling.tokenizer_proof import prove_tokenizer
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
@@ -19,6 +20,7 @@ from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
+from edgefuse_runtime.checking.texts import write_texts
 from edgefuse_runtime.engines.engine import EngineSpec
 from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.optimizers.adamw import AdamW
@@ -88,6 +90,7 @@ def export(
         fused=ready.fused,
         tuning=way.name,
         not_plain=ready.prepared.not_plain,
+        without_gradient=ready.without_gradient,
         learning_rate=way.learning_rate * optimizer.rate_factor,
         inference=ready.prepared.inference,
         merges=ready.prepared.merges,
@@ -105,6 +108,8 @@ def export(
     needed = 2 * ready.info.parameters * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
         write_files(folder, origin, loaded, ready)
+        texts = prove_tokenizer(folder, origin.base, loaded.tokenizer, length=ready.sequence_length)
+        write_texts(folder, texts)
         bundle = write_bundle(request, folder, on_progress=on_progress)
     return Bundle(output, bundle.manifest, bundle.id)
 

@@ -176,10 +176,12 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
         rows, longest = shape[0], longest_sequence(original) - prepared.positions
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)
-        flops = steps.flops(model, (rows, length))
+        flops, unused = steps.count(model, (rows, length))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
-    shapes = [p.shape for p in model.parameters() if p.requires_grad]
+    shapes = [
+        p.shape for name, p in model.named_parameters() if p.requires_grad and name not in unused
+    ]
     trained = sum(map(math.prod, shapes))
     return WayPlan(
         way=way.name,
@@ -201,12 +203,15 @@ class _Steps:
         self._traced: dict[object, nn.Module] = {}
 
     @silence()
-    def flops(self, model: PreTrainedModel, shape: tuple[int, int]) -> int:
+    def count(self, model: PreTrainedModel, shape: tuple[int, int]) -> tuple[int, set[str]]:
         """Count multiplications and additions of the matrix products in the exported graph.
 
         Args:
             model: The model; its parameters that require a gradient get one.
             shape: Shape of a batch, (rows, tokens).
+
+        Returns:
+            The count, and the names of the model's parameters that get no gradient.
 
         Raises:
             ModelError: The model cannot be traced or counted: what it computes depends on numbers.
@@ -231,4 +236,9 @@ class _Steps:
                     f"it: {str(error).splitlines()[0]}",
                     "Choose by what trains: it grows with the layers above the lowest of that",
                 ) from error
-        return int(counter.get_total_flops())
+        unused = {
+            name
+            for name, parameter in model.named_parameters()
+            if step.get_parameter(f"model.{name}").grad is None
+        }
+        return int(counter.get_total_flops()), unused

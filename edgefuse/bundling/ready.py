@@ -15,6 +15,7 @@ from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.tuning.prepare import prepare
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse_export.fused_mlp import FusedMLP
+from edgefuse_export.without_gradient import freeze_without_gradient
 from edgefuse_runtime.bundle.manifest import ModelInfo
 
 
@@ -28,6 +29,8 @@ class Ready:
         fused: The model's fused blocks.
         prepared: What the way of tuning made of it.
         sequence_length: Count of tokens that texts are cut to.
+        without_gradient: Names of the parameters that the way would train and that the loss does
+            not depend on; they do not train.
     """
 
     model: PreTrainedModel
@@ -35,6 +38,7 @@ class Ready:
     fused: list[FusedMLP]
     prepared: Prepared
     sequence_length: int
+    without_gradient: list[str]
 
 
 def make_ready(
@@ -63,4 +67,5 @@ def make_ready(
     prepared = merge_chains_too(model, prepared)
     length = choose_length(sequence_length, longest, prefix=prepared.positions)
     expect_batches(model, rows * length)
-    return Ready(model, info, fused, prepared, length)
+    unused = freeze_without_gradient(loaded.task, model, vocabulary=model.config.vocab_size)
+    return Ready(model, info, fused, prepared, length, unused)

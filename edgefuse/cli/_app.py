@@ -15,6 +15,7 @@ from edgefuse.cli.bench import bench
 from edgefuse.cli.compress import compress
 from edgefuse.cli.convert import convert
 from edgefuse.cli.demo import demo
+from edgefuse.cli.doctor import doctor
 from edgefuse.cli.evaluate import evaluate
 from edgefuse.cli.export import export
 from edgefuse.cli.finetune import finetune
@@ -54,6 +55,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(convert)
 app.command()(bench)
+app.command()(doctor)
 app.command()(report)
 app.command()(demo)
 app.add_typer(devices.app, name="devices")

@@ -18,8 +18,10 @@ from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
 
 if TYPE_CHECKING:
     from edgefuse_runtime.bundle.bundle import Bundle
+    from edgefuse_runtime.bundle.manifest import Certificate
 
 _MIB = 2**20
+_LISTED = 6
 _TUNE = listed("What trains  [default: full]", ((way.title, way.summary) for way in WAYS))
 
 
@@ -132,19 +134,34 @@ def _show(bundle: "Bundle") -> None:
     )
     certificate = manifest.certificate
     if certificate is None:
-        print_text(f"Gradients: not checked, {manifest.engine.name} does not give them out.")
+        print_text("Nothing was checked against torch.")
     else:
-        rows, tokens = certificate.checked_shape
+        _show_certificate(certificate)
+    if unused := manifest.tuning.without_gradient:
+        more = f" and {len(unused) - _LISTED} more" if len(unused) > _LISTED else ""
         print_text(
-            f"Checked against torch at {rows} × {tokens} (traced at "
-            f"{certificate.traced_shape[0]} × {certificate.traced_shape[1]}):",
-            f"  ✓ loss                differs by {certificate.loss_difference:.1e}",
-            f"  ✓ all {certificate.gradients} gradients  differ by at most "
-            f"{certificate.worst_gradient_error:.1e} ({certificate.worst_gradient})",
-            f"  ✓ outputs             differ by {certificate.output_difference:.1e}",
+            "Not trained, for the loss does not depend on them: "
+            f"{', '.join(unused[:_LISTED])}{more}."
         )
     print_text(
         "Copy it to the board. Next, there:",
         f"  edgefuse finetune {quote(str(bundle.path))} {quote(f'{bundle.path}-run')} "
         "--train train.jsonl",
+    )
+
+
+def _show_certificate(certificate: "Certificate") -> None:
+    shapes = [f"{rows} × {tokens}" for rows, tokens in (one.shape for one in certificate.checks)]
+    gradients = (
+        f"  ✓ all {certificate.gradients} gradients  differ by at most "
+        f"{certificate.worst_gradient_error:.1e} ({certificate.worst_gradient})"
+        if certificate.gradients
+        else "    gradients           the engine does not give them out; their norm agrees"
+    )
+    print_text(
+        f"Checked against torch at {', '.join(shapes[:-1])} and {shapes[-1]} tokens, the last row "
+        f"half padding (traced at {certificate.traced_shape[0]} × {certificate.traced_shape[1]}):",
+        f"  ✓ loss                differs by {certificate.loss_difference:.1e}",
+        gradients,
+        f"  ✓ outputs             differ by {certificate.output_difference:.1e}",
     )

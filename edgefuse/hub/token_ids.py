@@ -14,16 +14,25 @@ PROBES = (
     "Größe Ünïcode İstanbul ﬁ Ⅷ e\u0301",
     "你好 привет مرحبا नमस्ते 日本語 한국어 🙂 \ue000",
     "CamelCase SHOUTED snake_case http://a.b/c?d=e\n\n\tx == y",
+    "tab\there, line\r\nthere\n",
+    "“curly” ‘quotes’, O'Brien’s – it's 👩‍👩‍👧 🇩🇪 ไทย עברית",
+    "<s>[INST] <|im_start|>user [SEP] </s> <pad> <|endoftext|>",
+    "",
 )
 """Texts of which tokenizers that differ are likely to make other ids."""
+
+
+def telling_texts(wrapper: PreTrainedTokenizerBase) -> list[str]:
+    """`PROBES`, and texts in which a user wrote the tokenizer's special tokens."""
+    special = [str(token) for token in wrapper.all_special_tokens]
+    return [*PROBES, " ".join(special), *(f"a {token}b" for token in special)]
 
 
 def same_ids(backend: Tokenizer, wrapper: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer.json and transformers have one vocabulary and make the same ids."""
     if wrapper.get_vocab() != backend.get_vocab():
         return False
-    special = [str(token) for token in wrapper.all_special_tokens]
-    texts = [*PROBES, " ".join(special), *(f"a {token}b" for token in special)]
+    texts = telling_texts(wrapper)
     theirs: list[list[int]] = wrapper(texts)["input_ids"]
     return theirs == [encoding.ids for encoding in backend.encode_batch(texts)]
 

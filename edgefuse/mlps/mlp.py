@@ -12,11 +12,13 @@ from itertools import permutations
 from operator import attrgetter
 
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from edgefuse.layers.stand_ins import plain_tensor
 from edgefuse.mlps.layout import Layout, Slot, read_neurons
 from edgefuse.mlps.neurons import Activation, Layer
+from edgefuse.mlps.unknown import why_unknown
 from edgefuse_devices.errors import ModelError
 
 # What a structure does not give away: which of two matrices goes through the activation.
@@ -31,6 +33,7 @@ _ACTIVATIONS = (
     "gelu_impl",
     "intermediate.intermediate_act_fn",
 )
+_WITHOUT_ACTIVATION = ["w1", "w3", "w2"]  # LFM2's, which calls silu; `verify` has the last word
 _OTHERS = ("per_layer_input_gate", "per_layer_projection")  # beside an MLP in Gemma 3n's layers
 _SPLIT = ("intermediate.dense", "output.dense")  # BERT's halves are modules of their own
 _ALIGNED = 8  # torch.nn.functional.grouped_mm's 16 bytes, in half precision
@@ -108,7 +111,8 @@ def find_mlps(model: nn.Module) -> tuple[MLP, ...]:
     found = list(_find(model))
     if not found:
         raise ModelError(
-            f"The architecture {type(model).__name__} has no MLP that EdgeFuse knows",
+            f"The architecture {type(model).__name__} has no MLP that EdgeFuse knows: "
+            f"{why_unknown(model)}",
             "Use a transformer whose MLPs are two projections around an activation, or three "
             "with a gate, or mixtures of such experts",
         )
@@ -190,7 +194,7 @@ def _activation(module: nn.Module) -> Activation | None:
             continue
         if callable(found):
             return found
-    return None
+    return functional.silu if [*dict(module.named_children())] == _WITHOUT_ACTIVATION else None
 
 
 def _place_among_experts(model: nn.Module, name: str) -> int | None:

@@ -1,30 +1,32 @@
 """Proof that the graphs compute what torch computes: loss, every gradient, outputs."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgefuse_devices.errors import InternalError
+from edgefuse_export.passes.norm_weights import NormWeight
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import TRACED_SHAPE, example
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.bundle.manifest import Certificate
-from edgefuse_runtime.graph.parameters import PADDING_ID, zeros_of
+from edgefuse_runtime.bundle.bundle import Bundle, open_engine
+from edgefuse_runtime.bundle.manifest import Certificate, ShapeCheck
+from edgefuse_runtime.checking.batches import CheckedBatch
+from edgefuse_runtime.checking.summary import floor_of, summarize, without_zeros
+from edgefuse_runtime.checking.tolerances import beyond_rounding, nan_last
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Engine
 from edgefuse_runtime.inference.model import InferenceModel
-from edgefuse_runtime.session import open_session
 
-CHECKED_SHAPE = (4, 23)
-LOSS_TOLERANCE = 1e-4
-OUTPUT_TOLERANCE = 1e-3
-GRADIENT_TOLERANCE = 1e-2
-"""Part of the gradient's own largest entry: float32 sums in another order stay far below."""
+_FEWEST, _MOST = 4, 256
+"""Tokens of the longest rows that are checked: a long context would make export slow."""
 
 _REPORT = "Nothing was written; please report it with the model's configuration"
+
+Values = Mapping[str, np.ndarray]
 
 
 def certify(
@@ -33,119 +35,191 @@ def certify(
     bundle: Bundle,
     *,
     vocabulary: int,
+    weights: Mapping[str, NormWeight] | None = None,
     shares: Mapping[str, np.ndarray] | None = None,
-) -> Certificate:
-    """Run both graphs on ONNX Runtime and the model on torch, at a shape that was not traced.
+) -> tuple[Certificate, list[CheckedBatch]]:
+    """Run the engine and the inference graph, and the model on torch, at shapes not traced.
 
     Args:
         task: What the model is trained for.
         model: A model with the task's head, in evaluation mode; its gradients are overwritten.
         bundle: Graphs and tensors of the model.
         vocabulary: Token ids are below it.
+        weights: Weights of the graph's gradients in the global norm, by parameter; None
+            for 1.
         shares: Parts of torch's gradients that the graph gives, by parameter; None for the whole.
+
+    Returns:
+        The differences, and the batches with torch's results, for a board to compute again.
 
     Raises:
         InternalError: They differ.
     """
-    manifest = bundle.manifest
-    trainable = [parameter.name for parameter in manifest.parameters]
+    names = [parameter.name for parameter in bundle.manifest.parameters]
+    own = {name: _numpy(model.get_parameter(name)) for name in names}
     for name, stored in bundle.trainable().items():
-        if not np.array_equal(stored, _numpy(model.get_parameter(name))):
+        if not np.array_equal(stored, own[name]):
             raise InternalError(f"The bundle's {name} is not the model's", _REPORT)
-    batch = example(task, CHECKED_SHAPE, vocabulary=vocabulary, seed=1)
-    with _without_zeros([model.get_parameter(name) for name in trainable]):
-        model.zero_grad()
-        loss, *outputs = task.loss(model)(*batch.values())
-        loss.backward()
-        gradients = {name: model.get_parameter(name).grad for name in trainable}
-        expected = {
-            name: _numpy(grad) * (shares or {}).get(name, 1)
-            for name, grad in gradients.items()
-            if grad is not None
-        }
-        feeds = {name: _numpy(tensor) for name, tensor in batch.items()}
-        values = {name: _numpy(model.get_parameter(name)) for name in trainable}
-        zeros = {zeros_of(name): np.zeros_like(value) for name, value in values.items()}
-        padding = {PADDING_ID: np.array([manifest.padding_id])}
-        given = {**bundle.frozen, **feeds, **values, **zeros, **padding}
-        actual = _run(bundle.path / "train.onnx", given)
-        inferred = InferenceModel(bundle, values, threads=1).run(feeds)
-
-    # A gradient that is zero but for rounding (a key's bias, say) is held against all the others.
-    floor = 1e-4 * max(float(np.abs(expected[name]).max()) for name in trainable)
-    errors = {
-        name: float(
-            np.abs(actual[f"gradient.{name}"] - expected[name]).max()
-            / (np.abs(expected[name]).max() + floor)
-        )
-        for name in trainable
-    }
-    worst = max(errors, key=lambda name: _nan_last(errors[name]))
+    values = without_zeros(own)
+    engine = open_engine(bundle, threads=1)
+    engine.set_parameters(values)
+    inference = InferenceModel(bundle, values, threads=1)
+    checks, batches = [], []
+    with _holding(model, {n: value for n, value in values.items() if value is not own[n]}):
+        for seed, shape in enumerate(checked_shapes(bundle.manifest.sequence_length), start=1):
+            batch = example(task, shape, vocabulary=vocabulary, seed=seed)
+            feeds = _padded(batch, bundle.manifest.padding_id)
+            expected = _of_torch(
+                task, model, feeds, names, weights=weights or {}, shares=shares or {}
+            )
+            check = _compare(shape, feeds, expected, engine, inference)
+            _refuse_difference(check)
+            checks.append(check)
+            batches.append(expected.summarized(shape, feeds))
     certificate = Certificate(
         traced_shape=TRACED_SHAPE,
-        checked_shape=CHECKED_SHAPE,
-        loss_difference=abs(float(actual["loss"]) - loss.item()),
-        gradients=len(errors),
+        gradients=len(names) if checks[0].worst_gradient else 0,
+        checks=checks,
+    )
+    return certificate, batches
+
+
+def checked_shapes(longest: int) -> tuple[tuple[int, int], ...]:
+    """Shapes (rows, tokens) that are checked: one row, several, and rows of the bundle's length.
+
+    Args:
+        longest: Longest sequence of the bundle, in tokens.
+    """
+    most = max(_FEWEST, min(longest, _MOST))
+    return (1, min(7, most)), (4, min(23, most)), (2, most)
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What torch makes of a batch."""
+
+    loss: float
+    norm: float
+    outputs: Values
+    gradients: Values
+
+    def summarized(self, shape: tuple[int, int], feeds: Feeds) -> CheckedBatch:
+        return CheckedBatch(
+            shape=shape,
+            feeds=feeds,
+            loss=self.loss,
+            gradient_norm=self.norm,
+            outputs={n: summarize(a, key) for key, (n, a) in enumerate(self.outputs.items())},
+            gradients={n: summarize(a, key) for key, (n, a) in enumerate(self.gradients.items())},
+        )
+
+
+def _of_torch(
+    task: ExportTask,
+    model: nn.Module,
+    feeds: Feeds,
+    names: Sequence[str],
+    *,
+    weights: Mapping[str, NormWeight],
+    shares: Mapping[str, np.ndarray],
+) -> _Expected:
+    model.zero_grad()
+    loss, *outputs = task.loss(model)(*(torch.from_numpy(array) for array in feeds.values()))
+    loss.backward()
+    found = {name: model.get_parameter(name).grad for name in names}
+    gradients = {
+        name: _numpy(gradient) * shares[name] if name in shares else _numpy(gradient)
+        for name, gradient in found.items()
+        if gradient is not None
+    }
+    squares = 0.0
+    for name, gradient in gradients.items():
+        weight = weights.get(name)
+        weighed = gradient if weight is None else gradient * weight.broadcast(gradient.ndim)
+        squares += float(np.sum(np.square(weighed), dtype=np.float64))
+    arrays = dict(zip(task.outputs, map(_numpy, outputs), strict=True))
+    return _Expected(loss.item(), float(np.sqrt(squares)), arrays, gradients)
+
+
+def _compare(
+    shape: tuple[int, int],
+    feeds: Feeds,
+    expected: _Expected,
+    engine: Engine,
+    inference: InferenceModel,
+) -> ShapeCheck:
+    try:
+        step, gradients = engine.gradients(feeds)
+        inferred = inference.run(feeds)
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        rows, tokens = shape
+        raise InternalError(
+            f"The exported graph fails at {rows} × {tokens} tokens: {str(error).splitlines()[0]}",
+            _REPORT,
+        ) from error
+    sizes = {name: float(np.abs(array).max()) for name, array in expected.gradients.items()}
+    floor = floor_of(max(sizes.values()))
+    errors = {
+        name: float(np.abs(gradient - expected.gradients[name]).max() / (sizes[name] + floor))
+        for name, gradient in gradients.items()
+    }
+    assert not errors or errors.keys() == sizes.keys(), "an engine gives all gradients or none"
+    worst = max(errors, key=lambda name: nan_last(errors[name]), default="")
+    return ShapeCheck(
+        shape=shape,
+        loss_difference=abs(step.loss - expected.loss),
+        gradient_norm_error=abs(step.gradient_norm - expected.norm)
+        / (expected.norm + floor_of(0.0)),
         worst_gradient=worst,
-        worst_gradient_error=errors[worst],
+        worst_gradient_error=errors.get(worst, 0.0),
         output_difference=max(
             (
-                float(np.abs(inferred[name] - _numpy(output)).max())
-                for name, output in zip(task.outputs, outputs, strict=True)
+                float(np.abs(inferred[name] - output).max())
+                for name, output in expected.outputs.items()
             ),
-            key=_nan_last,
+            key=nan_last,
         ),
     )
-    _check(certificate)
-    return certificate
 
 
-def _nan_last(difference: float) -> float:
-    """A key by which NaN is worse than any number."""
-    return math.inf if math.isnan(difference) else difference
+def _refuse_difference(check: ShapeCheck) -> None:
+    rows, tokens = check.shape
+    problem = beyond_rounding(
+        loss=check.loss_difference,
+        outputs=check.output_difference,
+        worst_gradient=check.worst_gradient,
+        gradient=check.worst_gradient_error,
+        norm=check.gradient_norm_error,
+    )
+    if problem:
+        raise InternalError(
+            f"The exported graph's {problem} at {rows} × {tokens} tokens",
+            _REPORT,
+        )
 
 
-def _check(certificate: Certificate) -> None:
-    for what, difference, tolerance in (
-        ("loss", certificate.loss_difference, LOSS_TOLERANCE),
-        ("outputs", certificate.output_difference, OUTPUT_TOLERANCE),
-        (
-            f"gradient of {certificate.worst_gradient}",
-            certificate.worst_gradient_error,
-            GRADIENT_TOLERANCE,
-        ),
-    ):
-        if not difference <= tolerance:
-            raise InternalError(
-                f"The exported graph's {what} differs from torch's by {difference:.2g}", _REPORT
-            )
-
-
-def _run(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = open_session(path, threads=1)
-    names = [value.name for value in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()}
-    fed = {name: value for name, value in feeds.items() if name in wanted}
-    return dict(zip(names, session.run(names, fed), strict=True))
+def _padded(batch: Mapping[str, torch.Tensor], padding_id: int) -> Feeds:
+    """A batch whose masked token ids are those of padding, as `collate` makes them."""
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+    for name, mask in feeds.items():
+        ids = name.replace("attention_mask", "input_ids")
+        if ids != name and ids in feeds and mask.shape == feeds[ids].shape:
+            feeds[ids] = np.where(mask == 0, padding_id, feeds[ids])
+    return feeds
 
 
 @contextmanager
-def _without_zeros(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Give parameters that are all zero small values for a while.
-
-    A factor that starts at zero, as LoRA's B does, would hide a wrong gradient of its partner.
-    """
-    generator = torch.Generator().manual_seed(2)
-    zero = [parameter for parameter in parameters if not parameter.any()]
+def _holding(model: nn.Module, values: Values) -> Iterator[None]:
+    """Give parameters that are all zero other values for a while."""
     with torch.no_grad():
-        for parameter in zero:
-            parameter.normal_(std=0.1, generator=generator)
+        for name, value in values.items():
+            model.get_parameter(name).copy_(torch.from_numpy(value))
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter in zero:
-                parameter.zero_()
+            for name in values:
+                model.get_parameter(name).zero_()
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -5,19 +5,25 @@ loss index is what `torch.export.experimental._export_forward_backward` calls, h
 choice of what to decompose.
 """
 
+import re
 from collections.abc import Sequence
+from functools import cache
+from operator import getitem
 
 import onnx_ir as ir
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind
-from torch.onnx._internal.exporter import _decomp, _registration
+from torch.onnx._internal.exporter import _decomp, _dispatching, _registration
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.operators.backward import TRANSLATIONS
+from edgefuse_export.places import listed
 from edgefuse_export.silence import silence
 
+_EXECUTING = re.compile(r"While executing %(\w+)")
 OPSET = 21
 IR_VERSION = 10
 """What ONNX Runtime 1.19 (the last with on-device training) and newer can read."""
@@ -40,26 +46,101 @@ def gradient_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model
         if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
             names.append(f"gradient.{_in_model(str(spec.target))}")
         spec.kind, spec.target = OutputKind.USER_OUTPUT, None
+    _refuse_unknown_operators(joint, forward)
     return _to_onnx(joint, names)
 
 
 def forward_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
     """Translate a traced loss as it is: a `gradient_graph` without gradients."""
-    return _to_onnx(_decompose(forward, joint_loss_index=None), ["loss", *outputs])
+    program = _decompose(forward, joint_loss_index=None)
+    _refuse_unknown_operators(program, forward)
+    return _to_onnx(program, ["loss", *outputs])
 
 
 def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
     with silence("torch.onnx"):
-        registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
-        kept = set(_decomp.get_onnx_implemented_overloads(registry)) | set(TRANSLATIONS)
-        program: ExportedProgram = _decompose_exported_program(
-            forward,
-            cia_to_decomp={},
-            python_decomp_table=_decomp.create_onnx_friendly_decomposition_table(kept),  # type: ignore[arg-type]
-            joint_loss_index=joint_loss_index,
-            decompose_custom_triton_ops=False,
-        )
+        kept = set(_decomp.get_onnx_implemented_overloads(_registry()))
+        table = _decomp.create_onnx_friendly_decomposition_table(kept)
+        try:
+            program: ExportedProgram = _decompose_exported_program(
+                forward,
+                cia_to_decomp={},
+                python_decomp_table=table,  # type: ignore[arg-type]
+                joint_loss_index=joint_loss_index,
+                decompose_custom_triton_ops=False,
+            )
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise _refusal(forward, error) from error
     return program
+
+
+def _refusal(forward: ExportedProgram, error: Exception) -> ModelError:
+    """What to say of a program that cannot be differentiated: the operator, and where it is."""
+    nodes = {node.name: node for node in forward.graph.nodes}
+    executing = _EXECUTING.search("\n".join([str(error), *getattr(error, "__notes__", ())]))
+    failed = nodes.get(executing[1]) if executing else None
+    reason = _innermost(error)
+    if failed is not None:
+        places = [_module_of(node) for node in nodes.values() if node.target is failed.target]
+        reason = f"{failed.target} in {listed(filter(None, places)) or 'the loss'}: {reason}"
+    return ModelError(
+        f"The model computes something that cannot be differentiated: {reason}",
+        "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
+    )
+
+
+@cache
+def _registry() -> _registration.ONNXRegistry:
+    """All operators that can be translated, ours among them."""
+    registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+    for target, translation in TRANSLATIONS.items():
+        registry.register_op(target, translation)
+    return registry
+
+
+def _refuse_unknown_operators(program: ExportedProgram, forward: ExportedProgram) -> None:
+    """Refuse a program of which some operators have no translation, before any is translated.
+
+    Args:
+        program: The program, decomposed.
+        forward: The program that it was made of.
+
+    Raises:
+        ModelError: The message names all of them, and the modules that compute them.
+    """
+    registry = _registry()
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    unknown = {
+        str(node.target)
+        for node in nodes
+        if node.target is not getitem
+        and not _only_checks(node)
+        and _dispatching.dispatch(node, registry)[0] is None
+    }
+    if unknown:
+        # Operators of a joint graph know no module; a gradient is where its operator is.
+        alone = _decompose(forward, joint_loss_index=None).graph.nodes
+        operators = []
+        for name in sorted(unknown):
+            names = {name, name.replace("_backward", "")}
+            places = [_module_of(node) for node in alone if str(node.target) in names]
+            operators.append(f"{name} in {listed(filter(None, places)) or 'the loss'}")
+        raise ModelError(
+            f"The model computes something that cannot be exported: {'; '.join(operators)}",
+            "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
+        )
+
+
+def _only_checks(node: fx.Node) -> bool:
+    """Whether an operator asserts something: the translation leaves it out."""
+    return "assert" in str(node.target)
+
+
+def _module_of(node: fx.Node) -> str:
+    """Name of the module that computes an operator; nothing for the loss."""
+    stack = node.meta.get("nn_module_stack") or {}
+    name = next((name for name, _ in reversed(stack.values())), "")
+    return _in_model(str(name)).removeprefix("model")
 
 
 def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:

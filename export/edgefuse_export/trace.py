@@ -3,12 +3,18 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, _trace
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.passes.first_token import compute_only_read_tokens
 from edgefuse_export.passes.scaled_query import scale_query_instead_of_scores
+from edgefuse_export.passes.spelled_out import spell_out
+from edgefuse_export.places import listed, places_of
+from edgefuse_export.silence import silence
 from edgefuse_export.tasks.task import ExportTask
+
+_trace.print = lambda *_, **__: None  # type: ignore[attr-defined]
+"""torch prints the half of a graph that it has made, where it stops."""
 
 TRACED_SHAPE = (3, 11)
 """(batch, sequence) of the example that is traced."""
@@ -49,13 +55,17 @@ def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedPro
     batch = tuple(example(task, TRACED_SHAPE, vocabulary=vocabulary).values())
     free = tuple(dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in batch)
     try:
-        program = torch.export.export(task.loss(model), batch, dynamic_shapes=free)
+        with silence("torch", "transformers"):
+            program = torch.export.export(task.loss(model), batch, dynamic_shapes=free)
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        places = places_of(error, model)
         raise ModelError(
-            f"{type(model).__name__} cannot be traced: {reason}",
+            f"{type(model).__name__} cannot be traced: {reason}"
+            + (f" (in {listed(places)})" if places else ""),
             "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
         ) from error
     compute_only_read_tokens(program.graph_module)
     scale_query_instead_of_scores(program.graph_module)
+    spell_out(program.graph_module)
     return program

@@ -30,6 +30,7 @@ from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
 from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
+from edgefuse_runtime.checking.batches import write_batches
 from edgefuse_runtime.engines.gradient_mask import MASKS
 from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.graph.masks import GradientMask
@@ -54,6 +55,7 @@ class Request:
         fused: The model's fused blocks.
         tuning: Name of the way of tuning.
         not_plain: What keeps plain transformers from loading what was trained.
+        without_gradient: Names of parameters that the way of tuning would train, and cannot.
         learning_rate: Peak that suits the way of tuning.
         inference: The model as it infers, where `merges` make that another one.
         merges: Recipes of the weights that `inference` has and `model` has in parts.
@@ -75,6 +77,7 @@ class Request:
     fused: Sequence[FusedMLP]
     tuning: str
     not_plain: str
+    without_gradient: Sequence[str]
     learning_rate: float
     inference: nn.Module | None
     merges: Sequence[Merge]
@@ -145,6 +148,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             trained_parameters=sum(tensors[n].size for n in trainable),
             learning_rate=request.learning_rate,
             not_plain=request.not_plain,
+            without_gradient=list(request.without_gradient),
         ),
         optimizer=request.optimizer,
         inputs=list(task.inputs),
@@ -179,12 +183,19 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     )
 
     on_progress(STAGES[3], 3, len(STAGES))
-    if request.engine.shows_gradients:
-        certificate = certify(task, model, bundle, vocabulary=request.vocabulary, shares=shares)
-        manifest = msgspec.structs.replace(manifest, certificate=certificate)
-    return write_manifest(
-        directory, msgspec.structs.replace(manifest, files=describe_files(directory))
+    certificate, batches = certify(
+        task,
+        model,
+        bundle,
+        vocabulary=request.vocabulary,
+        weights=weights,
+        shares=shares,
     )
+    write_batches(directory, batches)
+    manifest = msgspec.structs.replace(
+        manifest, certificate=certificate, files=describe_files(directory)
+    )
+    return write_manifest(directory, manifest)
 
 
 STAGES = (

@@ -13,6 +13,8 @@ from edgefuse_devices.errors import DataError, OutputError
 from edgefuse_devices.options import make
 from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.checking.diagnosis import Diagnosis
+from edgefuse_runtime.checking.doctor import diagnose
 from edgefuse_runtime.converting import convert as converting
 from edgefuse_runtime.converting.convert import Conversion, Format
 from edgefuse_runtime.inference.evaluation import Evaluation, evaluate_model
@@ -304,6 +306,28 @@ def bench(
     return measuring.bench(opened, workload, on_progress=on_progress)
 
 
+def doctor(
+    bundle: StrPath | Bundle, *, threads: int | None = None, on_progress: OnProgress = silent
+) -> Diagnosis:
+    """Check that a bundle computes on this machine what torch did at export.
+
+    The batches of its certificate are computed again, and its texts tokenized again.
+
+    Args:
+        bundle: A bundle, or its directory, whose files are verified then.
+        threads: Threads to compute with; None for the board's.
+        on_progress: Observer, called before each stage.
+
+    Returns:
+        What was found; `healthy` says whether all is well.
+
+    Raises:
+        BundleError: The bundle is not whole or has no certificate, or its engine is not installed
+            here.
+    """
+    return diagnose(_opened(bundle), threads=threads, on_progress=on_progress)
+
+
 def _path(path: StrPath | None) -> Path | None:
     return None if path is None else Path(path)
 
@@ -312,4 +336,13 @@ def _opened(bundle: StrPath | Bundle) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
 
 
-__all__ = ["Predictor", "bench", "convert", "evaluate", "finetune", "open_bundle", "read_run"]
+__all__ = [
+    "Predictor",
+    "bench",
+    "convert",
+    "doctor",
+    "evaluate",
+    "finetune",
+    "open_bundle",
+    "read_run",
+]

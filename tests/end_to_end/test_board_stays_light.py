@@ -66,6 +66,12 @@ def test_predict_is_light(run):
     assert not modules & WORKSTATION
 
 
+def test_doctor_is_light(pico_bundle):
+    modules = imported("doctor", pico_bundle)
+    assert "onnxruntime" in modules
+    assert not modules & WORKSTATION
+
+
 def test_bench_is_light(pico_bundle, tmp_path):
     file = tmp_path / "report.json"
     modules = imported("bench", pico_bundle, "--steps", 1, "-o", file)

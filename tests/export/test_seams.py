@@ -290,16 +290,22 @@ class NumpyEngine:
         self.padding_id = np.array([training.padding_id])
         self.session = open_session(training.folder / "train.onnx", threads=training.threads)
 
-    def step(self, feeds: Feeds, learning_rate: float) -> Step:
+    def gradients(self, feeds: Feeds) -> tuple[Step, dict[str, np.ndarray]]:
         zeros = {p.zeros: np.zeros(p.shape, np.float32) for p in self.parameters_}
         given = {**self.frozen, **self.values, **zeros, PADDING_ID: self.padding_id, **feeds}
         wanted = {value.name for value in self.session.get_inputs()}
         names = [value.name for value in self.session.get_outputs()]
         fed = {name: value for name, value in given.items() if name in wanted}
         outputs = dict(zip(names, self.session.run(names, fed), strict=True))
-        for parameter in self.parameters_:
-            self.values[parameter.name] -= learning_rate * outputs[parameter.gradient]
-        return Step(loss=float(outputs["loss"]), gradient_norm=float(outputs["gradient_norm"]))
+        return Step(loss=float(outputs["loss"]), gradient_norm=float(outputs["gradient_norm"])), {
+            parameter.name: outputs[parameter.gradient] for parameter in self.parameters_
+        }
+
+    def step(self, feeds: Feeds, learning_rate: float) -> Step:
+        done, gradients = self.gradients(feeds)
+        for name, gradient in gradients.items():
+            self.values[name] -= learning_rate * gradient
+        return done
 
     def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
         (part,) = parts
@@ -319,6 +325,8 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     frees_rows: ClassVar[bool] = False
     no_accumulation: ClassVar[str] = "has one batch a step"
 
+    version: str = "0"
+
     def refusal(self, *, rates: Any, mask: Any, optimizer: Any) -> str:
         return "numpy draws no masks" if mask else ""
 
@@ -330,8 +338,6 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
 
 
 class NumpyExport:
-    shows_gradients: ClassVar[bool] = True
-
     def spec(self) -> Numpy:
         return Numpy()
 

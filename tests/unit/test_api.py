@@ -19,7 +19,9 @@ WORKSTATION = {
     *("from_pretrained", "multiplicities", "fold"),
 }
 WORKSTATION_SETTINGS = {"AdamW", "Adafactor", "Lion", "Sgd", "SqueezeSettings"}
-BOARD = {"Predictor", "bench", "convert", "evaluate", "finetune", "open_bundle", "read_run"}
+BOARD = {
+    *("Predictor", "bench", "convert", "doctor", "evaluate", "finetune", "open_bundle", "read_run"),
+}
 BOARD_SETTINGS = {"TrainingSettings"}
 
 # What commands may import besides the names of the two packages, and why.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import onnx_ir as ir
 from torch import nn
@@ -47,13 +47,7 @@ class TrainingContents:
 
 
 class EngineExport(Protocol):
-    """An engine that bundles are exported for.
-
-    Attributes:
-        shows_gradients: Whether gradients can be read from its graphs, and so be certified.
-    """
-
-    shows_gradients: ClassVar[bool]
+    """An engine that bundles are exported for."""
 
     def spec(self) -> EngineSpec:
         """The same engine on the board's side, of the version that is installed here."""

@@ -1,7 +1,5 @@
 """The stock onnxruntime: a gradient graph and an optimizer graph."""
 
-from typing import ClassVar
-
 import onnx_ir as ir
 
 from edgefuse_export.engines.engine import TrainingContents
@@ -16,8 +14,6 @@ from edgefuse_runtime.session import onnxruntime
 
 class OnnxRuntimeExport:
     """train.onnx, gradient_norm.onnx and optimizer.onnx."""
-
-    shows_gradients: ClassVar[bool] = True
 
     def spec(self) -> OnnxRuntime:
         """The engine, of the version that is installed here."""

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,8 +50,6 @@ _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 class OnnxRuntimeTrainingExport:
     """The artifacts of onnxruntime-training, in the bundle's `training/`."""
-
-    shows_gradients: ClassVar[bool] = False
 
     def spec(self) -> OnnxRuntimeTraining:
         """The engine, of the version that is installed here."""

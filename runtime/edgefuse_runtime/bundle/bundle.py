@@ -14,6 +14,7 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
     tokenizer.json           of the Hugging Face tokenizers library
     model/                   configuration and tokenizer files, for `convert --to transformers`
     peft/                    configuration of the adapter that trains, for `convert --to peft`
+    proof/                   batches with torch's results, and texts with their token ids
     training/                the artifacts of onnxruntime-training, where that is the engine
 """
 

@@ -20,13 +20,14 @@ from edgefuse_runtime.tagged import decode_member
 from edgefuse_runtime.tasks import registry as tasks
 from edgefuse_runtime.tasks.task import Task
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised with every change of what the manifest holds or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.
 6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
 does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged unions, and folding P
-is a merge."""
+is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
+tuning names what gets no gradient."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""
@@ -74,12 +75,15 @@ class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         learning_rate: Peak that suits what trains, unless the user knows better.
         not_plain: What keeps plain transformers from loading what was trained, as `ModelInfo` has
             it for the model; empty for nothing.
+        without_gradient: Names of the parameters that the way of tuning would train, and that the
+            task's loss does not depend on: they stay as they are, as in torch.
     """
 
     method: str
     trained_parameters: int
     learning_rate: float = 5e-5
     not_plain: str = ""
+    without_gradient: list[str] = []
 
 
 class PredictedMemory(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,27 +101,67 @@ class PredictedMemory(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return self.parameters + self.gradients + self.optimizer + self.activations + self.frozen
 
 
-class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Proof that the graph computes what torch computes, at a shape other than the traced one.
+class ShapeCheck(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Differences between the graphs and torch at one shape, the last row half padding.
 
     Attributes:
-        traced_shape: (batch, sequence) of the trace.
-        checked_shape: (batch, sequence) of the check.
+        shape: (batch, sequence).
         loss_difference: |loss of ONNX Runtime − loss of torch|.
-        gradients: Count of gradients compared: all of them.
-        worst_gradient: The parameter whose gradient differs most.
+        gradient_norm_error: |global norm − that of torch| / that of torch.
+        worst_gradient: The parameter whose gradient differs most; empty where the engine gives no
+            gradients out.
         worst_gradient_error: max |g − g_torch| / (max |g_torch| + 1e-4 max over all gradients of
             |g_torch|), the largest of all parameters.
         output_difference: max |output of inference.onnx − output of torch|, of all outputs.
     """
 
-    traced_shape: tuple[int, int]
-    checked_shape: tuple[int, int]
+    shape: tuple[int, int]
     loss_difference: float
-    gradients: int
+    gradient_norm_error: float
     worst_gradient: str
     worst_gradient_error: float
     output_difference: float
+
+
+class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Proof that the graphs compute what torch computes, at shapes other than the traced one.
+
+    The batches are in proof/batches.safetensors, and texts with their token ids in
+    proof/texts.json.
+
+    Attributes:
+        traced_shape: (batch, sequence) of the trace.
+        gradients: Count of gradients compared: all of them, or 0 where the engine gives none out.
+        checks: The differences at each shape.
+    """
+
+    traced_shape: tuple[int, int]
+    gradients: int
+    checks: Annotated[list[ShapeCheck], Meta(min_length=1)]
+
+    @property
+    def loss_difference(self) -> float:
+        """The largest difference of the loss."""
+        return max(check.loss_difference for check in self.checks)
+
+    @property
+    def output_difference(self) -> float:
+        """The largest difference of the outputs."""
+        return max(check.output_difference for check in self.checks)
+
+    @property
+    def worst_gradient_error(self) -> float:
+        """The largest difference of a gradient."""
+        return self._worst.worst_gradient_error
+
+    @property
+    def worst_gradient(self) -> str:
+        """The parameter whose gradient differs most."""
+        return self._worst.worst_gradient
+
+    @property
+    def _worst(self) -> ShapeCheck:
+        return max(self.checks, key=lambda check: check.worst_gradient_error)
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,7 +186,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         gradient_mask: Which part of the gradients counts; None for all of them.
         device: The board that the bundle was exported for.
         predicted_memory: What training is expected to hold there.
-        certificate: Proof of the graphs; absent where the engine does not expose its gradients.
+        certificate: Proof of the graphs; None where nothing was proven.
         files: Every file but the manifest, by its path with forward slashes.
     """
 

@@ -105,6 +105,18 @@ class Engine(Protocol):
         """
         ...
 
+    def gradients(self, feeds: Feeds) -> tuple[Step, Tensors]:
+        """Loss and gradients of a batch as the parameters stand; nothing moves.
+
+        Args:
+            feeds: Arrays of the batch by graph-input name, targets among them.
+
+        Returns:
+            What a step would report, and the gradients by parameter, unmasked and unclipped, which
+            the next batch may overwrite; none where the engine does not give them out.
+        """
+        ...
+
     def parameters(self) -> Tensors:
         """Trained parameters as they stand now, by name, of the shapes in the manifest.
 
@@ -163,6 +175,11 @@ class EngineSpec(Protocol):
     @property
     def name(self) -> str:
         """The name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the engine's package that the bundle was exported with."""
         ...
 
     def installed(self) -> str:

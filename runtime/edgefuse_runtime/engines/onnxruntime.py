@@ -97,6 +97,7 @@ class OnnxRuntimeEngine:
         self._part = np.zeros_like(self._values) if training.accumulates else self._gradients
         self._views = {}
         gradients = {}
+        self._written: Tensors = {}
         self._summed: list[NDArray[np.float32]] = []
         self._summed_rows = np.empty(0, np.int64)
         for parameter, shape, (begin, end) in zip(self._parameters, shapes, places, strict=False):
@@ -104,6 +105,7 @@ class OnnxRuntimeEngine:
             self._views[parameter.name] = value
             gradients[parameter.name] = self._gradients[begin:end].reshape(shape)
             gradient = self._part[begin:end].reshape(shape)
+            self._written[parameter.name] = gradient
             bindings = [
                 (self._binding.bind_input, parameter.name, value),
                 (self._binding.bind_output, parameter.gradient, gradient),
@@ -153,6 +155,11 @@ class OnnxRuntimeEngine:
                 self._mask.apply(self._optimizer.steps)
             self._optimizer.step(learning_rate, norm, absent=self._absent_squares())
         return Step(loss=loss, gradient_norm=norm)
+
+    def gradients(self, feeds: Feeds) -> tuple[Step, Tensors]:
+        """Loss and gradients of a batch (views, of the rows that train); nothing moves."""
+        loss, norm = self._differentiate(feeds)
+        return Step(loss=loss, gradient_norm=norm), dict(self._written)
 
     def _differentiate(self, feeds: Feeds) -> tuple[float, float]:
         """Loss and gradient norm of a batch, whose gradients are written."""

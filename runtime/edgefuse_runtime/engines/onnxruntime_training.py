@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.data.batching import Feeds
-from edgefuse_runtime.engines.engine import Part, Step, Training, check_shapes
+from edgefuse_runtime.engines.engine import Part, Step, Tensors, Training, check_shapes
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
@@ -98,15 +98,22 @@ class OnnxRuntimeTrainingEngine:
 
     def step(self, feeds: Feeds, learning_rate: float) -> Step:
         """Train on one batch; one whose loss or gradient is not finite changes nothing."""
-        self._module.train()
-        self._module.lazy_reset_grad()
-        outputs = self._module(*(feeds[name] for name in self._module.input_names()))
-        loss, norm = float(outputs[0]), float(outputs[2])
-        if math.isfinite(loss) and math.isfinite(norm):
+        done = self._backward(feeds)
+        if math.isfinite(done.loss) and math.isfinite(done.gradient_norm):
             self._exempt_from_decay(learning_rate)
             self._optimizer.set_learning_rate(learning_rate)
             self._optimizer.step()
-        return Step(loss=loss, gradient_norm=norm)
+        return done
+
+    def gradients(self, feeds: Feeds) -> tuple[Step, Tensors]:
+        """Loss and the gradients' norm; the API keeps the gradients themselves."""
+        return self._backward(feeds), {}
+
+    def _backward(self, feeds: Feeds) -> Step:
+        self._module.train()
+        self._module.lazy_reset_grad()
+        outputs = self._module(*(feeds[name] for name in self._module.input_names()))
+        return Step(loss=float(outputs[0]), gradient_norm=float(outputs[2]))
 
     def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
         """Train on a batch in one part: it cannot have more, as the engine's spec says."""

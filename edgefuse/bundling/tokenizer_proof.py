@@ -1,0 +1,88 @@
+"""Proof that a bundle's tokenizer makes the ids that the model was trained on."""
+
+from importlib.metadata import version
+from itertools import zip_longest
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from edgefuse.hub.silence import silence_transformers
+from edgefuse.hub.source import ModelSource, find_file
+from edgefuse.hub.token_ids import PROBES, telling_texts
+from edgefuse.hub.tokenizer import ModelTokenizer
+from edgefuse_devices.errors import ModelError
+from edgefuse_runtime.checking.texts import CheckedText, CheckedTexts
+from edgefuse_runtime.data.tokenization import limit_length, open_tokenizer, tokenize
+
+_FILE = "tokenizer.json"
+_SHOWN = 80
+"""Characters of a text that a sentence shows at most."""
+_LONGEST = 4096
+"""Tokens of a text that is too long, at most."""
+
+Ids = list[list[int]]
+
+
+def prove_tokenizer(
+    folder: Path, source: ModelSource, tokenizer: ModelTokenizer, *, length: int
+) -> CheckedTexts:
+    """Compare a bundle's tokenizer with the model's own, on texts that tell tokenizers apart.
+
+    Ids have to be those of the model's own tokenizer.json. Of a text with tokens that only other
+    files of the model name, they have to be those that transformers makes of all files.
+
+    Args:
+        folder: The bundle's folder, with its tokenizer.json.
+        source: The model.
+        tokenizer: The model's tokenizer as it was loaded.
+        length: Count of tokens that texts are cut to.
+
+    Returns:
+        The texts and their ids, for a board to compare.
+
+    Raises:
+        ModelError: Of a text, the ids differ.
+    """
+    texts = telling_texts(tokenizer.wrapper)
+    if length <= _LONGEST:
+        texts.append(" ".join(PROBES * (1 + length // 50)))  # which is cut
+    made = _ids(open_tokenizer(folder / _FILE, length=length), texts)
+    references = _references(source, tokenizer, texts, length)
+    for text, ids, *expected in zip(texts, made, *references, strict=True):
+        if ids not in expected:
+            raise _refusal(text, ids, expected[0], source.name)
+    return CheckedTexts(
+        tokenizers=version("tokenizers"),
+        texts=[CheckedText(text=text, ids=ids) for text, ids in zip(texts, made, strict=True)],
+    )
+
+
+def _references(
+    source: ModelSource, tokenizer: ModelTokenizer, texts: list[str], length: int
+) -> list[Ids]:
+    """Ids by the model's own tokenizer.json, where there is one, and by transformers."""
+    wrapper = tokenizer.wrapper
+    with silence_transformers():
+        theirs: Ids = wrapper(texts, truncation=True, max_length=length)["input_ids"]
+        file = find_file(source, _FILE)
+    if file is None:
+        return [theirs]
+    own = Tokenizer.from_file(file)
+    limit_length(own, length, wrapper.truncation_side)
+    return [_ids(own, texts), theirs]
+
+
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> Ids:
+    return [row.tolist() for row in tokenize(tokenizer, texts)]
+
+
+def _refusal(text: str, made: list[int], expected: list[int], name: str) -> ModelError:
+    shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r} …"
+    pairs = zip_longest(made, expected)
+    place, (own, theirs) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    return ModelError(
+        f"The bundle's tokenizer does not read {shown} as that of {name} does: its id number "
+        f"{place} is {own}, and the model's {theirs}",
+        "Save the model's tokenizer anew, by `save_pretrained` of the transformers that the model "
+        "was trained with",
+    )

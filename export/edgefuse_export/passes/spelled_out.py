@@ -1,0 +1,100 @@
+"""Spell out operators that torch's reverse mode or its ONNX translation gets wrong.
+
+Each is replaced by others of the same result, in the traced program, before it is differentiated:
+
+    baddbmm(c, a, b, β, α)   →   β c + α (a @ b)       the joint graph expands c by symbolic sizes
+    rsub(x, c)               →   −x + c                decomposed to sub(c, x), which no ATen has
+    pad(x, [l, r, …], 0)     →   cat(0, x, 0)          the joint graph fixes all sizes of x
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def spell_out(graph_module: fx.GraphModule) -> int:
+    """Replace the operators of the table above, in place.
+
+    Args:
+        graph_module: A forward pass in ATen operators.
+
+    Returns:
+        How many operators were replaced.
+    """
+    graph, count = graph_module.graph, 0
+    for node in list(graph.nodes):
+        replacement = _REPLACEMENTS.get(node.target) if node.op == "call_function" else None
+        if replacement is None:
+            continue
+        with graph.inserting_before(node):
+            result = replacement(graph, node)
+        if result is not None:
+            result.meta = dict(node.meta)
+            node.replace_all_uses_with(result)
+            graph.erase_node(node)
+            count += 1
+    graph_module.recompile()
+    return count
+
+
+def _batched_product(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    added, first, second = node.args[:3]
+    product = graph.call_function(aten.bmm.default, (first, second))
+    alpha, beta = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
+    if alpha != 1:
+        product = graph.call_function(aten.mul.Tensor, (product, alpha))
+    if beta != 1:
+        added = graph.call_function(aten.mul.Tensor, (added, beta))
+    return graph.call_function(aten.add.Tensor, (added, product))
+
+
+def _subtraction(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    subtrahend, minuend, *alpha = node.args
+    if alpha not in ([], [1]) or node.kwargs.get("alpha", 1) != 1:
+        return None
+    negative = graph.call_function(aten.neg.default, (subtrahend,))
+    return graph.call_function(aten.add.Tensor, (negative, minuend))
+
+
+def _padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    padded, widths = node.args[:2]
+    mode = node.args[2] if len(node.args) > 2 else "constant"
+    value = node.args[3] if len(node.args) > 3 else None
+    assert isinstance(padded, fx.Node)
+    assert isinstance(widths, list)
+    if mode != "constant" or value not in (None, 0, 0.0) or "val" not in padded.meta:
+        return None
+    if not all(isinstance(width, int) and width >= 0 for width in widths):
+        return None
+    rank = padded.meta["val"].ndim
+    result = padded
+    for place in range(len(widths) // 2):
+        axis = rank - 1 - place
+        before, after = widths[2 * place : 2 * place + 2]
+        parts = [_zeros(graph, result, rank, axis, before), result]
+        parts.append(_zeros(graph, result, rank, axis, after))
+        present = [part for part in parts if part is not None]
+        if len(present) > 1:
+            result = graph.call_function(aten.cat.default, (present, axis))
+    return result
+
+
+def _zeros(graph: fx.Graph, like: fx.Node, rank: int, axis: int, count: int) -> fx.Node | None:
+    """Zeros of a tensor's sizes but along one axis; None for none."""
+    if not count:
+        return None
+    sizes = [
+        count if other == axis else graph.call_function(aten.sym_size.int, (like, other))
+        for other in range(rank)
+    ]
+    return graph.call_function(aten.new_zeros.default, (like, sizes))
+
+
+_REPLACEMENTS: Mapping[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
+    aten.baddbmm.default: _batched_product,
+    aten.rsub.Scalar: _subtraction,
+    aten.pad.default: _padding,
+}
