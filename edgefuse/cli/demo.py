@@ -89,4 +89,5 @@ def _show(outcome: "Outcome", subject: "Subject", output: Path) -> None:
     if outcome.onnx_figure is not None:
         reached = measure.text(outcome.onnx_figure)
         print_text(f"The converted model, in a bare ONNX Runtime session: {reached}.")
-    print_text(f"Try it: edgefuse predict {quote(str(output / 'fused-run'))} {subject.ask}")
+    ask = subject.ask.replace("{folder}", quote(str(output)))
+    print_text(f"Try it: edgefuse predict {quote(str(output / 'fused-run'))} {ask}")

@@ -1,9 +1,12 @@
 """Running the output of `convert --to onnx` without EdgeFuse: a session, a tokenizer, JSON."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.session import onnxruntime
@@ -16,18 +19,50 @@ def accuracy(model: Path, data: Path) -> float:
         model: The directory that `convert --to onnx` made.
         data: JSON lines with `text` and `label`.
     """
-    about = json.loads((model / "conversion.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = _rows(data)
+    logits = _run(model, [row["text"] for row in rows], "logits")
+    labels = [_about(model)["task"]["labels"][index] for index in logits.argmax(axis=1)]
+    return float(np.mean([label == row["label"] for label, row in zip(labels, rows, strict=True)]))
+
+
+def recall(model: Path, data: Path) -> float:
+    """Compute the share of texts whose nearest text is the one that belongs to them, from 0 to 1.
+
+    Args:
+        model: The directory that `convert --to onnx` made.
+        data: JSON lines with `anchor` and `positive`; each anchor in one row.
+    """
+    rows = _rows(data)
+    corpus = list(dict.fromkeys(row["positive"] for row in rows))
+    anchors, candidates = (
+        _run(model, texts, "sentence_embedding")
+        for texts in ([row["anchor"] for row in rows], corpus)
+    )
+    candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
+    found = [corpus[index] for index in (anchors @ candidates.T).argmax(axis=1)]
+    return float(np.mean([text == row["positive"] for text, row in zip(found, rows, strict=True)]))
+
+
+def _rows(data: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+
+
+def _about(model: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((model / "conversion.json").read_text(encoding="utf-8"))
+    return about
+
+
+def _run(model: Path, texts: Sequence[str], output: str) -> NDArray[np.float32]:
+    about = _about(model)
     session = onnxruntime().InferenceSession(model / "model.onnx")
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.enable_truncation(about["sequence_length"])
     tokenizer.enable_padding(pad_id=about["padding_id"])
-    encodings = tokenizer.encode_batch([row["text"] for row in rows])
+    encodings = tokenizer.encode_batch(list(texts))
     columns = {
         "input_ids": [encoding.ids for encoding in encodings],
         "attention_mask": [encoding.attention_mask for encoding in encodings],
     }
     inputs = {name: np.array(columns[name], np.int64) for name in about["inputs"]}
-    logits = session.run(["logits"], inputs)[0]
-    labels = [about["task"]["labels"][index] for index in logits.argmax(axis=1)]
-    return float(np.mean([label == row["label"] for label, row in zip(labels, rows, strict=True)]))
+    result: NDArray[np.float32] = session.run([output], inputs)[0]
+    return result

@@ -7,9 +7,6 @@ Each action has one command, so that finding it takes what naming the action tak
 the sentence, and not its words alone.
 """
 
-import json
-from pathlib import Path
-
 from edgefuse.demo.lexicon import INTENTS, THINGS
 from edgefuse.demo.smart_home import Row, make_splits
 
@@ -31,28 +28,12 @@ def make_search_splits(
         test: Count of rows of the test split, with wordings that no other split has.
 
     Returns:
-        `train`, `valid` and `test`, each a shuffled list of `{"anchor": …, "positive": …}`.
+        `train`, `valid` and `test`, each a shuffled list of `{"anchor": …, "positive": …}`; and
+        `commands`, a list of `{"text": …}` to search in.
     """
     splits = make_splits(seed, train=train, valid=valid, test=test)
-    return {
+    pairs = {
         name: [{"anchor": row["text"], "positive": COMMANDS[row["label"]]} for row in rows]
         for name, rows in splits.items()
     }
-
-
-def write_search(directory: Path, splits: dict[str, list[Row]]) -> Path:
-    """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, and `commands.txt` to search in.
-
-    Args:
-        directory: A folder that exists.
-        splits: What `make_search_splits` gave.
-
-    Returns:
-        The path of `commands.txt`, a command a line.
-    """
-    for name, rows in splits.items():
-        lines = (f"{json.dumps(row)}\n" for row in rows)
-        (directory / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    commands = directory / "commands.txt"
-    commands.write_text("".join(f"{command}\n" for command in COMMANDS.values()), encoding="utf-8")
-    return commands
+    return {**pairs, "commands": [{"text": command} for command in COMMANDS.values()]}

@@ -24,7 +24,8 @@ class Subject:
         finetune: Flags of `edgefuse finetune` beside the data's and the epochs'.
         test: What the test split differs in, as the end of a title.
         texts: File with the training texts without their labels, for compression.
-        ask: Words after `edgefuse predict RUN`, as one would type them.
+        ask: Words after `edgefuse predict RUN`, as one would type them; `{folder}` stands for the
+            demo's folder.
         bare: Measures the first figure of the converted model on a data file, in a session of ONNX
             Runtime without EdgeFuse; None where that takes more than a session.
     """

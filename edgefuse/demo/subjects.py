@@ -1,6 +1,7 @@
 """All that the demo can teach, a task each."""
 
 from edgefuse.demo import bare_onnx
+from edgefuse.demo.command_search import make_search_splits
 from edgefuse.demo.smart_home import make_splits
 from edgefuse.demo.subject import Subject
 from edgefuse_devices.errors import InputError
@@ -18,7 +19,19 @@ INTENTS = Subject(
     bare=bare_onnx.accuracy,
 )
 
-SUBJECTS = (INTENTS,)
+SEARCH = Subject(
+    task="sentence-similarity",
+    title="to find the command that a sentence means",
+    rows=lambda train, test: make_search_splits(train=train, test=test),
+    export=("--tune", "full-without-embeddings"),
+    finetune=(),
+    test="sentences in other words",
+    texts="train.jsonl",
+    ask='"it is too dark in here" --against {folder}/commands.jsonl',
+    bare=bare_onnx.recall,
+)
+
+SUBJECTS = (INTENTS, SEARCH)
 
 
 def find_subject(task: str) -> Subject:

@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from edgefuse.demo.command_search import COMMANDS, make_search_splits, write_search
+from edgefuse.demo.command_search import COMMANDS, make_search_splits
 from edgefuse.demo.smart_home import make_splits
 from edgefuse_devices.errors import DataError
+from edgefuse_export.tasks.sentence_similarity import WantedSentenceSimilarity
 from edgefuse_runtime.tasks.correlation import pearson, spearman
 from edgefuse_runtime.tasks.retrieval_metrics import nearest
 from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
@@ -167,15 +168,20 @@ def test_the_nearest_texts_come_with_their_cosines() -> None:
     assert cosines == pytest.approx([1, np.sqrt(0.5), 0], abs=1e-6)
 
 
-def test_sentences_of_the_demo_have_one_command_for_each_action(tmp_path: Path) -> None:
+def test_sentences_of_the_demo_have_one_command_for_each_action() -> None:
     splits = make_search_splits(train=60, valid=20, test=20)
-    commands = write_search(tmp_path, splits).read_text().splitlines()
+    commands = [row["text"] for row in splits.pop("commands")]
     assert len(set(commands)) == len(COMMANDS)
     assert not [command for command in commands if "{" in command]
     labelled = make_splits(train=60, valid=20, test=20)
     for name, rows in splits.items():
-        assert [
-            json.loads(r) for r in (tmp_path / f"{name}.jsonl").read_text().splitlines()
-        ] == rows
         assert [COMMANDS[row["label"]] for row in labelled[name]] == [r["positive"] for r in rows]
         assert {row["positive"] for row in rows} <= {*commands}
+
+
+def test_rows_show_what_they_teach(tmp_path: Path) -> None:
+    asked = WantedSentenceSimilarity()
+    scored = written(tmp_path, [{"text": "go", "text_pair": "on", "score": 1}])
+    assert asked.of_rows(scored).problem_type == "regression"
+    assert not asked.of_rows(written(tmp_path, pairs(("go", "on")))).negatives
+    assert asked.of_rows(written(tmp_path, pairs(("go", "on"), ("a", "b", "c")))).negatives

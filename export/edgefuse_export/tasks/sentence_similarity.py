@@ -1,9 +1,9 @@
 """Sentence similarity: texts as vectors whose cosines say how alike they are."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
@@ -12,7 +12,9 @@ from edgefuse_export.tasks.architecture import check_architecture
 from edgefuse_export.tasks.problem_types import problem_type_option
 from edgefuse_export.tasks.sentence_modules import POOLINGS, SentenceModules, read_modules
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
+from edgefuse_runtime.data.rows import read_rows
 from edgefuse_runtime.tasks.sentence_similarity import OUTPUT, ProblemType, SentenceSimilarity
+from edgefuse_runtime.tasks.similar_texts import RANKED_ROW, SCORED_ROW
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,6 +114,16 @@ class WantedSentenceSimilarity(WantedTask):
             prompt=modules.prompt,
         )
         return SentenceSimilarityExport(task, modules, facts.config.hidden_size)
+
+    def of_rows(self, file: Path) -> Self:
+        """The same, with the problem type that rows show, where no option says it."""
+        if self.problem_type is not None:
+            return self
+        rows = read_rows(file, f"{RANKED_ROW}. {SCORED_ROW}")
+        if "score" in rows[0].fields:
+            return replace(self, problem_type="regression")
+        negatives = any(row.fields.get("negative") is not None for row in rows)
+        return replace(self, negatives=self.negatives or negatives)
 
     def _chosen(self) -> tuple[ProblemType, "Pooling | None"]:
         """Problem type and pooling.
