@@ -16,19 +16,21 @@ from edgefuse_runtime.tasks.registry import TASKS
 from tests.pico_models import pico_config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """A family of models.
 
     Attributes:
         title: What people call it.
         kind: The architecture, as `pico_model` takes it.
+        layers: Count of layers, in which all kinds of layers occur that it has.
         beyond: Tasks that transformers has a head for and that cannot be exported, each with the
             reason.
     """
 
     title: str
     kind: str
+    layers: int = 1
     beyond: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -51,8 +53,8 @@ FAMILIES = (
     Family("XLM-RoBERTa", "xlm-roberta"),
     Family("DistilBERT", "distilbert"),
     Family("ELECTRA", "electra"),
-    Family("ALBERT", "albert"),
-    Family("ModernBERT", "modernbert"),
+    Family("ALBERT", "albert", layers=2),
+    Family("ModernBERT", "modernbert", layers=2),
     Family("DeBERTa", "deberta"),
     Family("DeBERTa-v2, v3", "deberta-v2"),
     Family("MPNet", "mpnet"),
@@ -63,21 +65,21 @@ FAMILIES = (
     Family("Qwen2", "qwen2"),
     Family("Qwen3", "qwen3"),
     Family("Gemma", "gemma"),
-    Family("Gemma 2", "gemma2"),
-    Family("Gemma 3", "gemma3_text"),
+    Family("Gemma 2", "gemma2", layers=2),
+    Family("Gemma 3", "gemma3_text", layers=2),
     Family("Mistral", "mistral"),
     Family("Phi-3", "phi3"),
-    Family("SmolLM3", "smollm3"),
+    Family("SmolLM3", "smollm3", layers=4),
     Family("OLMo2", "olmo2"),
     Family("Granite", "granite"),
     Family("Mixtral", "mixtral"),
-    Family("Qwen2-MoE", "qwen2_moe"),
+    Family("Qwen2-MoE", "qwen2_moe", layers=2),
     Family("Qwen3-MoE", "qwen3_moe"),
     Family("OLMoE", "olmoe"),
     Family("T5", "t5"),
     Family("Flan-T5", "t5-gated"),
     Family("BART", "bart"),
-    Family("Switch", "switch_transformers"),
+    Family("Switch", "switch_transformers", layers=2),
 )
 
 

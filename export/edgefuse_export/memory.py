@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 import sympy
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript import optimizer
 
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
-from edgefuse_export.passes.simplify import simplify
+from edgefuse_export.silence import silence
 from edgefuse_runtime.optimizers.optimizer import matrices
 
 _SHARE_OF_MEMORY = 0.5
@@ -50,7 +52,9 @@ def activation_bytes(
     for value in (*concrete.graph.inputs, *(v for n in concrete.graph for v in n.outputs)):
         if value.shape is not None:
             value.shape = _evaluate(value.shape, sizes)
-    simplify(concrete)
+    with silence("onnxscript"):
+        optimizer.fold_constants(concrete, onnx_shape_inference=True)
+    RemoveUnusedNodesPass()(concrete)
     return _peak(concrete.graph)
 
 

@@ -31,14 +31,18 @@ VOCABULARY = 50
 
 
 @cache
-def plain(kind: str) -> Path:
-    return made_once(f"family-{kind}", lambda folder: save_pico_model(folder, kind, layers=2))
+def plain(family: Family) -> Path:
+    def make(folder: Path) -> Path:
+        return save_pico_model(folder, family.kind, layers=family.layers)
+
+    return made_once(f"family-{family.kind}", make)
 
 
 @cache
-def fused(kind: str) -> Path:
+def fused(family: Family) -> Path:
     return made_once(
-        f"family-fused-{kind}", lambda folder: compress(str(plain(kind)), folder, ratio=0.25)
+        f"family-fused-{family.kind}",
+        lambda folder: compress(str(plain(family)), folder, ratio=0.25),
     )
 
 
@@ -107,13 +111,13 @@ def check(model: Path, task_name: str, output: Path) -> None:
     ("family", "task"), [pytest.param(*case, id=f"{case[0].kind}-{case[1]}") for case in cases()]
 )
 def test_a_family_trains_for_a_task_as_in_torch(family: Family, task: str, tmp_path: Path) -> None:
-    check(plain(family.kind), task, tmp_path / "bundle")
+    check(plain(family), task, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.kind)
 def test_a_fused_family_trains_as_in_torch(family: Family, tmp_path: Path) -> None:
     task = next(task for one, task in cases() if one is family)
-    check(fused(family.kind), task, tmp_path / "bundle")
+    check(fused(family), task, tmp_path / "bundle")
 
 
 def test_every_family_has_a_task() -> None:
