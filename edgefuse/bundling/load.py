@@ -49,7 +49,7 @@ def load(origin: Origin, wanted: WantedTask, *, seed: int) -> Loaded:
         ModelError: The model or its tokenizer is broken, or cannot have the head.
     """
     config = load_config(origin.base)
-    tokenizer = load_padding_tokenizer(origin.base)
+    tokenizer = load_padding_tokenizer(origin.base, split_words=wanted.splits_words)
     task = wanted.of_model(facts_of(origin.base, config, origin.name, tokenizer))
     padding_id = tokenizer.padding_id
     assert padding_id is not None

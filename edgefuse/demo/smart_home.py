@@ -77,12 +77,18 @@ def _sentence(generator: random.Random, label: str, *, held_out: bool) -> str:
         template = generator.choice(intent.remarks + (intent.test_remarks if held_out else ()))
     else:
         frame = generator.choice(FRAMES + (TEST_FRAMES if held_out else ()))
-        decoy = generator.choice(INTENTS[_decoy(generator, label)].phrases)
+        decoy = generator.choice(INTENTS[choose_decoy(generator, label)].phrases)
         template = frame.format(wish=generator.choice(intent.phrases), decoy=decoy)
     return generator.choice(OPENERS) + _fill(generator, template) + generator.choice(CLOSERS)
 
 
-def _decoy(generator: random.Random, label: str) -> str:
+def choose_decoy(generator: random.Random, label: str) -> str:
+    """Choose the intent of what is not meant, mostly one about the same thing.
+
+    Args:
+        generator: Source of randomness.
+        label: The intent that is meant.
+    """
     others = [other for other in LABELS if other != label]
     siblings = [other for other in others if INTENTS[other].thing == INTENTS[label].thing]
     return generator.choice(siblings if siblings and generator.random() < _SIBLINGS else others)

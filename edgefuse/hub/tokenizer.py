@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_file
+from edgefuse.hub.split_words import begin_words_with_spaces
 from edgefuse.hub.token_ids import check_special_tokens, check_unknown_words, same_ids
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.data.tokenization import limit_length, tokenize
@@ -121,8 +122,12 @@ def load_tokenizer(source: ModelSource) -> ModelTokenizer:
         return tokenizer
 
 
-def load_padding_tokenizer(source: ModelSource) -> ModelTokenizer:
+def load_padding_tokenizer(source: ModelSource, *, split_words: bool = False) -> ModelTokenizer:
     """Load a tokenizer that a tokenizer.json holds and that can pad: with a text's end at need.
+
+    Args:
+        source: The model.
+        split_words: Whether texts come as words, which get the token ids that they have in a text.
 
     Raises:
         ModelError: There is none, or it has no token to pad with.
@@ -142,6 +147,9 @@ def load_padding_tokenizer(source: ModelSource) -> ModelTokenizer:
             "can say",
             f"Take split_special_tokens out of {_CONFIG}",
         )
+    if split_words:
+        wrapper = begin_words_with_spaces(wrapper, tokenizer.backend, source.name)
+        return ModelTokenizer(wrapper, tokenizer.backend)
     return tokenizer
 
 

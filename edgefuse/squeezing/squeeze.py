@@ -78,7 +78,7 @@ def squeeze(
     source = find_source(model)
     compression = _chains_of(source, model)
     config = load_config(source)
-    tokenizer = load_padding_tokenizer(source)
+    tokenizer = load_padding_tokenizer(source, split_words=task.splits_words)
     facts = facts_of(source, config, model, tokenizer)
     export_task = task.of_rows(train_file).of_model(facts)
     length = choose_length(None, longest_sequence(empty_model(config)))

@@ -1,6 +1,6 @@
 """The classes that a user asks for, and those of the head that a model brings."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.tasks.architecture import brings_head
 from edgefuse_export.tasks.task import ModelFacts
-from edgefuse_runtime.tasks.labels import LabelIndex, read_labels
+from edgefuse_runtime.tasks.labels import LabelIndex, OfRows, labels_of_rows, read_labels
 from edgefuse_runtime.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Labels: TypeAlias = Sequence[str] | frozenset[str] | PathLike[str] | str | int | None
 """Names of classes in the order of the logits, a set of the labels that rows have, a file of
 either, or a count of classes called 0, 1, 2 …; None for the head's own."""
+
+Arrange: TypeAlias = Callable[[Collection[str]], list[str]]
+"""Puts the labels that rows have in the order of a new head."""
 
 LABELS_HELP = "The classes: labelled rows (train.jsonl) or a .txt, one a line in order."
 NUM_LABELS_HELP = "Count of classes called 0, 1, 2 …, instead of --labels."
@@ -27,8 +30,21 @@ NEW_HEAD = "save its encoder alone, which gets a new head: `model.base_model.sav
 _LISTED = 12
 
 
+def by_name(labels: Collection[str]) -> list[str]:
+    """Sort labels as people do: whole numbers by their value."""
+    if all(label.isdecimal() for label in labels):
+        return sorted(labels, key=int)
+    return sorted(labels)
+
+
 def find_labels(
-    facts: ModelFacts, labels: Labels, num_labels: int | None, task: type[Task]
+    facts: ModelFacts,
+    labels: Labels,
+    num_labels: int | None,
+    task: type[Task],
+    *,
+    of_rows: OfRows = labels_of_rows,
+    arrange: Arrange = by_name,
 ) -> list[str]:
     """Names of the classes, in the order of the logits, of a task with labels.
 
@@ -37,13 +53,15 @@ def find_labels(
         labels: The option of that name.
         num_labels: The option of that name.
         task: Kind of the task.
+        of_rows: Reads the labels that rows have.
+        arrange: Puts labels that rows have in the order of a new head.
 
     Raises:
         InputError: Both options are given, one does not hold, or neither is where it is needed.
         DataError: The file cannot be read.
         ModelError: The labels do not say which of the head's classes they are.
     """
-    given = _given(labels, num_labels)
+    given = _given(labels, num_labels, of_rows)
     if given is None and brings_head(facts.config, task):
         return [str(index) for index in range(int(facts.config.num_labels or 0))]
     if given is None and facts.tokenizer is None:
@@ -53,10 +71,12 @@ def find_labels(
             "The classes are not known",
             "Name labelled rows with --labels train.jsonl, or give --num-labels N",
         )
-    return choose_labels(facts.config, given, facts.name, task)
+    return choose_labels(facts.config, given, facts.name, task, arrange=arrange)
 
 
-def _given(labels: Labels, count: int | None) -> Sequence[str] | frozenset[str] | None:
+def _given(
+    labels: Labels, count: int | None, of_rows: OfRows
+) -> Sequence[str] | frozenset[str] | None:
     if labels is not None and count is not None:
         raise InputError("--labels and --num-labels say the same thing twice", "Give one of them")
     if isinstance(labels, int):
@@ -68,7 +88,7 @@ def _given(labels: Labels, count: int | None) -> Sequence[str] | frozenset[str] 
     if labels is None:
         return None
     if isinstance(labels, str | PathLike):
-        return read_labels(Path(labels))
+        return read_labels(Path(labels), of_rows)
     if len(labels) < 2:
         raise InputError(f"{len(labels)} classes leave nothing to learn", "Give at least 2")
     if len(set(labels)) < len(labels):
@@ -81,6 +101,8 @@ def choose_labels(
     given: Sequence[str] | frozenset[str],
     name: str,
     task: type[Task],
+    *,
+    arrange: Arrange = by_name,
 ) -> list[str]:
     """Names of the classes, in the order of the logits.
 
@@ -93,13 +115,14 @@ def choose_labels(
         given: Names that somebody ordered, or a set of labels that rows have.
         name: Name of the model, for messages.
         task: Kind of the task.
+        arrange: Puts labels that rows have in the order of a new head.
 
     Raises:
         ModelError: The labels do not say which of the head's classes they are.
     """
     if not brings_head(config, task):
-        return list(given) if isinstance(given, Sequence) else _sorted(given)
-    own = _own_names(config)
+        return list(given) if isinstance(given, Sequence) else arrange(given)
+    own = own_labels(config)
     if isinstance(given, Sequence) and len(given) != len(own):
         raise _misfit(name, own, given)
     index = LabelIndex(own)
@@ -112,7 +135,7 @@ def choose_labels(
     in_order = all(place in (None, position) for position, place in enumerate(places))
     if isinstance(given, Sequence) and in_order:
         return list(given)
-    raise _misfit(name, own, _sorted(given))
+    raise _misfit(name, own, by_name(given))
 
 
 def head_options(labels: Sequence[str], **others: object) -> dict[str, Any]:
@@ -125,16 +148,10 @@ def head_options(labels: Sequence[str], **others: object) -> dict[str, Any]:
     }
 
 
-def _own_names(config: "PretrainedConfig") -> list[str]:
+def own_labels(config: "PretrainedConfig") -> list[str]:
+    """Names of the classes of the head that a model brings, in the order of the logits."""
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
     return [names[index] for index in sorted(names)]
-
-
-def _sorted(labels: Collection[str]) -> list[str]:
-    """Labels as people sort them: whole numbers by their value."""
-    if all(label.isdecimal() for label in labels):
-        return sorted(labels, key=int)
-    return sorted(labels)
 
 
 def _misfit(name: str, own: Sequence[str], given: Sequence[str]) -> ModelError:

@@ -13,9 +13,11 @@ from edgefuse_export.tasks.sentence_similarity import WantedSentenceSimilarity
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_export.tasks.text_generation import WantedTextGeneration
+from edgefuse_export.tasks.token_classification import WantedTokenClassification
 
 WANTED_TASKS: tuple[type[WantedTask], ...] = (
     WantedTextClassification,
+    WantedTokenClassification,
     WantedTextGeneration,
     WantedSentenceSimilarity,
 )

@@ -99,10 +99,12 @@ class WantedTask(ABC):
     Attributes:
         name: What `--task` calls it, in optimum's terms.
         summary: What a model learns, for the help.
+        splits_words: Whether texts come as words, which get the token ids that they have in a text.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    splits_words: ClassVar[bool] = False
 
     @abstractmethod
     def of_model(self, facts: ModelFacts) -> ExportTask:

@@ -1,7 +1,7 @@
 """Names of classes: in a file of them, in labelled rows, and found by a row's label."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,16 @@ class LabelIndex:
         return indices[0] if len(indices) == 1 else None
 
 
-def read_labels(path: Path) -> list[str] | frozenset[str]:
+OfRows = Callable[[Path], frozenset[str]]
+"""Reads every label of a file of rows."""
+
+
+def read_labels(path: Path, of_rows: OfRows | None = None) -> list[str] | frozenset[str]:
     """Read the names of all classes.
 
     Args:
         path: A `.txt` file with a name a line, or labelled rows.
+        of_rows: Reads the labels that rows have; None for `labels_of_rows`.
 
     Returns:
         A list in the order of the `.txt` file; or the names in the rows, which have no order.
@@ -45,7 +50,7 @@ def read_labels(path: Path) -> list[str] | frozenset[str]:
             fewer than two names.
     """
     if path.suffix != ".txt":
-        return labels_of_rows(path)
+        return (of_rows or labels_of_rows)(path)
     labels = read_lines(path)
     _check_distinct(labels, path)
     _check_count(len(labels), path)

@@ -8,8 +8,14 @@ from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
 from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.tasks.text_generation import TextGeneration
+from edgefuse_runtime.tasks.token_classification import TokenClassification
 
-TASKS: tuple[type[Task], ...] = (TextClassification, TextGeneration, SentenceSimilarity)
+TASKS: tuple[type[Task], ...] = (
+    TextClassification,
+    TokenClassification,
+    TextGeneration,
+    SentenceSimilarity,
+)
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
