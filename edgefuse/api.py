@@ -207,6 +207,7 @@ def export(
     batch_size: int | None = None,
     sequence_length: int | None = None,
     optimizer: "Optimizer | None" = None,
+    dropout: str | float | None = None,
     engine: str = "onnxruntime",
     seed: int = 0,
     revision: str | None = None,
@@ -225,6 +226,8 @@ def export(
         batch_size: Rows in a batch; None for as many as the board's memory takes, up to 16.
         sequence_length: Longest text in tokens; None for 128, or what the model takes.
         optimizer: The optimizer with its settings; None for `AdamW()`.
+        dropout: Probability that an activation is dropped while training, `model` for the model's
+            own probabilities; None for none.
         engine: Name of the engine that will run the bundle.
         seed: Seed of a classification head that the model lacks.
         revision: Branch, tag or commit on the hub.
@@ -253,6 +256,7 @@ def export(
         batch_size=batch_size,
         sequence_length=sequence_length,
         optimizer=optimizer,
+        dropout=dropout,
         engine=engine,
         seed=seed,
         revision=revision,

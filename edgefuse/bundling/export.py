@@ -17,6 +17,7 @@ from edgefuse_devices.names import unknown
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
+from edgefuse_export.operators.dropout import parse_dropout
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
@@ -40,6 +41,7 @@ def export(
     batch_size: int | None = None,
     sequence_length: int | None = None,
     optimizer: Optimizer | None = None,
+    dropout: str | float | None = None,
     engine: str = "onnxruntime",
     seed: int = 0,
     revision: str | None = None,
@@ -58,6 +60,8 @@ def export(
         sequence_length: Count of tokens that texts are cut to; None for 128 or what the model
             takes.
         optimizer: The optimizer; None for AdamW.
+        dropout: Probability that an activation is dropped while training, `model` for the model's
+            own probabilities; None for none.
         engine: Name of the engine whose graphs to write.
         seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
@@ -71,6 +75,7 @@ def export(
     optimizer = optimizer or AdamW()
     check_replaceable(output, MANIFEST, overwrite=overwrite)
     _check_numbers(optimizer, batch_size, seed)
+    dropping = parse_dropout(dropout)
     way = find_way(tune)
     engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
@@ -82,7 +87,7 @@ def export(
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
-    _check_engine(engine_export.spec(), ready.prepared, optimizer)
+    _check_engine(engine_export.spec(), ready.prepared, optimizer, dropout=dropping is not None)
     request = Request(
         task=loaded.task,
         model=ready.model,
@@ -98,6 +103,7 @@ def export(
         mask=ready.prepared.mask,
         kept=ready.prepared.kept,
         optimizer=optimizer,
+        dropout=dropping,
         padding_id=loaded.padding_id,
         vocabulary=ready.model.config.vocab_size,
         batch_size=batch_size,
@@ -135,7 +141,11 @@ def _find_engine(name: str) -> EngineExport:
     return ENGINE_EXPORTS[name]
 
 
-def _check_engine(engine: EngineSpec, prepared: Prepared, optimizer: Optimizer) -> None:
-    refusal = engine.refusal(rates=prepared.rates.values(), mask=prepared.mask, optimizer=optimizer)
+def _check_engine(
+    engine: EngineSpec, prepared: Prepared, optimizer: Optimizer, *, dropout: bool
+) -> None:
+    refusal = engine.refusal(
+        rates=prepared.rates.values(), mask=prepared.mask, optimizer=optimizer, dropout=dropout
+    )
     if refusal:
         raise InputError(refusal, "Export with --engine onnxruntime, or train otherwise")

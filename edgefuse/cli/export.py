@@ -58,6 +58,13 @@ def export(
     ] = None,
     optimizer: Optimizer = "adamw",
     optimizer_options: Given,
+    dropout: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of activations that a training step drops, or model: the model's own.  "
+            "[default: none]"
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="The engine that will run the bundle.")
     ] = "onnxruntime",
@@ -85,6 +92,7 @@ def export(
             batch_size=rows,
             sequence_length=sequence_length,
             optimizer=find_optimizer(optimizer, optimizer_options),
+            dropout=dropout,
             engine=engine,
             seed=seed,
             revision=revision,

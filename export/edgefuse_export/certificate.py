@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgefuse_devices.errors import InternalError
+from edgefuse_export.operators.dropout import Dropout, with_dropout
 from edgefuse_export.passes.norm_weights import NormWeight
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import TRACED_SHAPE, example
@@ -19,6 +20,7 @@ from edgefuse_runtime.checking.summary import floor_of, summarize, without_zeros
 from edgefuse_runtime.checking.tolerances import beyond_rounding, nan_last
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Engine
+from edgefuse_runtime.graph.dropout import dropout_key
 from edgefuse_runtime.inference.model import InferenceModel
 
 _FEWEST, _MOST = 4, 256
@@ -37,6 +39,7 @@ def certify(
     vocabulary: int,
     weights: Mapping[str, NormWeight] | None = None,
     shares: Mapping[str, np.ndarray] | None = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Certificate, list[CheckedBatch]]:
     """Run the engine and the inference graph, and the model on torch, at shapes not traced.
 
@@ -48,6 +51,7 @@ def certify(
         weights: Weights of the graph's gradients in the global norm, by parameter; None
             for 1.
         shares: Parts of torch's gradients that the graph gives, by parameter; None for the whole.
+        dropout: How the training graph drops activations; None for not at all.
 
     Returns:
         The differences, and the batches with torch's results, for a board to compute again.
@@ -70,7 +74,13 @@ def certify(
             batch = example(task, shape, vocabulary=vocabulary, seed=seed)
             feeds = _padded(batch, bundle.manifest.padding_id)
             expected = _of_torch(
-                task, model, feeds, names, weights=weights or {}, shares=shares or {}
+                task,
+                model,
+                feeds,
+                names,
+                weights=weights or {},
+                shares=shares or {},
+                dropout=dropout,
             )
             check = _compare(shape, feeds, expected, engine, inference)
             _refuse_difference(check)
@@ -122,9 +132,14 @@ def _of_torch(
     *,
     weights: Mapping[str, NormWeight],
     shares: Mapping[str, np.ndarray],
+    dropout: Dropout | None,
 ) -> _Expected:
+    batch = [torch.from_numpy(array) for array in feeds.values()]
+    loss, *outputs = task.loss(model)(*batch)
+    if dropout:  # the outputs are those of inference, which drops nothing
+        key = torch.from_numpy(dropout_key(seed=0, step=0, part=0))
+        loss, *_ = with_dropout(task.loss(model), dropout)(*batch, key)
     model.zero_grad()
-    loss, *outputs = task.loss(model)(*(torch.from_numpy(array) for array in feeds.values()))
     loss.backward()
     found = {name: model.get_parameter(name).grad for name in names}
     gradients = {

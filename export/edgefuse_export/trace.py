@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, _trace
 
 from edgefuse_devices.errors import ModelError
+from edgefuse_export.operators.dropout import Dropout, check_dropout, with_dropout
 from edgefuse_export.passes.first_token import compute_only_read_tokens
 from edgefuse_export.passes.scaled_query import scale_query_instead_of_scores
 from edgefuse_export.passes.spelled_out import spell_out
@@ -36,13 +37,16 @@ def example(
     return {name: torch.from_numpy(feeds[name]) for name in (*task.inputs, *task.targets)}
 
 
-def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedProgram:
+def trace(
+    task: ExportTask, model: nn.Module, *, vocabulary: int, dropout: Dropout | None = None
+) -> ExportedProgram:
     """Trace a task's loss, and leave out of it what nobody reads.
 
     Args:
         task: What the model is trained for.
         model: The model, in evaluation mode, so that dropout is off.
         vocabulary: Token ids of the example are below it.
+        dropout: How to drop; the program takes a key after the batch then. None drops nothing.
 
     Returns:
         The forward pass in ATen operators. Names of parameters and buffers are those of the loss
@@ -53,10 +57,14 @@ def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedPro
             alone, or it does not take the task's inputs.
     """
     batch = tuple(example(task, TRACED_SHAPE, vocabulary=vocabulary).values())
-    free = tuple(dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in batch)
+    free = [dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in batch]
+    loss = task.loss(model)
+    if dropout:
+        loss, batch = with_dropout(loss, dropout), (*batch, torch.zeros(2, dtype=torch.int64))
+        free.append({})
     try:
         with silence("torch", "transformers"):
-            program = torch.export.export(task.loss(model), batch, dynamic_shapes=free)
+            program = torch.export.export(loss, batch, dynamic_shapes=tuple(free))
     except (RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         places = places_of(error, model)
@@ -65,6 +73,8 @@ def trace(task: ExportTask, model: nn.Module, *, vocabulary: int) -> ExportedPro
             + (f" (in {listed(places)})" if places else ""),
             "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
         ) from error
+    if dropout:
+        check_dropout(program, type(model).__name__)
     compute_only_read_tokens(program.graph_module)
     scale_query_instead_of_scores(program.graph_module)
     spell_out(program.graph_module)

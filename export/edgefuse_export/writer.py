@@ -18,6 +18,7 @@ from edgefuse_export.engines.engine import EngineExport, TrainingContents
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.memory import activation_bytes, available_bytes, update_bytes
+from edgefuse_export.operators.dropout import Dropout
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.external_data import as_external_initializers, as_inputs
 from edgefuse_export.passes.free_vocabulary import free_rows
@@ -63,6 +64,7 @@ class Request:
         mask: Which part of the gradients counts.
         kept: Truth values by parameter, where the entries that count are chosen.
         optimizer: The optimizer.
+        dropout: How training drops activations; None for not at all.
         padding_id: Token id that pads.
         vocabulary: Count of token ids.
         batch_size: Rows in a batch; None for the most, up to 16, that the board's memory takes.
@@ -85,6 +87,7 @@ class Request:
     mask: GradientMask | None
     kept: Mapping[str, np.ndarray]
     optimizer: Optimizer
+    dropout: Dropout | None
     padding_id: int
     vocabulary: int
     batch_size: int | None
@@ -108,7 +111,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     task, model = request.task, request.model
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     on_progress(STAGES[0], 0, len(STAGES))
-    forward = _trace(request, model)
+    forward = _trace(request, model, request.dropout)
 
     on_progress(STAGES[1], 1, len(STAGES))
     training = gradient_graph(forward, task.outputs)
@@ -190,6 +193,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
         vocabulary=request.vocabulary,
         weights=weights,
         shares=shares,
+        dropout=request.dropout,
     )
     write_batches(directory, batches)
     manifest = msgspec.structs.replace(
@@ -206,8 +210,8 @@ STAGES = (
 )
 
 
-def _trace(request: Request, model: nn.Module) -> ExportedProgram:
-    return trace(request.task, model, vocabulary=request.vocabulary)
+def _trace(request: Request, model: nn.Module, dropout: Dropout | None = None) -> ExportedProgram:
+    return trace(request.task, model, vocabulary=request.vocabulary, dropout=dropout)
 
 
 def _fold(block: FusedMLP) -> Fold:
@@ -216,11 +220,12 @@ def _fold(block: FusedMLP) -> Fold:
 
 
 def _inference(request: Request, training: ir.Model) -> ir.Model:
-    """The training graph's own forward part, or that of the model that the merges make."""
-    if request.inference is None:
+    """The training graph's own forward part, or another: where merges or dropout make one."""
+    if request.inference is None and request.dropout is None:
         return inference_graph(training, request.task, fused=request.fused)
-    forward = forward_graph(_trace(request, request.inference), request.task.outputs)
-    as_inputs(forward, request.inference.state_dict().keys())
+    model = request.inference or request.model
+    forward = forward_graph(_trace(request, model), request.task.outputs)
+    as_inputs(forward, model.state_dict().keys())
     simplify(forward)
     return inference_graph(forward, request.task, fused=request.fused)
 

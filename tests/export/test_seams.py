@@ -327,7 +327,7 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
 
     version: str = "0"
 
-    def refusal(self, *, rates: Any, mask: Any, optimizer: Any) -> str:
+    def refusal(self, *, rates: Any, mask: Any, optimizer: Any, dropout: bool) -> str:
         return "numpy draws no masks" if mask else ""
 
     def installed(self) -> str:

@@ -14,6 +14,7 @@ import torch
 from onnxscript import opset21 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList
 
+from edgefuse_export.operators.dropout import keep_in_onnx
 from edgefuse_export.operators.rowwise import Emit, rowwise
 
 aten = torch.ops.aten
@@ -179,4 +180,5 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten.gelu_backward.default: gelu_backward,
     aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name
     aten.embedding_dense_backward.default: embedding_backward,
+    torch.ops.edgefuse.keep.default: keep_in_onnx,
 }

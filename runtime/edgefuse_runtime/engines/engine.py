@@ -192,6 +192,7 @@ class EngineSpec(Protocol):
         rates: Collection[float],
         mask: GradientMask | None,
         optimizer: Optimizer,
+        dropout: bool,
     ) -> str:
         """Why the engine cannot train so, as a sentence; empty where it can.
 
@@ -199,6 +200,7 @@ class EngineSpec(Protocol):
             rates: Factors on the learning rate of parameters.
             mask: Which part of the gradients counts; None for all of them.
             optimizer: The optimizer.
+            dropout: Whether activations are dropped.
         """
         ...
 

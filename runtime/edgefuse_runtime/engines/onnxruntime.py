@@ -14,6 +14,7 @@ from edgefuse_runtime.engines.engine import Part, Step, Tensors, Training, check
 from edgefuse_runtime.engines.gradient_mask import open_gradient_mask
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.files.tensor_file import map_tensors
+from edgefuse_runtime.graph.dropout import DROPOUT_KEY, dropout_key
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.optimizers.optimizer import Optimizer
@@ -48,6 +49,7 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
         rates: Collection[float],  # noqa: ARG002 - it trains whatever there is
         mask: GradientMask | None,  # noqa: ARG002
         optimizer: Optimizer,  # noqa: ARG002
+        dropout: bool,  # noqa: ARG002
     ) -> str:
         """Nothing: every rate, mask and optimizer is a graph or an array here."""
         return ""
@@ -76,6 +78,7 @@ class OnnxRuntimeEngine:
         # Mapped anew where it is needed: pages of a mapping that were read stay resident.
         self._initial_file = training.initial
         self._given: Tensors = {}
+        self._seed = training.seed
         self._parameters = sorted(training.parameters, key=lambda p: (not p.decay, p.rate))
         laid = [*self._parameters, _ABSENT]
         self._vocabulary = Vocabulary.of(
@@ -143,7 +146,7 @@ class OnnxRuntimeEngine:
         """Train on a batch that comes in parts, of which all gradients are added up first."""
         loss, norm = 0.0, 0.0
         for index, part in enumerate(parts):
-            part_loss, norm = self._differentiate(part.feeds)
+            part_loss, norm = self._differentiate(part.feeds, index)
             loss += part.share * part_loss
             if self._norm:
                 self._add_up(part.share, anew=index == 0)
@@ -161,9 +164,9 @@ class OnnxRuntimeEngine:
         loss, norm = self._differentiate(feeds)
         return Step(loss=loss, gradient_norm=norm), dict(self._written)
 
-    def _differentiate(self, feeds: Feeds) -> tuple[float, float]:
-        """Loss and gradient norm of a batch, whose gradients are written."""
-        feeds = self._vocabulary.renumber(feeds)
+    def _differentiate(self, feeds: Feeds, part: int = 0) -> tuple[float, float]:
+        """Loss and gradient norm of a part of a step, whose gradients are written."""
+        feeds = {**self._vocabulary.renumber(feeds), **self._key(part)}
         if missing := self._batch_inputs - feeds.keys():  # or the last batch's would stand in
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
         for name in self._batch_inputs:
@@ -174,6 +177,12 @@ class OnnxRuntimeEngine:
         self._session.run_with_iobinding(self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
         return loss, norm
+
+    def _key(self, part: int) -> Feeds:
+        """The key of the dropout masks, if the graph has any."""
+        if DROPOUT_KEY not in self._batch_inputs:
+            return {}
+        return {DROPOUT_KEY: dropout_key(self._seed, self._optimizer.steps, part)}
 
     def _add_up(self, share: float, *, anew: bool) -> None:
         if anew:

@@ -44,6 +44,7 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
         rates: Collection[float],
         mask: GradientMask | None,
         optimizer: Optimizer,
+        dropout: bool,
     ) -> str:
         """Why the engine cannot train so: it has AdamW with one rate, and keeps gradients."""
         if not isinstance(optimizer, AdamW):
@@ -52,6 +53,8 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
             return "onnxruntime-training has one learning rate for all parameters"
         if mask is not None:
             return "onnxruntime-training does not give its gradients out, and this way masks them"
+        if dropout:
+            return "onnxruntime-training draws no dropout masks that a resumed run would draw again"
         return ""
 
     def installed(self) -> str:
