@@ -87,6 +87,7 @@ def export(
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
+    task.check_length(ready.sequence_length)
     _check_engine(engine_export.spec(), ready.prepared, optimizer, dropout=dropping is not None)
     request = Request(
         task=loaded.task,

@@ -121,6 +121,7 @@ def plan(
     with_head = load_with_head(source, export_task, padding_id=None)
     longest = longest_sequence(with_head)
     length = choose_length(sequence_length, longest)
+    task.check_length(length)
     return Plan(
         model=source.label,
         device=device.name,

@@ -82,6 +82,7 @@ def squeeze(
     facts = facts_of(source, config, model, tokenizer)
     export_task = task.of_rows(train_file).of_model(facts)
     length = choose_length(None, longest_sequence(empty_model(config)))
+    task.check_length(length)
     train, valid = (
         Dataset(export_task.task.read(file, tokenizer.limited(length)))
         for file in (train_file, valid_file)

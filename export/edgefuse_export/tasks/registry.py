@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
 from edgefuse_devices.options import keyword_of, make, options_of, refuse_options
+from edgefuse_export.tasks.question_answering import WantedQuestionAnswering
 from edgefuse_export.tasks.sentence_similarity import WantedSentenceSimilarity
 from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.tasks.text_classification import WantedTextClassification
@@ -20,6 +21,7 @@ WANTED_TASKS: tuple[type[WantedTask], ...] = (
     WantedTokenClassification,
     WantedTextGeneration,
     WantedSentenceSimilarity,
+    WantedQuestionAnswering,
 )
 
 DEFAULT = WantedTextClassification.name

@@ -116,6 +116,16 @@ class WantedTask(ABC):
             DataError: A file that an option names cannot be read.
         """
 
+    def check_length(self, length: int) -> None:  # noqa: B027 - most options fit any
+        """Refuse a length of rows that the options do not fit.
+
+        Args:
+            length: Count of tokens that texts are cut to.
+
+        Raises:
+            InputError: An option does not hold for it.
+        """
+
     def of_rows(self, file: Path) -> Self:  # noqa: ARG002 - most tasks need nothing of them
         """The task with what rows of it say, where no option says it: their labels, for example.
 

@@ -111,7 +111,7 @@ class ShapeCheck(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         worst_gradient: The parameter whose gradient differs most; empty where the engine gives no
             gradients out.
         worst_gradient_error: max |g − g_torch|, less what float32 cannot hold beside the largest
-            gradient of all (1.2e-7 of it), / (max |g_torch| + 1e-4 of that largest gradient), the
+            gradient of all (4.8e-7 of it), / (max |g_torch| + 1e-4 of that largest gradient), the
             largest of all parameters.
         output_difference: max |output of inference.onnx − output of torch|, of all outputs.
     """

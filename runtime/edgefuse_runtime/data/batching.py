@@ -19,7 +19,10 @@ Feeds = dict[str, NDArray[Any]]
 
 
 class Example(Protocol):
-    """A tokenized row."""
+    """A tokenized row, or a part of one.
+
+    A part has an attribute `row` besides: one object for all parts of a row.
+    """
 
     @property
     def token_ids(self) -> TokenIds:
@@ -32,18 +35,23 @@ class Dataset:
     """Tokenized rows of a task.
 
     Attributes:
-        examples: The rows, in the order of their file.
+        examples: The rows, or their parts, in the order of their file.
     """
 
     examples: Sequence[Example]
 
     def __len__(self) -> int:
-        """Count of rows."""
+        """Count of examples."""
         return len(self.examples)
 
     @cached_property
+    def rows(self) -> int:
+        """Count of the rows that examples are, or are parts of."""
+        return len({id(getattr(example, "row", example)) for example in self.examples})
+
+    @cached_property
     def lengths(self) -> NDArray[np.intp]:
-        """Tokens of each row, of shape (rows,)."""
+        """Tokens of each example, of shape (examples,)."""
         return np.array([len(example.token_ids) for example in self.examples], np.intp)
 
     @cached_property

@@ -66,6 +66,6 @@ def evaluate_model(
     return Evaluation(
         task=task.name,
         figures=metric.result() | (judge.result() if judge else {}),
-        rows=len(dataset),
-        samples_per_second=len(dataset) / seconds,
+        rows=dataset.rows,
+        samples_per_second=dataset.rows / seconds,
     )

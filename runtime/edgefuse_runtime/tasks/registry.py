@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgefuse_runtime.tagged import name_of
+from edgefuse_runtime.tasks.question_answering import QuestionAnswering
 from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
 from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
 from edgefuse_runtime.tasks.text_classification import TextClassification
@@ -15,6 +16,7 @@ TASKS: tuple[type[Task], ...] = (
     TokenClassification,
     TextGeneration,
     SentenceSimilarity,
+    QuestionAnswering,
 )
 
 
