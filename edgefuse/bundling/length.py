@@ -8,6 +8,8 @@ from edgefuse_devices.errors import InputError
 
 _USUAL = 128
 """Count of tokens, unless the user or the model differs."""
+_ENDLESS = 1 << 20
+"""Count of tokens that a model without position embeddings takes, such as T5, XLNet and Bloom."""
 
 
 def longest_sequence(model: PreTrainedModel) -> int:
@@ -16,7 +18,7 @@ def longest_sequence(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped
-    return position_count(model.config) or _USUAL
+    return position_count(model.config) or _ENDLESS
 
 
 def choose_length(given: int | None, longest: int, *, prefix: int = 0) -> int:

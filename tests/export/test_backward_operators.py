@@ -1,11 +1,14 @@
 """Our translations of ATen's gradients give what torch's autograd gives."""
 
+from typing import Any
+
 import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+from edgefuse_devices.errors import ModelError
 from edgefuse_export.gradient import gradient_graph
 from edgefuse_export.tasks.text_classification import TextClassificationExport
 from edgefuse_export.trace import example, trace
@@ -28,10 +31,47 @@ class SoftmaxOf(nn.Module):
         return type("Output", (), {"logits": self.linear(hidden.sum(1))})
 
 
+class ConvolutionOf(nn.Module):
+    """A classifier of what a convolution over tokens makes of (batch, hidden, sequence)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.convolution = nn.Conv1d(WIDTH, **options)
+        self.linear = nn.Linear(options["out_channels"], LABELS)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> object:
+        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        convolved = self.convolution(hidden.mT).tanh()
+        return type("Output", (), {"logits": self.linear(convolved.sum(2))})
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 def test_a_softmax_has_a_gradient_along_every_axis(axis: int) -> None:
+    check(SoftmaxOf(axis))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"out_channels": WIDTH, "kernel_size": 3, "padding": 2, "groups": WIDTH, "bias": False},
+        {"out_channels": 5, "kernel_size": 1},
+        {"out_channels": 4, "kernel_size": 4, "padding": 1, "groups": 2},
+    ],
+)
+def test_a_convolution_has_a_gradient_in_groups_or_not(options: dict[str, Any]) -> None:
+    check(ConvolutionOf(**options))
+
+
+def test_a_convolution_in_steps_is_refused() -> None:
+    model = ConvolutionOf(out_channels=4, kernel_size=2, stride=2)
+    with pytest.raises(ModelError, match="convolutions are not over single tokens"):
+        check(model)
+
+
+def check(model: nn.Module) -> None:
     task = TextClassificationExport(TextClassification(labels=[str(n) for n in range(LABELS)]))
-    module = task.loss(SoftmaxOf(axis))
+    module = task.loss(model)
     graph = gradient_graph(trace(task, module.model, vocabulary=VOCABULARY), task.outputs)
     session = onnxruntime.InferenceSession(ir.serde.serialize_model(graph).SerializeToString())
     batch = example(task, (4, 7), vocabulary=VOCABULARY, seed=1)

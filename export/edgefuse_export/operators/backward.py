@@ -160,6 +160,56 @@ def layer_norm_backward(  # noqa: PLR0917 - ATen's signature
     return op.Mul(rest, rstd), grad_weight, grad_bias
 
 
+def convolution_backward(  # noqa: PLR0917 - ATen's signature
+    grad_output: Any,
+    input: Any,  # noqa: A002 - ATen's name
+    weight: Any,
+    bias_sizes: Sequence[int] | None,  # noqa: ARG001
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,  # noqa: FBT001
+    output_padding: Sequence[int],  # noqa: ARG001
+    groups: int,
+    output_mask: Sequence[bool],  # noqa: ARG001 - what nobody reads is dropped later
+) -> tuple[Any, Any, Any]:
+    """Give the gradients of input, weight and bias of a convolution over tokens.
+
+    With g (B, O, T'), x (B, I, T) padded by p, and G groups, that of the weight (O, I/G, K) is
+
+        dW[:, :, j] = Σ g[b, :, t] x[b, :, t + j]ᵀ,  group by group:
+
+    a product for each of the K places of the kernel, which is short. Of the input it is the
+    transposed convolution, and of the bias the sum of g.
+
+    Raises:
+        ValueError: The convolution has steps or gaps, or is not over one axis.
+    """
+    if [*stride] != [1] or [*dilation] != [1] or transposed:
+        raise ValueError("its convolutions are not over single tokens, one after the other")
+    (pad,) = padding
+    kernel, out, inside = int(weight.shape[2]), int(weight.shape[0]), int(weight.shape[1])
+    grad_input = op.ConvTranspose(grad_output, weight, group=groups, pads=[pad, pad])
+
+    def by_group(value: Any, channels: int) -> Any:
+        """(B, G·c, T) → (G, c, B·T)."""
+        by_channel = op.Transpose(value, perm=[1, 0, 2])
+        return op.Reshape(by_channel, op.Constant(value_ints=[groups, channels, -1]))
+
+    padded = op.Pad(input, op.Constant(value_ints=[0, 0, pad, 0, 0, pad]))
+    length = op.Shape(grad_output, start=2, end=3)
+    gradients = by_group(grad_output, out // groups)
+    places = []
+    for place in range(kernel):
+        begin = op.Constant(value_ints=[place])
+        window = op.Slice(padded, begin, op.Add(length, begin), op.Constant(value_ints=[2]))
+        product = op.MatMul(gradients, op.Transpose(by_group(window, inside), perm=[0, 2, 1]))
+        places.append(op.Reshape(product, op.Constant(value_ints=[out, inside, 1])))
+    grad_weight = op.Concat(*places, axis=2)
+    grad_bias = op.ReduceSum(grad_output, op.Constant(value_ints=[0, 2]), keepdims=0)
+    return grad_input, grad_weight, grad_bias
+
+
 def sum_over_axes(self: Any, dim: Any = None, keepdim: bool = False, dtype: int = -1) -> Any:  # noqa: FBT001, FBT002 - ATen's signature
     """Sum the rows of a matrix, a bias's gradient, by a product; else as torch does."""
     if len(self.shape) == 2 and list(dim) == [0] and self.dtype == ir.DataType.FLOAT:
@@ -175,6 +225,7 @@ def _column_sums(matrix: Any) -> Any:
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    aten.convolution_backward.default: convolution_backward,
     aten.native_layer_norm_backward.default: layer_norm_backward,
     aten.sum.dim_IntList: sum_over_axes,
     aten.gelu_backward.default: gelu_backward,

@@ -5,9 +5,12 @@ Each is replaced by others of the same result, in the traced program, before it 
     baddbmm(c, a, b, β, α)   →   β c + α (a @ b)       the joint graph expands c by symbolic sizes
     rsub(x, c)               →   −x + c                decomposed to sub(c, x), which no ATen has
     pad(x, [l, r, …], 0)     →   cat(0, x, 0)          the joint graph fixes all sizes of x
+    im2col(x, [k, 1], …)     →   cat of k slices of x  the translation fixes all sizes of x
 """
 
+import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -82,6 +85,29 @@ def _padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return result
 
 
+def _windows(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """(B, C, T, 1) → (B, C·k, T'), where the window moves by single tokens."""
+    arguments: list[Any] = [*node.args]
+    source, (kernel, width), dilation, (pad, side), stride = arguments
+    if [width, side, *dilation, *stride] != [1, 0, 1, 1, 1, 1] or "val" not in source.meta:
+        return None
+    channels = source.meta["val"].shape[1]
+    zeros = _zeros(graph, source, 4, 2, pad)
+    padded = source
+    if zeros is not None:
+        padded = graph.call_function(aten.cat.default, ([zeros, source, zeros], 2))
+    length = graph.call_function(aten.sym_size.int, (padded, 2))
+    count = graph.call_function(operator.sub, (length, kernel - 1))
+    slices = []
+    for place in range(kernel):
+        end = graph.call_function(operator.add, (count, place))
+        slices.append(graph.call_function(aten.slice.Tensor, (padded, 2, place, end)))
+    together = graph.call_function(aten.cat.default, (slices, 3))
+    by_place = graph.call_function(aten.permute.default, (together, [0, 1, 3, 2]))
+    rows = graph.call_function(aten.sym_size.int, (source, 0))
+    return graph.call_function(aten.reshape.default, (by_place, [rows, channels * kernel, count]))
+
+
 def _zeros(graph: fx.Graph, like: fx.Node, rank: int, axis: int, count: int) -> fx.Node | None:
     """Zeros of a tensor's sizes but along one axis; None for none."""
     if not count:
@@ -97,4 +123,5 @@ _REPLACEMENTS: Mapping[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = 
     aten.baddbmm.default: _batched_product,
     aten.rsub.Scalar: _subtraction,
     aten.pad.default: _padding,
+    aten.im2col.default: _windows,
 }
