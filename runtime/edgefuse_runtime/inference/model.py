@@ -70,7 +70,9 @@ class InferenceModel:
         for name in self._outputs:
             self._binding.bind_output(name, "cpu")  # anew: batches differ in their rows
         self._session.run_with_iobinding(self._binding)
-        return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+        outputs = dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+        self._binding.clear_binding_outputs()  # what was copied would stay until the next run
+        return outputs
 
     def over(self, dataset: Dataset) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
         """Run the model over any number of rows, in batches of like length.
