@@ -26,6 +26,7 @@ from edgefuse_export.passes.gradient_norm import finish_training_graph
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.passes.neuron_gradients import divide_by_neurons
 from edgefuse_export.passes.norm_weights import norm_weights
+from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import example, trace
@@ -118,6 +119,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     trainable = _trainable(model, training)
     as_inputs(training, tensors.keys())
     simplify(training)
+    scatter_into_sums(training.graph)
     inference = _inference(request, training)
     weights = norm_weights(request.fused, request.merges, tensors)
     shares: dict[str, np.ndarray] = {}
