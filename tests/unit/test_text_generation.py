@@ -156,6 +156,7 @@ USER, ANSWER = {"role": "user", "content": "hello"}, {"role": "assistant", "cont
         ({"text": "a", "prompt": "b", "completion": "c"}, '1 has both "text" and "prompt"'),
         ({"text": " "}, '1 has an empty "text"'),
         ({"text": ["a"]}, '1 has a "text" that is no text'),
+        ({"text": END}, "1 is one token, and there is none before it"),
         ({"prompt": "a"}, '1 has no "completion"'),
         ({"prompt": "a", "completion": ""}, '1 has an empty "completion"'),
         ({"prompt": "a", "references": "b"}, '1 has "references" that are not a list'),

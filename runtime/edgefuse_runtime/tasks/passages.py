@@ -111,7 +111,7 @@ def encode_passages(
     encoded = []
     tokenized = tokenize_parts(tokenizer, [passage.parts for passage in passages])
     for number, (passage, parts) in enumerate(zip(passages, tokenized, strict=True)):
-        if passage.framed and not all(parts):
+        if not (all(parts) if passage.framed else any(parts)):
             raise DataError(
                 f"{passage.place} has a text without a character that the model's tokenizer knows",
                 "Remove the row, or begin from a model that reads its script",
@@ -132,6 +132,11 @@ def encode_passages(
         if passage.framed and counted[-1] and ids[-1] != end_id:
             ids.append(end_id)
             counted.append(True)
+        if any(counted) and not any(counted[1:]):
+            raise DataError(
+                f"{passage.place} is one token, and there is none before it to learn it from",
+                "Remove the row, or give it a text",
+            )
         kept = _kept(len(ids), length, side, fixed=len(before))
         encoded.append(
             EncodedPassage(
