@@ -1,8 +1,8 @@
 """Smart-home commands and the calls that they mean, as JSON.
 
 The commands are those of the grammar in `smart_home.py`: a wish beside one that is not meant. The
-call has the wish's intent, with its room, door and minutes where the sentence names them; those of a
-pronoun are those of the thing before it:
+call has the wish's intent, with its room, door and minutes where the sentence names them; a pronoun
+has those of the thing before it:
 
     prompt      "don't turn the hall lights off, turn them on"
     completion  {"action":"light_on","room":"hall"}
