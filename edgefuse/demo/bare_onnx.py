@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from edgefuse_runtime.session import onnxruntime
 
@@ -43,7 +43,42 @@ def recall(model: Path, data: Path) -> float:
     return float(np.mean([text == row["positive"] for text, row in zip(found, rows, strict=True)]))
 
 
-def _rows(data: Path) -> list[dict[str, str]]:
+def entity_f1(model: Path, data: Path) -> float:
+    """Compute the F1 of the entities that a converted model finds, from 0 to 1.
+
+    Args:
+        model: The directory that `convert --to onnx` made.
+        data: JSON lines with `text` and `entities`, which begin and end where words do.
+    """
+    rows, labels = _rows(data), _about(model)["task"]["labels"]
+    texts = [row["text"] for row in rows]
+    encodings = Tokenizer.from_file(str(model / "tokenizer.json")).encode_batch(texts)
+    classes = _run(model, texts, "logits").argmax(axis=2)
+    found = [
+        _entities(encoding, [labels[index] for index in row])
+        for encoding, row in zip(encodings, classes, strict=True)
+    ]
+    expected = [{(one["start"], one["end"], one["label"]) for one in r["entities"]} for r in rows]
+    right = sum(len(one & other) for one, other in zip(found, expected, strict=True))
+    return 2 * right / max(sum(map(len, found)) + sum(map(len, expected)), 1)
+
+
+def _entities(encoding: Encoding, tags: Sequence[str]) -> set[tuple[int, int, str]]:
+    """Put words together by the tags of their first pieces."""
+    found: list[tuple[int, int, str]] = []
+    kind = ""
+    for word in sorted({word for word in encoding.word_ids if word is not None}):
+        (first, _), (start, end) = encoding.word_to_tokens(word), encoding.word_to_chars(word)
+        prefix, _, now = tags[first].partition("-")
+        if now and prefix == "I" and now == kind:
+            found[-1] = (found[-1][0], end, now)
+        elif now:
+            found.append((start, end, now))
+        kind = now
+    return set(found)
+
+
+def _rows(data: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
 
 

@@ -2,6 +2,7 @@
 
 from edgefuse.demo import bare_onnx
 from edgefuse.demo.command_search import make_search_splits
+from edgefuse.demo.slots import make_slot_splits
 from edgefuse.demo.smart_home import make_splits
 from edgefuse.demo.subject import Subject
 from edgefuse_devices.errors import InputError
@@ -19,6 +20,18 @@ INTENTS = Subject(
     bare=bare_onnx.accuracy,
 )
 
+SLOTS = Subject(
+    task="token-classification",
+    title="to find the slots of smart-home commands",
+    rows=lambda train, test: make_slot_splits(train=train, test=test),
+    export=("--labels", "train.jsonl", "--tune", "full-without-embeddings"),
+    finetune=("--learning-rate", "5e-4"),
+    test="sentences in other words",
+    texts="train.jsonl",
+    ask='"don\'t turn the hall lights off, dim the kitchen lights"',
+    bare=bare_onnx.entity_f1,
+)
+
 SEARCH = Subject(
     task="sentence-similarity",
     title="to find the command that a sentence means",
@@ -31,7 +44,7 @@ SEARCH = Subject(
     bare=bare_onnx.recall,
 )
 
-SUBJECTS = (INTENTS, SEARCH)
+SUBJECTS = (INTENTS, SLOTS, SEARCH)
 
 
 def find_subject(task: str) -> Subject:

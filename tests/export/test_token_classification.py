@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from edgefuse.bundling.export import export
 from edgefuse.bundling.load import load
 from edgefuse.bundling.source import find_origin
+from edgefuse.demo import bare_onnx
 from edgefuse.demo.slots import make_slot_splits
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.catalog import load_device
@@ -307,6 +308,8 @@ def test_the_whole_job_at_the_command_line(run: Run, rows: Path, tmp_path: Path)
     both = sum(len(one & other) for one, other in zip(expected, predicted, strict=True))
     assert figures["recall"] == pytest.approx(both / sum(map(len, expected)))
     assert figures["precision"] == pytest.approx(both / sum(map(len, predicted)))
+    assert run("convert", trained, tmp_path / "onnx", "--to", "onnx").code == 0
+    assert bare_onnx.entity_f1(tmp_path / "onnx", file) == pytest.approx(figures["f1"])
     shown = run("predict", trained, "--file", file).out
     assert shown.count("\n\t") == sum(map(len, predicted))
 
