@@ -27,9 +27,6 @@ class SentenceEncoder(nn.Module):
     def __init__(self, model: nn.Module, pooling: Pooling, *, normalize: bool) -> None:
         super().__init__()
         self.model = model
-        for name, parameter in model.named_parameters():
-            if ".pooler." in f".{name}":  # which a classifier reads, and nobody here
-                parameter.requires_grad = False
         self.pooling = pooling
         self.normalize = normalize
 
