@@ -1,5 +1,7 @@
 """The forward pass as a graph whose batch and sequence are free."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ _trace.print = lambda *_, **__: None  # type: ignore[attr-defined]
 
 TRACED_SHAPE = (3, 11)
 """(batch, sequence) of the example that is traced."""
+
+_OTHER_SHAPE = (5, 17)
 
 
 def example(
@@ -56,8 +60,11 @@ def trace(
         ModelError: What the model computes depends on the numbers it is given, not on their shapes
             alone, or it does not take the task's inputs.
     """
-    batch = tuple(example(task, TRACED_SHAPE, vocabulary=vocabulary).values())
-    free = [dict.fromkeys(range(tensor.ndim), Dim.DYNAMIC) for tensor in batch]
+    batch, other = (
+        tuple(example(task, shape, vocabulary=vocabulary).values())
+        for shape in (TRACED_SHAPE, _OTHER_SHAPE)
+    )
+    free = list(map(_free_dimensions, batch, other))
     loss = task.loss(model)
     if dropout:
         loss, batch = with_dropout(loss, dropout), (*batch, torch.zeros(2, dtype=torch.int64))
@@ -79,3 +86,9 @@ def trace(
     scale_query_instead_of_scores(program.graph_module)
     spell_out(program.graph_module)
     return program
+
+
+def _free_dimensions(one: Tensor, other: Tensor) -> dict[int, Any]:
+    """Dimensions that follow rows and tokens: they differ between two shapes of a batch."""
+    sizes = zip(one.shape, other.shape, strict=True)
+    return {index: Dim.DYNAMIC for index, (a, b) in enumerate(sizes) if a != b}

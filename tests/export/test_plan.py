@@ -29,7 +29,7 @@ from edgefuse.tuning.ways.last import Last
 from edgefuse.tuning.ways.mpo import Mpo
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
-from edgefuse_export.losses.text_classification import CrossEntropy
+from edgefuse_export.losses.text_classification import Classifier, cross_entropy
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from tests.tuned_pico import TASK, classifier, exported, pico
 
@@ -124,7 +124,9 @@ def test_a_graph_computes_no_more_than_torch_and_planning_changes_nothing(kind: 
 
     inputs = torch.ones((4, 16), dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = CrossEntropy(model)(inputs, inputs, torch.zeros(4, dtype=torch.int64))
+        loss, _ = Classifier(model, cross_entropy)(
+            inputs, inputs, torch.zeros(4, dtype=torch.int64)
+        )
         loss.backward()
     reads_one_token = kind not in ("llama", "mixtral")  # those look for the last one
     assert (rows["full"].flops < counter.get_total_flops()) == reads_one_token

@@ -6,20 +6,38 @@ import gzip
 import json
 import lzma
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.asked import read_asked, rows_asked
 from edgefuse_runtime.data.lines import read_lines, split_lines
 from edgefuse_runtime.data.rows import read_rows
-from edgefuse_runtime.data.texts import read_texts
-from edgefuse_runtime.tasks.labelled_texts import LabelledText, read_examples
+from edgefuse_runtime.data.texts import pair_of, read_texts, text_of
 from edgefuse_runtime.tasks.labels import read_labels
+from edgefuse_runtime.tasks.problems.multi_label import MultiLabel
+from edgefuse_runtime.tasks.problems.regression import Regression
+from edgefuse_runtime.tasks.problems.single_label import SingleLabel
 
 LABELS = ["light_on", "light_off", "heat_up"]
 GOOD = b'{"text": "lamp", "label": "light_on"}\n'
+
+
+class LabelledText(NamedTuple):
+    text: str
+    label: int
+
+
+def read_examples(path: Path, labels: Sequence[str]) -> list[LabelledText]:
+    form = "A row has a text and a label"
+    rows = read_rows(path, form)
+    texts = [text_of(row, form) for row in rows]
+    targets = SingleLabel(labels).targets(rows)
+    return [LabelledText(*one) for one in zip(texts, targets, strict=True)]
 
 
 def read(tmp_path, raw, labels=LABELS):
@@ -310,9 +328,75 @@ def test_a_list_of_labels_keeps_its_order_and_those_of_rows_have_none(tmp_path):
         ("rows.jsonl", b'{"label": "a"}\n{"label": {"b": 1}}', r"rows\.jsonl:2 .* is an object"),
         ("rows.jsonl", b'{"label": -1}\n{"label": -1}', r"rows\.jsonl:1 has the label -1"),
         ("rows.csv", b"label\n0.5\n1.5\n", r"rows\.csv:2 has the label 0\.5, a number with"),
-        ("rows.jsonl", b'{"label": "a", "text_pair": "b"}', r"rows\.jsonl:1 has a .text_pair."),
     ],
 )
 def test_labels_that_cannot_be_are_named_by_file_and_line(tmp_path, name, raw, sentence):
     with pytest.raises(DataError, match=sentence):
         labels_of(tmp_path, name, raw)
+
+
+def rows_of(tmp_path, name, raw):
+    (tmp_path / name).write_bytes(raw)
+    return read_rows(tmp_path / name, "A row has a text")
+
+
+def test_several_labels_are_a_list_or_names_in_a_cell(tmp_path):
+    lists = b'{"label": ["b", "A"]}\n{"label": []}\n{"label": ["b"]}'
+    cells = b'label\n"b, a"\n[]\n"[""b""]"\n'
+    for name, raw in (("rows.jsonl", lists), ("rows.csv", cells)):
+        rows = rows_of(tmp_path, name, raw)
+        held = np.array(MultiLabel(["a", "b", "c"]).targets(rows))
+        assert held.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+    assert MultiLabel.labels_of(rows) == {"a", "b"}
+    numbers = rows_of(tmp_path, "numbers.jsonl", b'{"label": [1, 2]}\n{"label": [2]}')
+    assert MultiLabel.labels_of(numbers) == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (b'{"label": 1}', ':1 has a "label" that is no list'),
+        (b'{"text": "a"}', ':1 has no "label"'),
+        (b'{"label": "[a"}', ':1 has a "label" of broken JSON'),
+        (b'{"label": ["a", 1]}', ":1 has a label that is a whole number, and that of .*:1 is a te"),
+        (b'{"label": [0.5]}', ":1 has the label 0.5, a number with a decimal point"),
+        (b'{"label": ["d"]}', ":1 has the unknown label 'd'"),
+    ],
+)
+def test_several_labels_that_do_not_hold_are_named(tmp_path, row, sentence):
+    with pytest.raises(DataError, match=sentence):
+        MultiLabel(["a", "b", "c"]).targets(rows_of(tmp_path, "rows.jsonl", row))
+
+
+def test_scores_are_numbers_or_cells(tmp_path):
+    for name, raw in (
+        ("rows.jsonl", b'{"score": 1}\n{"score": -2.5}\n{"score": "3e1"}'),
+        ("rows.csv", b"score\n1\n-2.5\n3e1\n"),
+    ):
+        assert Regression(["score"]).targets(rows_of(tmp_path, name, raw)) == [1, -2.5, 30]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (b'{"label": 1.5}', ':1 has no "score".*call "label" so'),
+        (b'{"score": true}', ':1 has a "score" that is no number: True'),
+        (b'{"score": "nan"}', ':1 has a "score" that is no number'),
+        (b'{"score": [1]}', ':1 has a "score" that is no number'),
+        (b'{"score": -1}\n{"score": -1.0}', ":1 has the score -1, and so have all rows"),
+    ],
+)
+def test_scores_that_do_not_hold_are_named(tmp_path, row, sentence):
+    with pytest.raises(DataError, match=sentence):
+        Regression(["score"]).targets(rows_of(tmp_path, "rows.jsonl", row))
+
+
+def test_a_pair_is_two_texts(tmp_path):
+    raw = b'{"text": "a", "text_pair": "b"}\n{"text": "a", "text_pair": null}'
+    one, other = rows_of(tmp_path, "rows.jsonl", raw)
+    assert pair_of(one, "") == ("a", "b")
+    assert text_of(other, "") == "a"
+    with pytest.raises(DataError, match=r':1 has a "text_pair", and the model reads single texts'):
+        text_of(one, "")
+    with pytest.raises(DataError, match=r':2 has no "text_pair", and the model reads pairs'):
+        pair_of(other, "")

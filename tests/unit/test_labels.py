@@ -3,9 +3,9 @@
 import pytest
 from transformers import BertConfig
 
-from edgefuse_devices.errors import ModelError
+from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.tasks.classes import choose_labels
-from edgefuse_export.tasks.text_classification import check_head
+from edgefuse_export.tasks.classification_problems import find_problem
 from edgefuse_runtime.tasks.text_classification import TextClassification
 
 TWELVE = [f"LABEL_{index}" for index in range(12)]
@@ -97,6 +97,10 @@ def test_labels_of_a_new_head_are_sorted_numbers_by_their_value() -> None:
     assert order_of(encoder, ["b", "a"]) == ["b", "a"]
 
 
+def found(config: BertConfig, wanted: str | None = None) -> str:
+    return find_problem(config, "model", wanted, TextClassification)
+
+
 @pytest.mark.parametrize(
     ("names", "problem", "called"),
     [
@@ -109,6 +113,25 @@ def test_a_head_of_another_problem_is_refused(
     names: list[str], problem: str | None, called: str
 ) -> None:
     with pytest.raises(ModelError, match=f"a head for .*{called}"):
-        check_head(head(*names, problem_type=problem), "model")
-    check_head(head(*BINARY, problem_type="single_label_classification"), "model")
-    check_head(BertConfig(architectures=["BertModel"], problem_type=problem), "model")
+        found(head(*names, problem_type=problem), "single-label")
+    encoder = BertConfig(architectures=["BertModel"], problem_type=problem)
+    assert found(encoder, "single-label") == found(encoder) == "single-label"
+
+
+def test_a_head_of_the_problem_that_is_wanted_is_taken() -> None:
+    for names, saved, problem in (
+        (BINARY, "single_label_classification", "single-label"),
+        (BINARY, "multi_label_classification", "multi-label"),
+        (["LABEL_0"], "regression", "regression"),
+    ):
+        config = head(*names, problem_type=saved)
+        assert found(config) == found(config, problem) == found(config, saved) == problem
+    assert found(head(*BINARY)) == "single-label"
+    assert found(head(*BINARY), "multi-label") == "multi-label"  # its configuration does not say
+    assert found(head("LABEL_0")) == "regression"
+    with pytest.raises(ModelError, match=r"for one label a text, .*with --problem-type single"):
+        found(head(*BINARY), "regression")
+    with pytest.raises(ModelError, match="a head for 2 numbers at once"):
+        found(head(*BINARY, problem_type="regression"))
+    with pytest.raises(InputError, match="Did you mean multi-label"):
+        found(head(*BINARY), "multilabel")

@@ -1,8 +1,11 @@
 """Which tasks a model's architecture can be trained for."""
 
+import inspect
 from typing import TYPE_CHECKING
 
 from edgefuse_devices.errors import ModelError
+from edgefuse_export.tasks.task import ModelFacts
+from edgefuse_runtime.data.tokenization import TYPE_IDS
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks import registry
 from edgefuse_runtime.tasks.task import Task
@@ -39,6 +42,27 @@ def brings_head(config: "PretrainedConfig", task: type[Task]) -> bool:
     """Whether a model was saved with the head of a task."""
     ending = task.auto_class.removeprefix("AutoModel")
     return any(kind.endswith(ending) for kind in config.architectures or ())
+
+
+def takes_token_types(facts: ModelFacts, task: type[Task]) -> bool:
+    """Whether a model tells the two texts of a pair apart by token type ids.
+
+    Args:
+        facts: What is known of the model.
+        task: Kind of the task.
+
+    Returns:
+        Whether it embeds more than one type, its class with the task's head takes them, and its
+        tokenizer gives them to whoever calls it: in plain transformers they would be zeros else.
+    """
+    import transformers
+
+    config, tokenizer = facts.config, facts.tokenizer
+    if (getattr(config, "type_vocab_size", 0) or 0) < 2:
+        return False
+    kind = getattr(transformers, task.auto_class)._model_mapping[type(config)]  # noqa: SLF001
+    taken = TYPE_IDS in inspect.signature(kind.forward).parameters
+    return taken and (tokenizer is None or TYPE_IDS in tokenizer.model_input_names)
 
 
 def _refusal(config: "PretrainedConfig", task: type[Task]) -> str:

@@ -68,6 +68,21 @@ def text_of(row: Row, form: str) -> str:
     return text
 
 
+def pair_of(row: Row, form: str) -> tuple[str, str]:
+    """The two texts of a row; the arguments are those of `text_of`.
+
+    Raises:
+        DataError: It lacks one of them.
+    """
+    text = field_of(row, "text", form)
+    if row.fields.get("text_pair") is None:
+        raise DataError(
+            f'{row.place} has no "text_pair", and the model reads pairs of texts',
+            f"{form}; for single texts export without --pairs, from rows without pairs",
+        )
+    return text, field_of(row, "text_pair", form)
+
+
 def field_of(row: Row, name: str, form: str) -> str:
     """A field of a row that is a text; the arguments are those of `text_of`.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from edgefuse_devices.errors import DataError
 _CHUNK = 1024
 
 TokenIds = NDArray[np.int32]
+
+TYPE_IDS = "token_type_ids"
+"""The graphs' input that tells the texts of a pair apart, (batch, tokens)."""
 
 
 def open_tokenizer(file: Path, *, length: int) -> Tokenizer:
@@ -51,7 +55,36 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
     return rows
 
 
+class PairIds(NamedTuple):
+    """A tokenized pair of texts.
+
+    Attributes:
+        token_ids: Token ids of both, special tokens included, of shape (tokens,).
+        type_ids: Which text each token is of, as the tokenizer has it, of shape (tokens,).
+    """
+
+    token_ids: TokenIds
+    type_ids: TokenIds
+
+
+def tokenize_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[PairIds]:
+    """Token ids of every pair; of one that is too long, the longer text is cut first."""
+    rows: list[PairIds] = []
+    for start in range(0, len(pairs), _CHUNK):
+        encodings = tokenizer.encode_batch_fast(list(pairs[start : start + _CHUNK]))
+        rows += [
+            PairIds(np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32))
+            for encoding in encodings
+        ]
+    return rows
+
+
 def refuse_empty(rows: Sequence[TokenIds], name: str) -> None:
+    """Refuse texts without a token, as `refuse_tokenless`; `NAME:2` is the second of them."""
+    refuse_tokenless(rows, [f"{name}:{number}" for number in range(1, len(rows) + 1)])
+
+
+def refuse_tokenless(rows: Sequence[TokenIds], places: Sequence[str]) -> None:
     """Refuse texts of which nothing is left as token ids, with which a model cannot do anything.
 
     A tokenizer without special tokens and without one for what it does not know drops unknown
@@ -59,14 +92,14 @@ def refuse_empty(rows: Sequence[TokenIds], name: str) -> None:
 
     Args:
         rows: Token ids of each text.
-        name: Name of the texts in messages: `NAME:2` is the second one.
+        places: Where each text stands, as messages name it.
 
     Raises:
         DataError: A text has no token id.
     """
-    for number, row in enumerate(rows, start=1):
+    for row, place in zip(rows, places, strict=True):
         if not len(row):
             raise DataError(
-                f"{name}:{number} has no character that the model's tokenizer knows",
+                f"{place} has no character that the model's tokenizer knows",
                 "Remove the text, or begin from a model that reads its script",
             )

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse_runtime.tasks.task import Figures
+
 Classes = NDArray[np.int64]
 """Class index of each row, of shape (rows,)."""
 
@@ -35,6 +37,10 @@ class ClassificationMetric:
         self._predictions += self._count(predictions)
         rows = np.arange(len(references))
         self._loss -= float(np.sum(_log_softmax(logits)[rows, references]))
+
+    def result(self) -> Figures:
+        """The figures, accuracy first."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "loss": self.loss}
 
     def _count(self, classes: Classes) -> Classes:
         return np.bincount(classes, minlength=len(self._right))

@@ -9,11 +9,15 @@ Numbers = Sequence[float] | NDArray[np.floating]
 
 
 def pearson(first: Numbers, second: Numbers) -> float:
-    """Pearson's correlation; 0 where all numbers of a side are the same."""
+    """Pearson's correlation; 0 where all numbers of a side are the same.
+
+    scipy gives NaN there, which no epoch could be better or worse than.
+    """
     a, b = (np.asarray(side, np.float64) for side in (first, second))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # the mean of 0.1, 0.1 and 0.1 is another number
+        return 0.0
     a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt(np.square(a).sum() * np.square(b).sum()))
-    return float(a @ b) / scale if scale else 0.0
+    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def spearman(first: Numbers, second: Numbers) -> float:

@@ -1,14 +1,17 @@
 """Names of classes: in a file of them, in labelled rows, and found by a row's label."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgefuse_devices.errors import DataError
+from edgefuse_devices.names import suggest
 from edgefuse_runtime.data.lines import read_lines
 from edgefuse_runtime.data.rows import Row, read_rows
-from edgefuse_runtime.data.texts import refuse_pair
+
+UNLABELLED = "-1"
+"""GLUE's mark of a row without a label."""
 
 LABELLED_ROW = 'A row looks like {"text": "turn on the light", "label": "light_on"}'
 
@@ -53,7 +56,7 @@ def read_labels(path: Path, of_rows: OfRows | None = None) -> list[str] | frozen
         return (of_rows or labels_of_rows)(path)
     labels = read_lines(path)
     _check_distinct(labels, path)
-    _check_count(len(labels), path)
+    _check_count(len(labels), str(path))
     return labels
 
 
@@ -61,19 +64,30 @@ def labels_of_rows(path: Path) -> frozenset[str]:
     """Every label of a file of labelled rows.
 
     Raises:
-        DataError: There is no such file, a row has a second text, the labels do not hold, or there
-            are fewer than two.
+        DataError: There is no such file, the labels do not hold, or there are fewer than two.
     """
     rows = read_rows(path, LABELLED_ROW)
-    for row in rows:
-        refuse_pair(row)
     labels = frozenset(labels_of(rows))
-    if labels == {UNLABELLED}:
-        raise unlabelled(rows[0])
-    if all(_DECIMAL.fullmatch(label) for label in labels):
-        raise _decimal(rows[0], rows[0].fields["label"])
-    _check_count(len(labels), path)
+    check_labels(labels, rows)
     return labels
+
+
+def check_labels(labels: Collection[str], rows: Sequence[Row]) -> None:
+    """Refuse labels of which a classifier cannot learn anything.
+
+    Args:
+        labels: All labels of the rows, each once.
+        rows: The rows.
+
+    Raises:
+        DataError: They mark rows without a label, are numbers with a decimal point as texts, or
+            fewer than two.
+    """
+    if set(labels) == {UNLABELLED}:
+        raise _unlabelled(rows[0])
+    if labels and all(_DECIMAL.fullmatch(label) for label in labels):
+        raise _decimal(rows[0], rows[0].fields["label"])
+    _check_count(len(labels), rows[0].place.rpartition(":")[0])
 
 
 def labels_of(rows: Sequence[Row]) -> list[str]:
@@ -103,11 +117,20 @@ def names_of(labels: Iterable[tuple[Row, Any]]) -> list[str]:
     return names
 
 
-UNLABELLED = "-1"
+def unknown_label(row: Row, name: str, labels: Sequence[str]) -> DataError:
+    """What to say of a label that is none of the model's.
+
+    Args:
+        row: The row that has it.
+        name: The label.
+        labels: The model's labels.
+    """
+    if name == UNLABELLED:
+        return _unlabelled(row)
+    return DataError(f"{row.place} has the unknown label {name!r}", suggest(name, labels))
 
 
-def unlabelled(row: Row) -> DataError:
-    """What to say of a row with the mark of a row without a label."""
+def _unlabelled(row: Row) -> DataError:
     return DataError(
         f"{row.place} has the label -1, with which GLUE marks rows without one",
         "Take a part of the data that has labels, such as the validation set",
@@ -140,10 +163,10 @@ def _decimal(row: Row, label: float | str) -> DataError:
     )
 
 
-def _check_count(count: int, path: Path) -> None:
+def _check_count(count: int, name: str) -> None:
     if count < 2:
         raise DataError(
-            f"{path} has only one label" if count else f"{path} has no labels",
+            f"{name} has only one label" if count else f"{name} has no labels",
             "A classifier needs at least two",
         )
 
