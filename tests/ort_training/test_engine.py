@@ -11,7 +11,10 @@ import pytest
 from onnx import numpy_helper
 from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
+from edgefuse_devices.errors import ModelError
+from edgefuse_export.tasks.text_classification import TextClassificationExport
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
+from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.ort_training.training_case import (
     CASES,
     LABELS,
@@ -71,6 +74,26 @@ def test_every_encoder_that_fuses_trains_too(architecture, pico_model, tmp_path)
     losses = [engine.step(batch, LEARNING_RATE).loss for batch in batches()]
 
     assert losses == pytest.approx(train_with_torch(model, FUSED)[0], abs=1e-5)
+
+
+def test_a_regression_of_pairs_is_that_of_torch(pico_model, tmp_path):
+    pairs = {"problem_type": "regression", "pairs": True, "token_types": True}
+    task = TextClassificationExport(TextClassification(labels=["score"], **pairs))
+    model, case = load(pico_model("bert", num_labels=1), FUSED), FUSED
+    engine = OnnxRuntimeTrainingEngine(make_artifacts(model, case, tmp_path / "bundle", task))
+    rng, ids = np.random.default_rng(3), np.arange(5, 90)
+    todo = [task.task.random_feeds(rng, (4, 5 + step), ids, padded=True) for step in range(8)]
+    losses = [engine.step(batch, LEARNING_RATE).loss for batch in todo]
+
+    assert losses == pytest.approx(train_with_torch(model, case, todo)[0], abs=1e-5)
+
+
+def test_a_loss_that_does_not_hold_for_all_logits_is_not_taken(pico_model, tmp_path):
+    kind = {"labels": ["a", "b"], "problem_type": "multi-label"}
+    task = TextClassificationExport(TextClassification(**kind))
+    model = load(pico_model("bert", num_labels=2), FUSED)
+    with pytest.raises(ModelError, match="has no loss for text-classification, any of 2 labels"):
+        make_artifacts(model, FUSED, tmp_path / "bundle", task)
 
 
 def test_another_process_goes_on_bit_for_bit(artifacts, tmp_path):

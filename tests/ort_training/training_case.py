@@ -1,6 +1,6 @@
 """A pico model, its batches, torch's own training of it, and a bundle for the second engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,15 @@ def batches() -> Iterator[Feeds]:
         }
 
 
-def make_artifacts(model: PreTrainedModel, case: Case, folder: Path) -> Training:
+def make_artifacts(
+    model: PreTrainedModel, case: Case, folder: Path, task: TextClassificationExport = TASK
+) -> Training:
     (folder / "training").mkdir(parents=True)
     parameters = trained(model, case)
     write_training_artifacts(
         model,
-        TASK,
-        {name: torch.ones(2, 8, dtype=torch.int64) for name in TASK.inputs},
+        task,
+        {name: torch.ones(2, 8, dtype=torch.int64) for name in task.inputs},
         parameters,
         optimizer=OPTIMIZER,
         directory=folder / "training",
@@ -119,7 +121,9 @@ def open_artifacts(folder: Path) -> Training:
     )
 
 
-def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], list[float]]:
+def train_with_torch(
+    model: PreTrainedModel, case: Case, todo: Iterable[Feeds] | None = None
+) -> tuple[list[float], list[float]]:
     """Losses and weighed gradient norms of torch's AdamW over `batches()`; trains `model`."""
     chosen = trained(model, case)
     values = {p.name: model.get_parameter(p.name) for p in chosen}
@@ -140,7 +144,7 @@ def train_with_torch(model: PreTrainedModel, case: Case) -> tuple[list[float], l
         eps=OPTIMIZER.eps,
     )
     losses, norms = [], []
-    for batch in batches():
+    for batch in batches() if todo is None else todo:
         model.zero_grad()
         loss = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).loss
         loss.backward()

@@ -45,6 +45,7 @@ from edgefuse_runtime.session import onnxruntime
 _OPSET = 18  # the lowest that torch's exporter writes, and one that onnxruntime 1.19 knows well
 _IR_VERSION = 10  # the newest that onnxruntime 1.19 reads
 _TORCH_ADAMW = 0  # `adam_mode`: decay first, eps beside the corrected root
+_TARGET = "target"  # what some of the losses call the input that others call `labels`
 _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
@@ -121,7 +122,7 @@ def write_training_artifacts(
 
     if task.training_api_loss is None or len(task.outputs) != 1:
         raise ModelError(
-            f"onnxruntime-training has no loss for {task.task.name}",
+            f"onnxruntime-training has no loss for {task.task.summary}",
             "Export it with --engine onnxruntime",
         )
     (output,) = task.outputs
@@ -158,8 +159,10 @@ def write_training_artifacts(
     }
     training = onnx.load(directory / "training_model.onnx")
     _clip_gradients(training, sorted(trained), optimizer.max_gradient_norm, weights)
-    _save(training, directory / "training_model.onnx")
-    _save(onnx.load(directory / "eval_model.onnx"), directory / "eval_model.onnx")
+    evaluation = onnx.load(directory / "eval_model.onnx")
+    for name, model_proto in (("training_model", training), ("eval_model", evaluation)):
+        _rename_input(model_proto, _TARGET, task.targets[0])
+        _save(model_proto, directory / f"{name}.onnx")
     adamw = onnx.load(directory / "optimizer_model.onnx")
     _use_torch_adamw(adamw)
     _save(adamw, directory / "optimizer_model.onnx")
@@ -256,6 +259,17 @@ def _clip_gradients(
 
     user_outputs = len(graph.output) - len(accumulators)
     graph.output.insert(user_outputs, helper.make_tensor_value_info(norm, TensorProto.FLOAT, []))
+
+
+def _rename_input(model: onnx.ModelProto, name: str, new_name: str) -> None:
+    """Give an input another name, where there is one of that name."""
+    for value in model.graph.input:
+        if value.name == name:
+            value.name = new_name
+    for node in model.graph.node:
+        for index, taken in enumerate(node.input):
+            if taken == name:
+                node.input[index] = new_name
 
 
 def _use_torch_adamw(model: onnx.ModelProto) -> None:

@@ -26,14 +26,15 @@ class ProblemType:
         title: What a head gives, in words.
         in_transformers: Name of the problem type in a configuration of transformers.
         loss: Name of the function in `edgefuse_export.losses.text_classification`.
-        training_api_loss: Name of the same loss of onnxruntime-training.
+        training_api_loss: Name of the same loss of onnxruntime-training; None where there is none
+            that holds.
         has_labels: Whether logits stand for labels, of which a user may give names or a count.
     """
 
     title: str
     in_transformers: str
     loss: str
-    training_api_loss: str
+    training_api_loss: str | None
     has_labels: bool = True
 
     def loss_function(self) -> "Callable[[Tensor, Tensor], Tensor]":
@@ -55,7 +56,7 @@ PROBLEM_TYPES: Mapping[ProblemName, ProblemType] = {
         title="several labels a text",
         in_transformers="multi_label_classification",
         loss="binary_cross_entropy",
-        training_api_loss="BCEWithLogitsLoss",
+        training_api_loss=None,  # its BCEWithLogitsLoss takes logarithms of 0 for logits above 17
     ),
     "regression": ProblemType(
         title="a number (regression)",

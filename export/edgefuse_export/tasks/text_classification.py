@@ -52,8 +52,8 @@ class TextClassificationExport:
         return ("input_ids", "attention_mask", *of_pairs)
 
     @property
-    def training_api_loss(self) -> str:
-        """The loss of the problem type."""
+    def training_api_loss(self) -> str | None:
+        """The loss of the problem type, if onnxruntime-training has it."""
         return self._problem.training_api_loss
 
     def model_options(self) -> dict[str, Any]:
