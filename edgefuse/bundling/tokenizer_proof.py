@@ -11,15 +11,19 @@ from edgefuse.hub.source import ModelSource, find_file
 from edgefuse.hub.token_ids import PROBES, telling_texts
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse_devices.errors import ModelError
-from edgefuse_runtime.checking.texts import CheckedText, CheckedTexts
-from edgefuse_runtime.data.tokenization import limit_length, open_tokenizer, tokenize
+from edgefuse_runtime.checking.texts import CheckedText, CheckedTexts, ids_of
+from edgefuse_runtime.data.tokenization import limit_length, open_tokenizer
 
 _FILE = "tokenizer.json"
+_SHORTEST_PAIR = 16
+"""Tokens that a pair of texts with all special tokens takes at least."""
 _SHOWN = 80
 """Characters of a text that a sentence shows at most."""
 _LONGEST = 4096
 """Tokens of a text that is too long, at most."""
 
+Texts = list[tuple[str, str | None]]
+"""Texts, each with a second one or None."""
 Ids = list[list[int]]
 
 
@@ -43,37 +47,41 @@ def prove_tokenizer(
     Raises:
         ModelError: Of a text, the ids differ.
     """
-    texts = telling_texts(tokenizer.wrapper)
+    texts: Texts = [(text, None) for text in telling_texts(tokenizer.wrapper)]
     if length <= _LONGEST:
-        texts.append(" ".join(PROBES * (1 + length // 50)))  # which is cut
-    made = _ids(open_tokenizer(folder / _FILE, length=length), texts)
+        texts.append((" ".join(PROBES * (1 + length // 50)), None))  # which is cut
+    if length >= _SHORTEST_PAIR:
+        texts.append(("a door", " warm lamp"))
+    made = ids_of(open_tokenizer(folder / _FILE, length=length), texts)
     references = _references(source, tokenizer, texts, length)
-    for text, ids, *expected in zip(texts, made, *references, strict=True):
+    for (text, _), ids, *expected in zip(texts, made, *references, strict=True):
         if ids not in expected:
             raise _refusal(text, ids, expected[0], source.name)
     return CheckedTexts(
         tokenizers=version("tokenizers"),
-        texts=[CheckedText(text=text, ids=ids) for text, ids in zip(texts, made, strict=True)],
+        texts=[
+            CheckedText(text=text, pair=pair, ids=ids)
+            for (text, pair), ids in zip(texts, made, strict=True)
+        ],
     )
 
 
 def _references(
-    source: ModelSource, tokenizer: ModelTokenizer, texts: list[str], length: int
+    source: ModelSource, tokenizer: ModelTokenizer, texts: Texts, length: int
 ) -> list[Ids]:
     """Ids by the model's own tokenizer.json, where there is one, and by transformers."""
     wrapper = tokenizer.wrapper
     with silence_transformers():
-        theirs: Ids = wrapper(texts, truncation=True, max_length=length)["input_ids"]
+        theirs: Ids = [
+            wrapper(text, pair, truncation=True, max_length=length)["input_ids"]
+            for text, pair in texts
+        ]
         file = find_file(source, _FILE)
     if file is None:
         return [theirs]
     own = Tokenizer.from_file(file)
     limit_length(own, length, wrapper.truncation_side)
-    return [_ids(own, texts), theirs]
-
-
-def _ids(tokenizer: Tokenizer, texts: list[str]) -> Ids:
-    return [row.tolist() for row in tokenize(tokenizer, texts)]
+    return [ids_of(own, texts), theirs]
 
 
 def _refusal(text: str, made: list[int], expected: list[int], name: str) -> ModelError:

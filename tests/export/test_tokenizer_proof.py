@@ -27,6 +27,11 @@ from tests.unit.test_tokenizers import (
 )
 
 LENGTH = 40
+PAIR_WITHOUT_END = [
+    {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"Sequence": {"id": "B", "type_id": 1}},
+]
 
 
 def byte_level_with(template: str, *, prefix: bool = False) -> Tokenizer:
@@ -90,7 +95,8 @@ def test_texts_are_read_as_by_the_models_own_file_and_cut_on_its_side(
     own.enable_truncation(LENGTH, direction=side)
     assert side == ("left" if "left" in kind else "right")
     for one in checked.texts:
-        assert one.ids == own.encode(one.text).ids
+        assert one.ids == own.encode(one.text, one.pair).ids
+    assert checked.texts[-1].pair == " warm lamp"
     assert max(len(one.ids) for one in checked.texts) == LENGTH
     board = open_tokenizer(tmp_path / "bundle/tokenizer.json", length=LENGTH)
     assert board.padding is None  # whatever side the model's tokenizer pads: `pad` does it
@@ -104,6 +110,7 @@ def test_texts_are_read_as_by_the_models_own_file_and_cut_on_its_side(
         (lambda data: data.update(post_processor=None), "2023"),
         (lambda data: data.update(added_tokens=[]), r"\[SEP\]"),
         (lambda data: data["truncation"].update(direction="Left"), "CamelCase"),
+        (lambda data: data["post_processor"].update(pair=PAIR_WITHOUT_END), "a door"),
     ],
 )
 def test_a_tokenizer_that_reads_otherwise_is_refused_with_the_text(

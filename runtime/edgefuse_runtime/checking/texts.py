@@ -9,21 +9,22 @@ from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.bundle.manifest import AGAIN
-from edgefuse_runtime.data.tokenization import tokenize
 
 TEXTS = "proof/texts.json"
 
 
 class CheckedText(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A text, and the ids that the model's own tokenizer makes of it.
+    """A text or two, and the ids that the model's own tokenizer makes of them.
 
     Attributes:
         text: The text.
         ids: Token ids, special tokens included, cut to the bundle's length.
+        pair: The second text; None for none.
     """
 
     text: str
     ids: list[int]
+    pair: str | None = None
 
 
 class CheckedTexts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,5 +71,15 @@ def differing(tokenizer: Tokenizer, texts: Sequence[CheckedText]) -> list[str]:
         tokenizer: The bundle's tokenizer, which cuts texts at the bundle's length.
         texts: The texts with the ids that are expected.
     """
-    made = tokenize(tokenizer, [one.text for one in texts])
-    return [one.text for one, ids in zip(texts, made, strict=True) if ids.tolist() != one.ids]
+    made = ids_of(tokenizer, [(one.text, one.pair) for one in texts])
+    return [one.text for one, ids in zip(texts, made, strict=True) if ids != one.ids]
+
+
+def ids_of(tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None]]) -> list[list[int]]:
+    """Token ids of texts and of pairs of texts, special tokens included.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: Texts, each with a second one or None.
+    """
+    return [list(tokenizer.encode(text, pair).ids) for text, pair in texts]
