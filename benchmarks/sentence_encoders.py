@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.data import path_of, rows_of
 from benchmarks.harness import Figures
-from edgefuse_runtime.data.batching import batches_per_epoch, training_batches
+from edgefuse_runtime.data.batching import training_batches
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import decays
@@ -123,31 +123,32 @@ def pytorch(
         fused=True,
     )
     rows, columns = _read(train), _COLUMNS[problem_type]
-    begin = time.perf_counter()
     texts = [[row[column] for row in rows] for column in columns]
-    counts = np.sum(
-        [[len(ids) for ids in encoder.tokenizer(t)["input_ids"]] for t in texts], axis=0
-    )
-    steps = epochs * batches_per_epoch(len(rows), batch_size)
-    order = _epochs(counts, batch_size, epochs=epochs, seed=seed)
-    for step, batch in enumerate(order):
-        chosen = [rows[index] for index in batch]
-        features = [encoder.preprocess([row[column] for row in chosen]) for column in columns]
+    ids = [encoder.tokenizer(column)["input_ids"] for column in texts]
+    counts = np.sum([[len(row) for row in column] for column in ids], axis=0)
+    batches = []  # tokenized before time is taken, as in EdgeFuse
+    for indices in _epochs(counts, batch_size, epochs=epochs, seed=seed):
+        chosen = [rows[index] for index in indices]
         scores = [row.get("score", 0.0) / HIGHEST_SCORE for row in chosen]
+        features = [encoder.preprocess([row[column] for row in chosen]) for column in columns]
+        batches.append((features, torch.tensor(scores)))
+    ratio = TrainingSettings().warmup_ratio
+    begin = time.perf_counter()
+    for step, batch in enumerate(batches):
+        rate = rate_of(step, peak=learning_rate, total_steps=len(batches), warmup_ratio=ratio)
         for group in optimizer.param_groups:
-            group["lr"] = rate_of(
-                step,
-                peak=learning_rate,
-                total_steps=steps,
-                warmup_ratio=TrainingSettings().warmup_ratio,
-            )
+            group["lr"] = rate
         optimizer.zero_grad()
-        loss_of(features, torch.tensor(scores)).backward()
+        loss = loss_of(*batch)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
         optimizer.step()
-    seconds = time.perf_counter() - begin
-    metric = _metric(encoder, _read(test), problem_type)
-    return {"metric": metric, "seconds": seconds, "rss_mib": memory.peak_resident() / 2**20}
+        loss.item()
+    trained = {
+        "seconds": time.perf_counter() - begin,
+        "rss_mib": memory.peak_resident() / 2**20,
+    }
+    return {"metric": _metric(encoder, _read(test), problem_type), **trained}
 
 
 def _metric(encoder: Any, rows: Sequence[Row], problem_type: str) -> float:
