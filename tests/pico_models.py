@@ -19,11 +19,11 @@ from edgefuse.mlps.mlp import MLP, find_mlps
 from edgefuse.mlps.neurons import FusedNeurons
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "albert")  # those that export takes
-DENSE = (*ARCHITECTURES, "gpt2", "opt", "gpt_neox", "t5")
+DENSE = (*ARCHITECTURES, "gpt2", "opt", "gpt_neox", "t5", "bart")
 GATED = ("t5-gated", "llama", "qwen2", "gemma", "mistral", "modernbert", "phi3")
 MIXTURES = ("switch_transformers", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 ALL_KINDS = (*DENSE, *GATED, *MIXTURES)
-ENCODER_DECODERS = ("t5", "t5-gated", "switch_transformers")
+ENCODER_DECODERS = ("t5", "t5-gated", "bart", "switch_transformers")
 EXPERTS = 4
 HIDDEN_SIZE = 16
 WIDTH = 32  # intermediate size
@@ -58,6 +58,7 @@ def save_pico_model(
     architecture: str,
     *,
     num_labels: int | None = None,
+    auto_class: str = "AutoModel",
     seed: int = 0,
     layers: int = LAYERS,
 ) -> Path:
@@ -66,11 +67,14 @@ def save_pico_model(
     Args:
         directory: Made where it is missing.
         architecture: One of `ALL_KINDS`.
-        num_labels: Save it for sequence classification; None for the encoder alone.
+        num_labels: Save it for sequence classification; None for another class.
+        auto_class: Class of transformers that makes it, where it is for no classification.
         seed: Seed of the weights.
         layers: Count of layers.
     """
-    model = pico_model(architecture, num_labels=num_labels, seed=seed, layers=layers)
+    model = pico_model(
+        architecture, num_labels=num_labels, auto_class=auto_class, seed=seed, layers=layers
+    )
     with silence_transformers():
         model.save_pretrained(directory)
         pico_tokenizer(architecture).save_pretrained(directory)
@@ -78,14 +82,21 @@ def save_pico_model(
 
 
 def pico_model(
-    architecture: str, *, num_labels: int | None = None, seed: int = 0, layers: int = LAYERS
+    architecture: str,
+    *,
+    num_labels: int | None = None,
+    auto_class: str = "AutoModel",
+    seed: int = 0,
+    layers: int = LAYERS,
 ) -> PreTrainedModel:
     """A pico model in evaluation mode; the arguments are those of `save_pico_model`."""
     config = pico_config(architecture)
-    config.num_hidden_layers = layers
+    for setting in ("num_hidden_layers", "num_decoder_layers", "decoder_layers"):
+        if hasattr(config, setting):
+            setattr(config, setting, layers)
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
-    auto = transformers.AutoModel
+    auto = getattr(transformers, auto_class)
     if num_labels is not None:
         config.num_labels = num_labels
         auto = transformers.AutoModelForSequenceClassification
@@ -110,7 +121,8 @@ def pico_config(architecture: str) -> PretrainedConfig:
         eos_token_id=3,
         **_SIZES.get(model_type, _USUAL_SIZES),
         **_SPECIALTIES.get(model_type, {}),
-        **({"feed_forward_proj": "gated-gelu"} if gated else {}),
+        # Untied as Flan-T5's: the head is a matrix of its own, and its inputs are not scaled.
+        **({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if gated else {}),
     )
 
 
@@ -144,7 +156,14 @@ _USUAL_SIZES = {
     "max_position_embeddings": 64,
     "initializer_range": 0.2,
 }
-_T5_SIZES = {"d_model": HIDDEN_SIZE, "d_ff": WIDTH, "d_kv": 8, "num_layers": LAYERS, "num_heads": 2}
+_T5_SIZES = {
+    "d_model": HIDDEN_SIZE,
+    "d_ff": WIDTH,
+    "d_kv": 8,
+    "num_layers": LAYERS,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,  # the padding, as the real one
+}
 _SIZES = {
     "distilbert": {
         "dim": HIDDEN_SIZE,
@@ -172,9 +191,11 @@ _SIZES = {
         "decoder_ffn_dim": WIDTH,
         "max_position_embeddings": 64,
         "init_std": 0.2,
-        "decoder_start_token_id": 2,
+        "decoder_start_token_id": 3,  # the end, as the real one
+        "forced_eos_token_id": 3,
     },
     "t5": _T5_SIZES,
+    "mt5": _T5_SIZES,
     "switch_transformers": _T5_SIZES | {"num_decoder_layers": LAYERS},
 }
 _GROUPED = {"num_key_value_heads": 1, "head_dim": 8}

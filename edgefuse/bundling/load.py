@@ -14,6 +14,7 @@ from edgefuse.hub.model import embedding_rows, load_config
 from edgefuse.hub.source import ModelSource, find_file
 from edgefuse.hub.tokenizer import ModelTokenizer, load_padding_tokenizer
 from edgefuse.layers.experts import every_expert_by_name
+from edgefuse.layers.switch_experts import compute_every_expert
 from edgefuse.layers.tied import hold_once
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
@@ -72,7 +73,7 @@ def load_with_head(
 
     Returns:
         The model, float32, in evaluation mode, in the form that graphs are made of: with eager
-        attention, with every expert of a stack computed, and with shared weights held once.
+        attention, with every expert of a layer computed, and with shared weights held once.
 
     Raises:
         ModelError: The model is broken, or cannot have the head.
@@ -85,6 +86,7 @@ def load_with_head(
         experts_implementation=every_expert_by_name(),
     )
     set_padding(model, padding_id)
+    compute_every_expert(model)
     hold_once(model)
     return model
 

@@ -60,7 +60,8 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
     if files is None:
         return None
     model = empty_model(deepcopy(config))  # it will have the fused widths
-    tensors = remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+    whole = dict(model.state_dict())
+    tensors = remove_tied_weights_from_state_dict(dict(whole), model)
     saved = revert_weight_conversion(model, tensors)
     if any(files.shapes.get(name) != tuple(tensor.shape) for name, tensor in saved.items()):
         return None
@@ -69,7 +70,9 @@ def open_stored(source: ModelSource, config: PretrainedConfig) -> StoredModel | 
             model.generation_config = GenerationConfig.from_pretrained(
                 source.name, revision=source.ref
             )
-    return StoredModel(model, files, tuple(saved))
+    # What transformers ties, files may have apart, as Flan-T5's have the head.
+    apart = (name for name in whole.keys() - tensors.keys() if name in files.shapes)
+    return StoredModel(model, files, (*saved, *sorted(apart)))
 
 
 @torch.no_grad()

@@ -53,6 +53,7 @@ def messages(*seconds, **ready):
         "base_rss_bytes": 50 * MIB,
         "vocabulary": 100,
         "distinct_tokens": 60,
+        "tokens_per_row": 16,
         "trained_bytes": 7 * MIB,
         "optimizer_bytes": 14 * MIB,
         "engine_version": "1.30",

@@ -1,6 +1,6 @@
 """inference.onnx and model.onnx: the forward part of the training graph, without P."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -32,7 +32,7 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
             graph.outputs.remove(value)
     inputs = {value.name: value for value in graph.inputs}
     for target in task.targets:
-        _read_sizes_elsewhere(inputs[target], inputs[task.inputs[0]])
+        _read_sizes_elsewhere(inputs[target], [inputs[name] for name in task.inputs])
         graph.inputs.remove(inputs[target])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
@@ -47,14 +47,26 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
     return model
 
 
-def _read_sizes_elsewhere(target: ir.Value, batch: ir.Value) -> None:
-    """Read the counts of rows and tokens, which torch reads off any tensor, off another one."""
+def _read_sizes_elsewhere(target: ir.Value, others: Sequence[ir.Value]) -> None:
+    """Read sizes, which torch reads off any of the batch's tensors, off those that stay."""
     assert target.shape is not None
-    assert batch.shape is not None
-    for node in target.consumers():
+    for node in [*target.consumers()]:
         if node.op_type != "Shape":
             continue
-        begin = node.attributes.get_int("start", 0)
+        start = node.attributes.get_int("start", 0)
         end = node.attributes.get_int("end", len(target.shape))
-        if (begin, end) == (0, 1) or target.shape[begin:end] == batch.shape[begin:end]:
-            node.replace_input_with(0, batch)
+        other, place = next(_places(target.shape[start:end], others), (others[0], start))
+        node.replace_input_with(0, other)
+        node.attributes.add(ir.AttrInt64("start", place))
+        node.attributes.add(ir.AttrInt64("end", place + end - start))
+
+
+def _places(
+    sizes: Sequence[int | ir.SymbolicDim], values: Sequence[ir.Value]
+) -> Iterator[tuple[ir.Value, int]]:
+    """Values whose shape has these sizes side by side, and the axis of the first."""
+    for value in values:
+        assert value.shape is not None
+        for place in range(len(value.shape) - len(sizes) + 1):
+            if value.shape[place : place + len(sizes)] == sizes:
+                yield value, place

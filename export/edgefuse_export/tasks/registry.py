@@ -12,6 +12,7 @@ from edgefuse_devices.options import keyword_of, make, options_of, refuse_option
 from edgefuse_export.tasks.question_answering import WantedQuestionAnswering
 from edgefuse_export.tasks.sentence_similarity import WantedSentenceSimilarity
 from edgefuse_export.tasks.task import WantedTask
+from edgefuse_export.tasks.text2text_generation import WantedText2TextGeneration
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_export.tasks.text_generation import WantedTextGeneration
 from edgefuse_export.tasks.token_classification import WantedTokenClassification
@@ -22,6 +23,7 @@ WANTED_TASKS: tuple[type[WantedTask], ...] = (
     WantedTextGeneration,
     WantedSentenceSimilarity,
     WantedQuestionAnswering,
+    WantedText2TextGeneration,
 )
 
 DEFAULT = WantedTextClassification.name

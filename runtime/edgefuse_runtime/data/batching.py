@@ -142,5 +142,10 @@ def random_texts(
     return {"input_ids": input_ids, "attention_mask": mask}
 
 
+def token_ids_of(feeds: Feeds) -> list[NDArray[np.int64]]:
+    """The token ids of each text that a batch's rows have, all (rows, tokens of that text)."""
+    return [array for name, array in feeds.items() if name.endswith("input_ids")]
+
+
 def _cut(rows: RowIndices, batch_size: int) -> list[RowIndices]:
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

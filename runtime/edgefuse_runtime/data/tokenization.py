@@ -1,6 +1,7 @@
 """Text → token ids, by a tokenizer.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,24 @@ def limit_length(tokenizer: Tokenizer, length: int, side: str) -> None:
     """
     tokenizer.enable_truncation(length, direction=side)
     tokenizer.no_padding()
+
+
+@contextmanager
+def cut_at(tokenizer: Tokenizer, length: int | None) -> Iterator[None]:
+    """Let a tokenizer cut texts shorter than it does, for a while.
+
+    Args:
+        tokenizer: A tokenizer that cuts texts.
+        length: Most tokens of a text; None, or more than its own, for its own.
+    """
+    own = tokenizer.truncation
+    assert own is not None
+    if length is not None and length < own["max_length"]:
+        tokenizer.enable_truncation(**{**own, "max_length": length})
+    try:
+        yield
+    finally:
+        tokenizer.enable_truncation(**own)
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:

@@ -98,7 +98,7 @@ def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silen
         load_seconds=ready.load_seconds,
         step_ms=Latency(p50=p50, p90=p90, p99=p99),
         samples_per_second=rows / sum(counted),
-        tokens_per_second=rows * workload.sequence_length / sum(counted),
+        tokens_per_second=rows * ready.tokens_per_row / sum(counted),
         peak_rss_bytes=peak,
         base_rss_bytes=ready.base_rss_bytes,
         parameter_bytes=ready.trained_bytes,

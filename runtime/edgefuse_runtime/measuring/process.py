@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgefuse_devices.errors import EdgeFuseError
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
-from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.data.batching import Feeds, token_ids_of
 from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.optimizers.optimizer import state_elements
@@ -61,6 +61,7 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
         base_rss_bytes: Resident memory of Python and its libraries, before the bundle was opened.
         vocabulary: Count of tokens that the tokenizer has.
         distinct_tokens: Count of tokens that occur in the batches.
+        tokens_per_row: Count of tokens in a row, of all texts that it has.
         trained_bytes: Bytes of what trains, embeddings of absent tokens left out.
         optimizer_bytes: Bytes of the optimizer's states.
         engine_version: Version of the engine's package.
@@ -70,6 +71,7 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     base_rss_bytes: int
     vocabulary: int
     distinct_tokens: int
+    tokens_per_row: int
     trained_bytes: int
     optimizer_bytes: int
     engine_version: str
@@ -117,7 +119,8 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
     bundle = open_bundle(path)
     vocabulary = np.array(sorted(bundle.tokenizer().get_vocab().values()))
     batches = random_batches(bundle, workload, vocabulary)
-    token_ids = np.unique(np.concatenate([feeds["input_ids"] for feeds in batches]))
+    texts = [text for feeds in batches for text in token_ids_of(feeds)]
+    token_ids = np.unique(np.concatenate([text.ravel() for text in texts]))
     engine = open_engine(bundle, threads=workload.threads, token_ids=token_ids)
     shapes = _trained_shapes(bundle, token_ids)
     yield Ready(
@@ -125,6 +128,7 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
         base_rss_bytes=base,
         vocabulary=len(vocabulary),
         distinct_tokens=len(token_ids),
+        tokens_per_row=sum(text.shape[1] for text in token_ids_of(batches[0])),
         trained_bytes=_FLOAT32 * sum(map(prod, shapes)),
         optimizer_bytes=_FLOAT32 * state_elements(bundle.manifest.optimizer, shapes),
         engine_version=bundle.manifest.engine.installed(),

@@ -7,6 +7,7 @@ from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.question_answering import QuestionAnswering
 from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
 from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
+from edgefuse_runtime.tasks.text2text_generation import Text2TextGeneration
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.tasks.text_generation import TextGeneration
 from edgefuse_runtime.tasks.token_classification import TokenClassification
@@ -17,6 +18,7 @@ TASKS: tuple[type[Task], ...] = (
     TextGeneration,
     SentenceSimilarity,
     QuestionAnswering,
+    Text2TextGeneration,
 )
 
 
