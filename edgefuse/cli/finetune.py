@@ -29,7 +29,10 @@ def finetune(
         int | None, typer.Option(min=1, help="Passes over the data.  [default: 3]")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the learning rate.  [default: by what trains]")
+        float | None,
+        typer.Option(
+            help="Peak of the learning rate.  [default: by what trains, and the optimizer]"
+        ),
     ] = None,
     warmup_ratio: Annotated[
         float | None,

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from edgefuse.bundling.export import export
+from edgefuse.bundling.plan import plan_ways
 from edgefuse.compression.compress import compress
+from edgefuse.tuning.ways.head import Head
 from edgefuse_devices.errors import InputError
 from edgefuse_export.memory import update_bytes
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
@@ -24,7 +26,7 @@ from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
 from edgefuse_runtime.optimizers.runner import OptimizerRunner, Stretch
 from edgefuse_runtime.optimizers.sgd import Sgd
 from tests.pico_models import duplicate_neurons, pico_model, pico_tokenizer
-from tests.tuned_pico import OPTIONS, exported, random_batch
+from tests.tuned_pico import OPTIONS, TASK, classifier, exported, pico, random_batch
 
 RATE = 0.01
 SHAPES = [(70, 11), (40,), (3, 5, 7), (1, 9), (2, 3, 4, 5)]
@@ -234,6 +236,17 @@ def test_memory_follows_from_the_states() -> None:
     }
     assert held["adamw"] == held["sgd"] == held["lion"] == 0
     assert 2 * 4 * 5_000 <= held["adafactor"] <= 4 * 4 * 5_000
+
+
+def test_a_plan_counts_the_states_of_the_optimizer_that_is_asked_for() -> None:
+    model = classifier(pico("shallow-bert"))
+    (with_adamw,), (with_lion,), (with_adafactor,) = (
+        plan_ways(model, TASK, optimizer=o, ways=(Head,), batch_size=2, sequence_length=8)
+        for o in (None, Lion(), Adafactor())
+    )
+    assert with_adamw.optimizer_bytes == 2 * with_adamw.gradient_bytes
+    assert with_lion.optimizer_bytes == with_lion.gradient_bytes
+    assert 0 < with_adafactor.optimizer_bytes < with_adafactor.gradient_bytes / 2
 
 
 def test_nesterov_needs_momentum() -> None:

@@ -28,11 +28,11 @@ class Lion(Tagged, frozen=True, kw_only=True, tag="lion"):
     """
 
     follows_gradient: ClassVar[bool] = False
-    rate_factor: ClassVar[float] = 0.2
+    rate_factor: ClassVar[float] = 1 / 3
 
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
-    weight_decay: WeightDecay = 0.05
+    weight_decay: WeightDecay = 0.03
     max_gradient_norm: MaxGradientNorm = 1.0
 
     def states(self, shape: Sequence[int]) -> dict[str, Shape]:
