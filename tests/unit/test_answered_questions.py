@@ -1,5 +1,6 @@
 """Rows of questions: the forms that are read, and the sentence for each that cannot be."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def test_answers_are_read_in_every_form_that_they_have(form: str, tmp_path: Path
     (question,) = read(tmp_path, row(FORMS[form]))
     assert question.answers == (ANSWER,)
     assert (question.text, question.context) == (QUESTION, CONTEXT)
+
+
+def test_a_table_holds_answers_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="", encoding="utf-8") as output:
+        table = csv.writer(output)
+        table.writerow(["id", "context", "question", "answers"])
+        table.writerow([7, f"{CONTEXT}\n", QUESTION, json.dumps(FORMS["SQuAD's lists"])])
+    (question,) = read_questions(file, unanswerable=False)
+    assert question.answers == (ANSWER,)
+    assert question.context == f"{CONTEXT}\n"
 
 
 def test_every_answer_is_kept_and_a_context_only_once(tmp_path: Path) -> None:
