@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from benchmarks import harness, sentence_encoders
+from benchmarks.answer_finders import XQUAD
 from benchmarks.data import minilm, path_of
 from benchmarks.task_case import Recipe, TaskCase
 from benchmarks.text_classifiers import MRPC, STSB
@@ -48,12 +49,19 @@ CASES: dict[str, TaskCase] = {
         pytorch=sentence_encoders.pytorch,
         options={"problem_type": "ranking"},
     ),
+    "xquad": XQUAD,
 }
 
 _THREADS = 2
 _ROUNDS = 3
 _QUICK_ROWS = 160
-_MODULES = ("task_case", "text_classifiers", "torch_training", "sentence_encoders")
+_MODULES = (
+    "task_case",
+    "text_classifiers",
+    "torch_training",
+    "sentence_encoders",
+    "answer_finders",
+)
 
 
 def measure(task: TaskCase, case: harness.Case) -> harness.Figures:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.options import option
-from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.architecture import check_architecture, takes_token_types
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
-from edgefuse_export.tasks.token_types import has_token_types
-from edgefuse_runtime.data.pairs import TYPE_IDS
+from edgefuse_runtime.data.tokenization import TYPE_IDS
 from edgefuse_runtime.tasks.question_answering import OUTPUTS, TARGETS, QuestionAnswering
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class WantedQuestionAnswering(WantedTask):
             QuestionAnswering(
                 doc_stride=self.doc_stride,
                 unanswerable=self.unanswerable,
-                token_types=has_token_types(facts),
+                token_types=takes_token_types(facts, QuestionAnswering),
                 null_tokens=_null_tokens(facts),
             )
         )

@@ -14,8 +14,7 @@ from edgefuse_devices.errors import DataError
 from edgefuse_devices.options import option
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
 from edgefuse_runtime.data.data_file import decoded, read_data
-from edgefuse_runtime.data.pairs import TYPE_IDS, random_token_types
-from edgefuse_runtime.data.tokenization import TokenIds, tokenize
+from edgefuse_runtime.data.tokenization import TYPE_IDS, TokenIds, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.answer_spans import Found, Search
 from edgefuse_runtime.tasks.answer_windows import Window, cut_windows
@@ -226,7 +225,7 @@ class QuestionAnswering(Tagged, frozen=True, kw_only=True, tag="question-answeri
         """A batch of random token ids and random positions."""
         feeds = random_texts(rng, shape, token_ids, padded=padded)
         if self.token_types:
-            feeds[TYPE_IDS] = random_token_types(rng, shape)
+            feeds[TYPE_IDS] = rng.integers(2, size=shape, dtype=np.int64)
         positions = rng.integers(shape[1], size=(2, shape[0]), dtype=np.int64)
         return {**feeds, **dict(zip(TARGETS, positions, strict=True))}
 
