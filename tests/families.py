@@ -8,9 +8,8 @@ from transformers import PretrainedConfig
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_devices.options import options_of
-from edgefuse_export.tasks.architecture import check_architecture
 from edgefuse_export.tasks.registry import WANTED_TASKS, find_task
-from edgefuse_export.tasks.task import WantedTask
+from edgefuse_export.tasks.task import ModelFacts, WantedTask
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.registry import TASKS
 from tests.pico_models import pico_config
@@ -41,7 +40,7 @@ class Family:
     def refusal(self, task: type[Any]) -> str:
         """Why there is no such case; nothing where there is."""
         try:
-            check_architecture(self.config, self.title, task)
+            wanted(name_of(task)).of_model(ModelFacts(self.title, self.config))
         except ModelError as error:
             return error.problem
         return self.beyond.get(name_of(task), "")
@@ -93,6 +92,10 @@ def cases() -> Iterator[tuple[Family, str]]:
 
 def wanted(task: str) -> WantedTask:
     """A task with a new head of three classes, where it has classes."""
+    return find_task(task, {"num_labels": 3} if has_classes(task) else {})
+
+
+def has_classes(task: str) -> bool:
+    """Whether a task's head has classes; other heads are the model's own."""
     (kind,) = (one for one in WANTED_TASKS if one.name == task)
-    has_classes = any(option.name == "num_labels" for option in options_of(kind))
-    return find_task(task, {"num_labels": 3} if has_classes else {})
+    return any(option.name == "num_labels" for option in options_of(kind))
