@@ -54,7 +54,7 @@ def _bert(folder: Path, layers: int) -> str:
     config = AutoConfig.from_pretrained(minilm())
     config.num_hidden_layers = layers
     torch.manual_seed(0)
-    AutoModel.from_config(config).save_pretrained(folder)
+    AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
     AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
     return str(folder)
 

@@ -14,7 +14,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
+from edgefuse_devices.errors import DataError
 from edgefuse_runtime import Predictor, open_bundle
+from edgefuse_runtime.data.tokenization import tokenize_pairs
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.pico_models import TEXTS, pico_tokenizer
 
@@ -242,6 +244,15 @@ def test_pairs_are_cut_as_transformers_cuts_them(
         )
         assert example.token_ids.tolist() == expected["input_ids"]
         assert example.type_ids.tolist() == expected["token_type_ids"]
+
+
+def test_a_length_without_room_for_two_texts_is_refused() -> None:
+    tokenizer = pico_tokenizer("bert").backend_tokenizer
+    tokenizer.enable_truncation(4)  # of which [CLS] and two [SEP] take three
+    with pytest.raises(DataError, match=r"no room for two texts.* --sequence-length 5 or more"):
+        tokenize_pairs(tokenizer, PAIRS)
+    tokenizer.enable_truncation(5)
+    assert {len(ids) for ids, _ in tokenize_pairs(tokenizer, PAIRS)} == {5}
 
 
 def refused(run: Run, *arguments: object) -> str:

@@ -87,7 +87,18 @@ class PairIds(NamedTuple):
 
 
 def tokenize_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[PairIds]:
-    """Token ids of every pair; of one that is too long, the longer text is cut first."""
+    """Token ids of every pair; of one that is too long, the longer text is cut first.
+
+    Raises:
+        DataError: The tokenizer cuts pairs at a length that leaves no token for one of the texts.
+    """
+    length = (tokenizer.truncation or {}).get("max_length")
+    special = tokenizer.num_special_tokens_to_add(is_pair=True)
+    if length is not None and length < special + 2:
+        raise DataError(
+            f"A sequence of {length} tokens, {special} of them special, has no room for two texts",
+            f"Export with --sequence-length {special + 2} or more",
+        )
     rows: list[PairIds] = []
     for start in range(0, len(pairs), _CHUNK):
         encodings = tokenizer.encode_batch_fast(list(pairs[start : start + _CHUNK]))
