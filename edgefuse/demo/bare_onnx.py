@@ -68,7 +68,9 @@ def _entities(encoding: Encoding, tags: Sequence[str]) -> set[tuple[int, int, st
     found: list[tuple[int, int, str]] = []
     kind = ""
     for word in sorted({word for word in encoding.word_ids if word is not None}):
-        (first, _), (start, end) = encoding.word_to_tokens(word), encoding.word_to_chars(word)
+        tokens, characters = encoding.word_to_tokens(word), encoding.word_to_chars(word)
+        assert tokens is not None and characters is not None  # noqa: PT018 - the word has some
+        (first, _), (start, end) = tokens, characters
         prefix, _, now = tags[first].partition("-")
         if now and prefix == "I" and now == kind:
             found[-1] = (found[-1][0], end, now)
