@@ -15,6 +15,8 @@ from transformers import get_linear_schedule_with_warmup
 
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
 from edgefuse_runtime.tasks.multi_label_metrics import MultiLabelMetric, sigmoid
+from edgefuse_runtime.tasks.problems.registry import PROBLEMS, every_figure
+from edgefuse_runtime.tasks.registry import primary_of
 from edgefuse_runtime.tasks.regression_metrics import RegressionMetric
 from edgefuse_runtime.training.schedule import learning_rate
 
@@ -110,3 +112,10 @@ def test_numbers_that_are_all_alike_do_not_correlate(predictions, references):
     metric.update(np.array([predictions], np.float32).T, np.array([references], np.float32).T)
     figures = metric.result()
     assert (figures["pearson"], figures["spearman"]) == (0, 0)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values())
+def test_figures_of_a_problem_are_shown_in_its_own_order(problem):
+    own = [figure.name for figure in problem.figures]
+    assert [figure.name for figure in every_figure() if figure.name in own] == own
+    assert primary_of(every_figure(), dict.fromkeys(own, 0.0)).name == own[0]

@@ -20,8 +20,10 @@ PROBLEMS: Mapping[ProblemName, type[Problem]] = {
 
 
 def every_figure() -> tuple[Figure, ...]:
-    """The figures of all problem types, every type's primary one before those of all."""
+    """The figures of all problem types: the primary ones, then the others, the loss last."""
     kinds = [problem.figures for problem in PROBLEMS.values()]
-    primary = [figures[0] for figures in kinds]
-    others = {figure.name: figure for figures in kinds for figure in figures[1:]}
-    return (*primary, *others.values())
+    others: dict[str, Figure] = {}
+    for figure in (figure for figures in kinds for figure in figures[1:]):
+        others.pop(figure.name, None)  # what several have in common comes after what they have not
+        others[figure.name] = figure
+    return (*(figures[0] for figures in kinds), *others.values())
