@@ -3,9 +3,9 @@
 Both sides start from one model and train with the same epochs, learning rate, schedule, batch size,
 length and order of rows, without dropout, in fresh processes, in turn; a round has a seed of its
 own for head and order. `metric` and `pytorch_metric` are means over the rounds on the test rows, in
-points where it is a share or a correlation; `fused_metric` is EdgeFuse's with the model's MLPs at a
-quarter of their width (`compress --tune-text`). `time_ratio` (of all steps) and `rss_ratio` (of the
-peak of the training process) are medians over the rounds of EdgeFuse's by PyTorch's.
+points where it is a share, a correlation or chrF; `fused_metric` is EdgeFuse's with the model's MLPs
+at a quarter of their width (`compress --tune-text`). `time_ratio` (of all steps) and `rss_ratio` (of
+the peak of the training process) are medians over the rounds of EdgeFuse's by PyTorch's.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from benchmarks.answer_finders import XQUAD
 from benchmarks.data import minilm, path_of
 from benchmarks.task_case import Recipe, TaskCase
 from benchmarks.text_classifiers import MRPC, STSB
+from benchmarks.text_generators import E2E
 
 CASES: dict[str, TaskCase] = {
     "mrpc": MRPC,
@@ -50,6 +51,7 @@ CASES: dict[str, TaskCase] = {
         options={"problem_type": "ranking"},
     ),
     "xquad": XQUAD,
+    "e2e": E2E,
 }
 
 _THREADS = 2
@@ -61,6 +63,7 @@ _MODULES = (
     "torch_training",
     "sentence_encoders",
     "answer_finders",
+    "text_generators",
 )
 
 
@@ -165,7 +168,7 @@ if __name__ == "__main__":
         "tasks",
         {name: partial(measure, task) for name, task in CASES.items()},
         description=__doc__,
-        packages=("onnxruntime", "torch", "transformers", "scikit-learn", "scipy"),
+        packages=("onnxruntime", "torch", "transformers", "scikit-learn", "scipy", "sacrebleu"),
         inputs=[
             *(Path(__file__).with_name(f"{module}.py") for module in _MODULES),
             *sorted({path_of(name) for task in CASES.values() for name in task.data}),
