@@ -1,11 +1,12 @@
 """Every task on real data: EdgeFuse beside PyTorch with the same recipe.
 
-Both sides start from one model and train with the same epochs, learning rate, schedule, batch size,
-length and order of rows, without dropout, in fresh processes, in turn; a round has a seed of its
-own for head and order. `metric` and `pytorch_metric` are means over the rounds on the test rows, in
-points where it is a share, a correlation or chrF; `fused_metric` is EdgeFuse's with the model's MLPs
-at a quarter of their width (`compress --tune-text`). `time_ratio` (of all steps) and `rss_ratio` (of
-the peak of the training process) are medians over the rounds of EdgeFuse's by PyTorch's.
+Both sides start from one model and train with the same epochs, learning rate, schedule, batch
+size, length and order of rows, without dropout, in fresh processes, in turn; a round has a seed of
+its own for head and order. `metric` and `pytorch_metric` are means over the rounds on the test
+rows, in points where it is a share, a correlation or chrF; `fused_metric` is EdgeFuse's with the
+model's MLPs at a quarter of their width (`compress --tune-text`). `time_ratio` (of all steps) and
+`rss_ratio` (of the peak of the training process) are medians over the rounds of EdgeFuse's by
+PyTorch's.
 """
 
 from collections.abc import Callable
