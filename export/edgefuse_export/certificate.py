@@ -119,7 +119,9 @@ class _Expected:
             feeds=feeds,
             loss=self.loss,
             gradient_norm=self.norm,
-            outputs={n: summarize(a, key) for key, (n, a) in enumerate(self.outputs.items())},
+            outputs={
+                n: summarize(a, key) for key, (n, a) in enumerate(sorted(self.outputs.items()))
+            },
             gradients={n: summarize(a, key) for key, (n, a) in enumerate(self.gradients.items())},
         )
 

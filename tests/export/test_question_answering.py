@@ -288,6 +288,7 @@ def test_a_model_learns_that_a_context_has_no_answer(tmp_path: Path) -> None:
 
 def test_the_command_line_goes_all_the_way(run: Any, tmp_path: Path) -> None:
     bundle = exported("shallow-bert")
+    assert run("doctor", bundle.path).code == 0  # of two outputs
     settings = ("--epochs", 2, "--threads", 1, "--learning-rate", RATE)
     done = run(
         "finetune", bundle.path, tmp_path / "run", "--train", data(), "--valid", data(), *settings

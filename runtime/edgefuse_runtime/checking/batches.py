@@ -24,7 +24,7 @@ class CheckedBatch:
         feeds: Arrays by graph-input name, targets among them.
         loss: The loss.
         gradient_norm: Global norm of the gradients, fused rows weighed by 1/√n.
-        outputs: The task's outputs by name, summarized by their place among them.
+        outputs: The task's outputs by name, summarized by their place among the sorted names.
         gradients: Gradients by parameter, summarized by their place among the parameters.
     """
 

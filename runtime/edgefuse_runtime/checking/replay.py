@@ -73,7 +73,7 @@ def replay(batch: CheckedBatch, engine: Engine, model: InferenceModel) -> Replay
         output_error=max(
             (
                 expected.difference(summarize(outputs[name], key), floor=floor_of(0.0))
-                for key, (name, expected) in enumerate(batch.outputs.items())
+                for key, (name, expected) in enumerate(sorted(batch.outputs.items()))
             ),
             key=nan_last,
         ),
