@@ -22,10 +22,12 @@ from benchmarks.data import minilm, path_of
 from benchmarks.task_case import Recipe, TaskCase
 from benchmarks.text_classifiers import MRPC, STSB
 from benchmarks.text_generators import E2E
+from benchmarks.token_classifiers import WNUT17
 
 CASES: dict[str, TaskCase] = {
     "mrpc": MRPC,
     "stsb": STSB,
+    "wnut17": WNUT17,
     "stsb-similarity": TaskCase(
         prepare=sentence_encoders.write_scores,
         data=("stsb/train.jsonl", "stsb/test.jsonl"),
@@ -61,6 +63,7 @@ _QUICK_ROWS = 160
 _MODULES = (
     "task_case",
     "text_classifiers",
+    "token_classifiers",
     "torch_training",
     "sentence_encoders",
     "answer_finders",
@@ -169,7 +172,10 @@ if __name__ == "__main__":
         "tasks",
         {name: partial(measure, task) for name, task in CASES.items()},
         description=__doc__,
-        packages=("onnxruntime", "torch", "transformers", "scikit-learn", "scipy", "sacrebleu"),
+        packages=(
+            *("onnxruntime", "torch", "transformers", "scikit-learn", "scipy"),
+            *("sacrebleu", "seqeval"),
+        ),
         inputs=[
             *(Path(__file__).with_name(f"{module}.py") for module in _MODULES),
             *sorted({path_of(name) for task in CASES.values() for name in task.data}),
