@@ -189,6 +189,18 @@ def test_there_is_no_head_to_train(tmp_path: Path) -> None:
         )
 
 
+def test_a_pair_alone_says_nothing_of_what_matters(tmp_path: Path) -> None:
+    way = find_way("child-d", {"child_data": rows_of(tmp_path, "ranking")})
+    with pytest.raises(ModelError, match="a row alone teaches this task nothing"):
+        export(
+            str(pico("shallow-bert")),
+            tmp_path / "bundle",
+            device=load_device("rpi5"),
+            task=find_task(NAME),
+            tune=way,
+        )
+
+
 def test_a_compressed_encoder_keeps_its_pooling_and_trains(tmp_path: Path) -> None:
     modules = exported("shallow-bert", **KINDS[2][1]).path / "model"
     compress(str(modules_with_weights(modules, tmp_path / "plain")), tmp_path / "fused", ratio=0.25)
