@@ -21,6 +21,7 @@ from edgefuse_runtime.optimizers.adamw import AdamW
 from tests.tuned_pico import labelled_rows, pico
 
 Run = Callable[..., SimpleNamespace]
+PicoModel = Callable[..., Path]
 
 
 @pytest.fixture
@@ -103,8 +104,8 @@ def test_the_command_shows_what_was_exported_and_how_well_it_was_checked(
     ],
 )
 def test_classes_and_batches_that_are_not_clear_are_refused(
-    options: tuple[object, ...], refusal: str, run: Run, tmp_path: Path
+    options: tuple[object, ...], refusal: str, run: Run, pico_model: PicoModel, tmp_path: Path
 ) -> None:
-    result = run("export", "model", tmp_path / "bundle", "--device", "rpi5", *options)
+    result = run("export", pico_model("bert"), tmp_path / "bundle", "--device", "rpi5", *options)
     assert result.code == 2
     assert refusal in result.err
