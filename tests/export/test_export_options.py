@@ -99,7 +99,7 @@ def test_the_command_shows_what_was_exported_and_how_well_it_was_checked(
     ("options", "refusal"),
     [
         ((), "The classes are not known"),
-        (("--num-labels", 2, "--labels", "rows.jsonl"), "say the same thing twice"),
+        (("--num-labels", 2, "--labels", labelled_rows()), "say the same thing twice"),
         (("--num-labels", 2, "--batch-size", "many"), "neither a count of rows nor auto"),
     ],
 )
