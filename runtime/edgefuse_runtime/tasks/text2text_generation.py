@@ -170,13 +170,12 @@ class Text2TextGeneration(Tagged, frozen=True, kw_only=True, tag="text2text-gene
     ) -> Feeds:
         """A batch of random prompts and completions.
 
-        With padding, completions are a token shorter than prompts: nothing can take the one's
-        length for the other's.
+        With padding, completions are a token shorter than prompts, whatever their greatest length:
+        a trace tells by two shapes which sizes are free.
         """
         rows, tokens = shape
         feeds = random_texts(rng, shape, token_ids, padded=padded)
-        length = min(tokens, self.target_length or tokens)
-        length -= int(padded and length > 1)
+        length = max(1, tokens - 1) if padded else min(tokens, self.target_length or tokens)
         target = random_texts(rng, (rows, length), token_ids, padded=padded)
         labels = np.where(target["attention_mask"] == 1, target["input_ids"], IGNORED)
         feeds["decoder_input_ids"] = self.shift_right(labels, int(token_ids[0]))
