@@ -20,6 +20,7 @@ PicoModel = Callable[..., Path]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST_FILES = (
+    "export/test_families.py",
     "export/test_tuning_ways.py",
     "export/test_plan.py",
     "export/test_export.py",

@@ -235,6 +235,7 @@ _SPECIALTIES = {
     "smollm3": _GROUPED,
     "olmo2": {"num_key_value_heads": 1},
     "granite": {"num_key_value_heads": 1},
+    "cohere": {"num_key_value_heads": 1},
 }
 
 

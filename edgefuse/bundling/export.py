@@ -115,7 +115,13 @@ def export(
     needed = 2 * ready.info.parameters * 4 + _BYTES_BESIDE_WEIGHTS
     with new_directory(output, marker=MANIFEST, overwrite=overwrite, needed_bytes=needed) as folder:
         write_files(folder, origin, loaded, ready)
-        texts = prove_tokenizer(folder, origin.base, loaded.tokenizer, length=ready.sequence_length)
+        texts = prove_tokenizer(
+            folder,
+            origin.base,
+            loaded.tokenizer,
+            length=ready.sequence_length,
+            split_words=task.splits_words,
+        )
         write_texts(folder, texts)
         bundle = write_bundle(request, folder, on_progress=on_progress)
     return Bundle(output, bundle.manifest, bundle.id)

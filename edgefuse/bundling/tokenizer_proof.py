@@ -28,18 +28,25 @@ Ids = list[list[int]]
 
 
 def prove_tokenizer(
-    folder: Path, source: ModelSource, tokenizer: ModelTokenizer, *, length: int
+    folder: Path,
+    source: ModelSource,
+    tokenizer: ModelTokenizer,
+    *,
+    length: int,
+    split_words: bool = False,
 ) -> CheckedTexts:
     """Compare a bundle's tokenizer with the model's own, on texts that tell tokenizers apart.
 
     Ids have to be those of the model's own tokenizer.json. Of a text with tokens that only other
-    files of the model name, they have to be those that transformers makes of all files.
+    files of the model name, they have to be those that transformers makes of all files, and so they
+    may be where texts come as words, before which the tokenizer puts a space.
 
     Args:
         folder: The bundle's folder, with its tokenizer.json.
         source: The model.
         tokenizer: The model's tokenizer as it was loaded.
         length: Count of tokens that texts are cut to.
+        split_words: Whether texts come as words.
 
     Returns:
         The texts and their ids, for a board to compare.
@@ -53,8 +60,8 @@ def prove_tokenizer(
     if length >= _SHORTEST_PAIR:
         texts.append(("a door", " warm lamp"))
     made = ids_of(open_tokenizer(folder / _FILE, length=length), texts)
-    references = _references(source, tokenizer, texts, length)
-    for (text, _), ids, *expected in zip(texts, made, *references, strict=True):
+    references = _references(source, tokenizer, texts, length, split_words=split_words)
+    for (text, _), ids, expected in zip(texts, made, references, strict=True):
         if ids not in expected:
             raise _refusal(text, ids, expected[0], source.name)
     return CheckedTexts(
@@ -67,9 +74,14 @@ def prove_tokenizer(
 
 
 def _references(
-    source: ModelSource, tokenizer: ModelTokenizer, texts: Texts, length: int
+    source: ModelSource,
+    tokenizer: ModelTokenizer,
+    texts: Texts,
+    length: int,
+    *,
+    split_words: bool,
 ) -> list[Ids]:
-    """Ids by the model's own tokenizer.json, where there is one, and by transformers."""
+    """Ids that each text may have: by the model's own tokenizer.json, or by transformers."""
     wrapper = tokenizer.wrapper
     with silence_transformers():
         theirs: Ids = [
@@ -78,10 +90,15 @@ def _references(
         ]
         file = find_file(source, _FILE)
     if file is None:
-        return [theirs]
+        return [[ids] for ids in theirs]
     own = Tokenizer.from_file(file)
     limit_length(own, length, wrapper.truncation_side)
-    return [ids_of(own, texts), theirs]
+    known = {token.content for token in own.get_added_tokens_decoder().values()}
+    named = {str(token) for token in wrapper.added_tokens_decoder.values()} - known
+    return [
+        [first, other] if split_words or any(token in text for token in named) else [first]
+        for (text, _), first, other in zip(texts, ids_of(own, texts), theirs, strict=True)
+    ]
 
 
 def _refusal(text: str, made: list[int], expected: list[int], name: str) -> ModelError:

@@ -40,8 +40,8 @@ def predict(
 ) -> None:
     """Predict for texts or rows: arguments, a file, or standard input, one a line.
 
-    Prints a line for each, in their order. A model that writes prints its text as it comes. A run
-    predicts with its best epoch, and a bundle as it was exported.
+    Prints what it makes of each, in their order. A model that writes prints its text as it comes. A
+    run predicts with its best epoch, and a bundle as it was exported.
 
         edgefuse predict run "turn the lamp on"
     """

@@ -47,7 +47,7 @@ class Reduction(Method):
     layers: str | None = option(None, help="Layers to fuse, from 0: 4-11 or 0,2,5-7.", shown="all")
     calibration: Path | None = option(
         None,
-        help='Text to fit the narrow MLPs to: JSONL with "text", or .txt. A tenth is held out to '
+        help="Text to fit the narrow MLPs to: rows of a task, or .txt. A tenth is held out to "
         "measure errors on.",
         shown="",
     )

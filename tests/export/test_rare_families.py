@@ -64,6 +64,8 @@ MENDED: dict[str, Callable[[], PretrainedConfig]] = {
     "convbert": lambda: transformers.ConvBertConfig(
         **SIZES, embedding_size=HIDDEN_SIZE, head_ratio=1, conv_kernel_size=3
     ),
+    "big_bird": lambda: transformers.BigBirdConfig(**SIZES, attention_type="original_full"),
+    "roformer": lambda: transformers.RoFormerConfig(**SIZES, embedding_size=HIDDEN_SIZE),
 }
 
 

@@ -26,7 +26,6 @@ from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.tasks.registry import find_task
-from edgefuse_runtime.api import Predictor
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.data.batching import Dataset, evaluation_batches
@@ -244,17 +243,6 @@ def test_the_nearest_texts_of_a_file_are_found(tmp_path: Path, run: Any) -> None
     assert run("predict", bundle.path, "good").out.startswith("16 numbers: ")
     refused = run("predict", bundle.path, "good", "--against", corpus, "--top", 0)
     assert (refused.code, refused.err.count("--top 0 finds nothing")) == (2, 1)
-
-
-@pytest.mark.parametrize("problem_type", ["ranking", "regression"])
-def test_figures_of_a_file_are_those_of_its_vectors(problem_type: str, tmp_path: Path) -> None:
-    options = {"negatives": True} if problem_type == "ranking" else KINDS[2][1]
-    bundle = exported("shallow-bert", **options)
-    data = rows_of(tmp_path, problem_type, negatives=problem_type == "ranking")
-    evaluation = Predictor(bundle.path).evaluate(data)
-    assert evaluation.rows == len(TEXTS)
-    first = "recall_at_1" if problem_type == "ranking" else "spearman"
-    assert next(iter(evaluation.figures)) == first
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,8 @@ def test_a_drawn_mask_keeps_a_share_and_keeps_the_mean() -> None:
     plain, masked = (open_engine(bundle_of("bert", t), threads=1) for t in ("full", "child-f"))
     for engine in (plain, masked):
         engine.step(random_batch(0), 0.0)
-    gradients = [engine.state()["first_moment"] for engine in (plain, masked)]
+    # The last element is nobody's: the engine finds by it what decay does to rows left out.
+    gradients = [engine.state()["first_moment"][:-1] for engine in (plain, masked)]
     assert bundle.manifest.gradient_mask is not None
     names = set(bundle.manifest.gradient_mask.parameters)
     assert not any(in_head(name) or ".embeddings." in name for name in names)

@@ -78,7 +78,18 @@ def _refusal(config: "PretrainedConfig", task: type[Task]) -> str:
         return f"{kind} models are no pair of an encoder and a decoder"
     if type(config) not in getattr(transformers, task.auto_class)._model_mapping:  # noqa: SLF001
         return f"transformers has no {_head(task)} of {kind} models"
+    masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping  # noqa: SLF001
+    if masked and _writes_alone(task) and not getattr(config, "is_decoder", False):
+        return (
+            f"{kind} models read a text in both directions, and would see the token that they are "
+            "to write"
+        )
     return ""
+
+
+def _writes_alone(task: type[Task]) -> bool:
+    """Whether a task wants a language model that sees no token before it writes it."""
+    return task.auto_class == "AutoModelForCausalLM"
 
 
 _HEADS = {

@@ -97,7 +97,7 @@ class WantedTextClassification(WantedTask):
     problem_type: str | None = problem_type_option()
     pairs: bool = option(
         default=False,
-        help="Rows have a second text_pair; rows of --labels tell it too.",
+        help="Rows have a second text, text_pair; rows of --labels show it too.",
         shown="",
     )
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.architecture import check_architecture
 from edgefuse_export.tasks.generation import chat_template_of, end_ids, special_tokens_of
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
@@ -12,7 +11,6 @@ from edgefuse_runtime.tasks.text_generation import TARGET, TextGeneration
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ class WantedTextGeneration(WantedTask):
                 or has no token that ends a text.
         """
         check_architecture(facts.config, facts.name, TextGeneration)
-        _check_direction(facts.config, facts.name)
         ends = end_ids(facts)
         return TextGenerationExport(
             TextGeneration(
@@ -69,21 +66,4 @@ class WantedTextGeneration(WantedTask):
                 chat_template=chat_template_of(facts.tokenizer),
                 special_tokens=special_tokens_of(facts.tokenizer),
             )
-        )
-
-
-def _check_direction(config: "PretrainedConfig", name: str) -> None:
-    """Refuse an encoder: it sees the token that it is to guess.
-
-    Raises:
-        ModelError: The architecture is one that guesses masked tokens, and is not set otherwise.
-    """
-    from transformers import AutoModelForMaskedLM
-
-    masked = type(config) in AutoModelForMaskedLM._model_mapping  # noqa: SLF001
-    if masked and not getattr(config, "is_decoder", False):
-        raise ModelError(
-            f"{name} cannot be exported for text-generation: {config.model_type} models read a "
-            "text in both directions, and would see the token that they are to write",
-            "Use a decoder such as Llama or GPT-2",
         )

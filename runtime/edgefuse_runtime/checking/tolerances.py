@@ -27,7 +27,7 @@ def beyond_rounding(
     """
     for what, difference, tolerance in (
         ("loss", loss, LOSS_TOLERANCE),
-        ("outputs", outputs, OUTPUT_TOLERANCE),
+        ("output", outputs, OUTPUT_TOLERANCE),
         (f"gradient of {worst_gradient}", gradient, GRADIENT_TOLERANCE),
         ("gradients' norm", norm, NORM_TOLERANCE),
     ):
