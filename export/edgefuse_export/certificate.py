@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgefuse_devices.errors import InternalError
+from edgefuse_devices.errors import InternalError, ModelError
 from edgefuse_export.operators.dropout import Dropout, with_dropout
 from edgefuse_export.passes.norm_weights import NormWeight
 from edgefuse_export.tasks.task import ExportTask
@@ -58,6 +58,7 @@ def certify(
 
     Raises:
         InternalError: They differ.
+        ModelError: They differ by an engine that builds its gradients itself.
     """
     names = [parameter.name for parameter in bundle.manifest.parameters]
     own = {name: _numpy(model.get_parameter(name)) for name in names}
@@ -83,7 +84,7 @@ def certify(
                 dropout=dropout,
             )
             check = _compare(shape, feeds, expected, engine, inference)
-            _refuse_difference(check)
+            _refuse_difference(check, bundle.manifest.engine.name)
             checks.append(check)
             batches.append(expected.summarized(shape, feeds))
     certificate = Certificate(
@@ -209,7 +210,7 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return nan_last(float(np.abs(one - other).max()))
 
 
-def _refuse_difference(check: ShapeCheck) -> None:
+def _refuse_difference(check: ShapeCheck, engine: str) -> None:
     rows, tokens = check.shape
     problem = beyond_rounding(
         loss=check.loss_difference,
@@ -218,6 +219,11 @@ def _refuse_difference(check: ShapeCheck) -> None:
         gradient=check.worst_gradient_error,
         norm=check.gradient_norm_error,
     )
+    if problem and not check.worst_gradient:  # the engine builds its gradients itself
+        raise ModelError(
+            f"{engine} trains the model wrongly: its {problem} at {rows} × {tokens} tokens",
+            "Export it with --engine onnxruntime",
+        )
     if problem:
         raise InternalError(
             f"The exported graph's {problem} at {rows} × {tokens} tokens",

@@ -22,7 +22,6 @@ CASES = (
     ("fused-bert", "full"),
     ("fused-bert", "lora"),
     ("chains", "mpo"),
-    ("fused-llama", "full"),
 )
 """Models and ways of tuning."""
 
@@ -44,9 +43,8 @@ def record_losses(engine: str, folder: Path) -> dict[str, list[float]]:
 
 
 def _make_models(folder: Path) -> None:
-    for name in ("bert", "llama"):
-        save_pico_model(folder / name, name, num_labels=LABELS, layers=1)
-        _edgefuse("compress", folder / name, folder / f"fused-{name}", "--ratio", "0.25")
+    save_pico_model(folder / "bert", "bert", num_labels=LABELS, layers=1)
+    _edgefuse("compress", folder / "bert", folder / "fused-bert", "--ratio", "0.25")
     chains = ["--method", "mpo", "--max-error", "0.2", "--matrices", "mlp,attention,embeddings"]
     _edgefuse("compress", folder / "fused-bert", folder / "chains", *chains)
 
