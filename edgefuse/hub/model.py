@@ -149,7 +149,8 @@ def embedding_rows(model: PreTrainedModel) -> int:
 
 def position_count(config: PretrainedConfig) -> int | None:
     """Count the positions that a model has; None where any number will do (XLNet's -1)."""
-    count = int(getattr(config, "max_position_embeddings", None) or 0)
+    names = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
+    count = next((int(n) for name in names if (n := getattr(config, name, None))), 0)
     return count if count > 0 else None
 
 

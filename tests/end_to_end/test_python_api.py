@@ -104,7 +104,7 @@ def test_classes_of_which_nothing_can_be_learnt_are_refused(labels, match, folde
 
 
 def test_counts_below_the_least_are_refused(folder):
-    for given in ({"classes": 1}, {"batch_size": 0}):
+    for given in ({"num_labels": 1}, {"batch_size": 0}):
         with pytest.raises(InputError, match="Give at least"):
             edgefuse.plan(folder / "model", device="rpi5", **given)
     with pytest.raises(InputError, match="--seed is -1"):
