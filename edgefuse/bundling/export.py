@@ -18,7 +18,7 @@ from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.operators.dropout import parse_dropout
-from edgefuse_export.tasks.task import WantedTask
+from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.checking.texts import write_texts
@@ -80,6 +80,7 @@ def export(
     engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
     loaded = load(origin, task, seed=seed)
+    _check_batch(loaded.task, batch_size)
     ready = make_ready(
         origin,
         loaded,
@@ -140,6 +141,16 @@ def _check_numbers(optimizer: Optimizer, batch_size: int | None, seed: int) -> N
         raise InputError(f"--batch-size is {batch_size}", "Give at least 1")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}", "Give a number from 0 to 2⁶³ - 1")
+
+
+def _check_batch(task: ExportTask, batch_size: int | None) -> None:
+    least = task.task.smallest_batch
+    if batch_size is not None and batch_size < least:
+        raise InputError(
+            f"--batch-size is {batch_size}, and {task.task.summary} learns nothing from fewer than "
+            f"{least} rows at once",
+            f"Give {least} or more",
+        )
 
 
 def _find_engine(name: str) -> EngineExport:

@@ -52,7 +52,11 @@ def finetune(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the shuffling.  [default: 0]")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seed of the shuffling, and of what is drawn at every step.  [default: 0]",
+        ),
     ] = None,
     save_every: Annotated[
         int | None,

@@ -270,13 +270,14 @@ def _plan_memory(
     if request.batch_size is not None:
         return predict(request.batch_size), request.batch_size
     available = available_bytes(request.device)
-    for batch_size in BATCH_SIZES:
+    least = request.task.task.smallest_batch
+    for batch_size in (size for size in BATCH_SIZES if size >= least):
         memory = predict(batch_size)
         if memory.total <= available:
             return memory, batch_size
     raise InputError(
-        f"Training {request.tuning} needs about {memory.total / 2**20:,.0f} MiB even with one row "
-        f"in a batch, and {request.device.title} has {request.device.memory_mib:,} MiB, "
+        f"Training {request.tuning} needs about {memory.total / 2**20:,.0f} MiB even with batches "
+        f"of {least}, and {request.device.title} has {request.device.memory_mib:,} MiB, "
         "half of which may be used",
         "Compress the model, train less of it (--tune head), shorten --sequence-length, or name "
         "a board with more memory",

@@ -82,6 +82,7 @@ def test_the_bundles_shape_and_the_boards_threads_are_the_default(bundle):
     ("given", "problem"),
     [
         ({"sequence_length": 17}, "--sequence-length 17 is above the bundle's 16"),
+        ({"sequence_length": 1}, "sequence_length is 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"steps": 0}, "steps is 0"),
         ({"warmup": -1}, "warmup is -1"),

@@ -123,6 +123,8 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
     encoder_decoder: ClassVar[bool] = False
     prediction_options: ClassVar[type[NoOptions]] = NoOptions
 
+    smallest_batch: ClassVar[int] = 1
+
     @property
     def summary(self) -> str:
         return self.name

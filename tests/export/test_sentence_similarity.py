@@ -24,15 +24,19 @@ from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
-from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.tasks.registry import find_task
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
 from edgefuse_runtime.converting.convert import convert
 from edgefuse_runtime.data.batching import Dataset, evaluation_batches
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.inference.predict import predict
+from edgefuse_runtime.measuring.bench import plan_workload
+from edgefuse_runtime.measuring.process import Ready, measure
 from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
 from edgefuse_runtime.tasks.text_ranking import RankedTuple
+from edgefuse_runtime.training.finetune import finetune
+from edgefuse_runtime.training.run import TrainingSettings
 from tests.pico_models import TEXTS
 from tests.shared import made_once
 from tests.tuned_pico import pico
@@ -243,6 +247,28 @@ def test_the_nearest_texts_of_a_file_are_found(tmp_path: Path, run: Any) -> None
     assert run("predict", bundle.path, "good").out.startswith("16 numbers: ")
     refused = run("predict", bundle.path, "good", "--against", corpus, "--top", 0)
     assert (refused.code, refused.err.count("--top 0 finds nothing")) == (2, 1)
+
+
+def test_a_ranking_that_one_row_would_teach_nothing_is_refused_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--batch-size is 1, and .* fewer than 2 rows"):
+        export(
+            str(pico("shallow-bert")),
+            tmp_path / "bundle",
+            device=load_device("rpi5"),
+            task=find_task(NAME, {}),
+            batch_size=1,
+        )
+    settings, rows = TrainingSettings(batch_size=1), rows_of(tmp_path, "ranking")
+    with pytest.raises(RunError, match=r"batch_size is 1, and .* fewer than 2 rows"):
+        finetune(exported("shallow-bert", "lora"), tmp_path / "run", train=rows, settings=settings)
+
+
+def test_the_tokens_of_all_texts_of_a_row_are_counted() -> None:
+    bundle = exported("shallow-bert", "lora")
+    workload = plan_workload(bundle, batch_size=2, sequence_length=8, threads=1)
+    ready = next(measure(bundle.path, workload))
+    assert isinstance(ready, Ready)
+    assert ready.tokens_per_row == 16
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ REFUSED = {
     "question is a list": ({"context": "x", "question": ["x"]}, 'has no "question"'),
     "no answers": ({"context": "x", "question": "x"}, 'has no "answers"'),
     "blank cell": (row(" "), 'has no "answers"'),
-    "a text alone": (row("im Flur"), '"answers" that are broken JSON'),
-    "Python's quotes": (row("[{'text': 'im Flur'}]"), r"broken JSON.*with double quotes"),
+    "a text alone": (row("im Flur"), '"answers" of broken JSON'),
+    "Python's quotes": (row("[{'text': 'im Flur'}]"), r"broken JSON.*double quotes"),
     "texts alone": (row(["im Flur"]), '"answers" of another form'),
     "a number": (row(16), '"answers" of another form'),
     "lists of two lengths": (

@@ -62,6 +62,13 @@ def test_a_changed_file_of_the_same_size_is_named(bundle):
         open_bundle(bundle)
 
 
+def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):
+    outside = (bundle / "tokenizer.json").rename(tmp_path / "outside.json")
+    (bundle / "tokenizer.json").symlink_to(outside)
+    with pytest.raises(BundleError, match=r"tokenizer\.json leads out of the bundle"):
+        open_bundle(bundle)
+
+
 def test_a_bundle_of_a_newer_edgefuse_says_to_update(bundle):
     newer = {"schema_version": SCHEMA_VERSION + 1, "unheard": "of"}
     change(bundle, lambda manifest: manifest.update(newer))

@@ -243,6 +243,8 @@ def test_what_is_asked_is_texts_or_rows(tmp_path):
     for name, raw in (("rows.csv", b"text\nlamp\n"), ("rows", b'{"text": "lamp"}')):
         (tmp_path / name).write_bytes(raw)
         assert read_asked(tmp_path / name) == [{"text": "lamp"}]
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbf{"text": "lamp"}\n')
+    assert read_asked(tmp_path / "marked") == [{"text": "lamp"}]
     one, other = rows_asked(["lamp", {"text": "x", "id": 1}], ["text"], "")
     assert (one.fields, other.fields) == ({"text": "lamp"}, {"text": "x", "id": 1})
     (row,) = rows_asked(['{"text": "a", "text_pair": "b"}'], ["text", "text_pair"], "")
@@ -263,6 +265,9 @@ def test_texts_are_those_of_any_tasks_rows(tmp_path):
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert read_texts(tmp_path / "rows.jsonl") == ["a", "b", "c", "d", "e f", "g", "i", "h"]
+    rows[2]["tokens"], rows[3]["messages"] = "e f", json.dumps(rows[3]["messages"])
+    (tmp_path / "cells.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read_texts(tmp_path / "cells.jsonl") == read_texts(tmp_path / "rows.jsonl")
 
 
 def test_what_can_be_read_only_once_is_refused(tmp_path):
@@ -357,7 +362,8 @@ def test_several_labels_are_a_list_or_names_in_a_cell(tmp_path):
     [
         (b'{"label": 1}', ':1 has a "label" that is no list'),
         (b'{"text": "a"}', ':1 has no "label"'),
-        (b'{"label": "[a"}', ':1 has a "label" of broken JSON'),
+        (b'{"label": "[a"}', ':1 has "label" of broken JSON'),
+        (b'{"label": "%s"}' % (b"[" * 99_999), ':1 has "label" of broken JSON'),
         (b'{"label": ["a", 1]}', ":1 has a label that is a whole number, and that of .*:1 is a te"),
         (b'{"label": [0.5]}', ":1 has the label 0.5, a number with a decimal point"),
         (b'{"label": ["d"]}', ":1 has the unknown label 'd'"),

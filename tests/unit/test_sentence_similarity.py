@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from edgefuse.demo.command_search import COMMANDS, make_search_splits
 from edgefuse.demo.smart_home import make_splits
@@ -131,6 +131,19 @@ def test_broken_rows_are_refused_with_file_and_line(
         good = {"text": "go", "text_pair": "on", "score": 2}
     with pytest.raises(DataError, match=sentence):
         task.read(written(tmp_path, [good, row]), tokenizer)
+
+
+def test_a_text_without_a_token_is_named_by_its_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text('anchor,positive\n"go\non",on\n?,go\n')
+    deaf = Tokenizer.from_str(tokenizer.to_str())
+    deaf.normalizer = normalizers.Replace("?", "")
+    with pytest.raises(DataError, match=r"rows\.csv:4 has no character"):
+        RANKING.read(file, deaf)
+
+
+def test_a_ranking_without_negatives_holds_two_rows_together() -> None:
+    assert [task.smallest_batch for task in (RANKING, TRIPLES, SCORES)] == [2, 1, 1]
 
 
 def test_correlations_are_scipys() -> None:

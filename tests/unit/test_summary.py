@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.checking.batches import CheckedBatch, read_batches, write_batches
 from edgefuse_runtime.checking.summary import Summary, floor_of, summarize, without_zeros
 
@@ -72,7 +73,9 @@ def test_batches_come_back_as_they_were_written(tmp_path) -> None:
         gradients={"w": Summary(2.0, 0.1), "b": Summary(0.3, 0.2)},
     )
     write_batches(tmp_path, [batch, batch])
-    first, second = read_batches(tmp_path, ["w", "b"])
+    first, second = read_batches(tmp_path, ["w", "b"], ["logits"])
+    with pytest.raises(BundleError, match=r"has the output logits, which .* does not give"):
+        read_batches(tmp_path, ["w", "b"], ["embedding"])
     assert (first.loss, first.gradient_norm, first.shape) == (0.25, 3.5, (1, 3))
     assert first.outputs == batch.outputs
     assert second.gradients == batch.gradients

@@ -122,6 +122,7 @@ ENTITY = {"start": 4, "end": 15, "label": "room"}
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "nothing": ({"label": "x"}, 'has neither "tokens" nor a "text"'),
     "no tags": ({"tokens": ["a"]}, 'has no list of "tags"'),
+    "a list of pandas": ({"tokens": "['a' 'b']", "tags": "O O"}, 'has "tokens" of broken JSON'),
     "no tokens": ({"tokens": [], "tags": []}, "has no tokens"),
     "another count": ({"tokens": ["a", "b"], "tags": ["O"]}, "has 2 tokens and 1 tags"),
     "a number": ({"tokens": ["a", 3], "tags": ["O", "O"]}, "has a token that is no text: 3"),

@@ -1,8 +1,11 @@
 """Rows of text generation: read, tokenized, cut, and measured."""
 
 import json
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.tokenization import limit_length
 from edgefuse_runtime.tasks.chat_template import ChatTemplate
+from edgefuse_runtime.tasks.generation_metric import EvaluationOptions
 from edgefuse_runtime.tasks.next_token import IGNORED, NextTokenMetric
 from edgefuse_runtime.tasks.text_generation import TARGET, TextGeneration
 from tests.pico_causal import CHAT_TEMPLATE, END, START, byte_tokenizer, causal_tokenizer
@@ -124,6 +128,7 @@ def test_answers_of_a_chat_are_learned_and_what_ends_them(tmp_path: Path) -> Non
     "template",
     [
         CHAT_TEMPLATE,
+        "{% set d = dict(a=1) %}{% set self = namespace(d, self=2) %}{{ self.a }}{{ self.self }}",
         (
             "{{- bos_token }}{%- for m in messages if m.role != 'system' %}\n"
             "    {%- if loop.index > 3 %}{%- break %}{%- endif %}\n"
@@ -183,6 +188,56 @@ def test_a_template_refuses_in_a_sentence(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"rows.jsonl:1 .* chat template refuses: no system"):
         read(tmp_path, {"messages": [USER, ANSWER]}, task=task)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ namespace(__x=1) }}", "a namespace has no name such as __x"),
+        ("{% set n = namespace() %}{% set n._x = 1 %}", "a namespace has no name such as _x"),
+        ("{{ dict.__class__.mro }}", "access to attribute '__class__'"),
+        ("{{ 1 // 0 }}", "integer division or modulo by zero"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "maximum recursion depth"),
+        ("{% if %}", "Expected an expression"),
+    ],
+)
+def test_a_template_that_fails_in_any_way_is_refused(template: str, reason: str) -> None:
+    with pytest.raises(DataError, match=f"rows:1 .* chat template refuses: .*{reason}"):
+        ChatTemplate(template, {}).prompt([USER], "rows:1")
+
+
+def test_a_template_writes_the_date_of_the_export(tmp_path: Path) -> None:
+    template = "{{ strftime_now('%d %b %Y %H:%M') if strftime_now is defined else 'none' }}"
+    ours = ChatTemplate(template, {}, date(2024, 7, 26))
+    assert ours.prompt([USER], "rows:1") == "26 Jul 2024 00:00"
+    assert ChatTemplate(template, {}).prompt([USER], "rows:1") == "none"
+    task = TextGeneration(end_id=0, stop_ids=[0], chat_template=template, date=ours.date)
+    assert msgspec.json.decode(msgspec.json.encode(task), type=TextGeneration) == task
+
+
+def test_cells_hold_chats_and_references(tmp_path: Path) -> None:
+    rows = [{"messages": [USER, ANSWER]}, {"prompt": "a", "references": ["b", "c"]}]
+    cells = [{name: v if v == "a" else json.dumps(v) for name, v in row.items()} for row in rows]
+    for one, other in zip(
+        read(tmp_path, *rows, task=CHATS), read(tmp_path, *cells, task=CHATS), strict=True
+    ):
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        assert one.references == other.references
+    with pytest.raises(DataError, match=r'rows.jsonl:1 has "messages" of broken JSON'):
+        read(tmp_path, {"messages": str([USER, ANSWER])}, task=CHATS)
+
+
+def test_chats_without_room_are_refused_before_a_word_is_written(tmp_path: Path) -> None:
+    fits = {"messages": [USER, ANSWER]}
+    long = {"messages": [USER, ANSWER, {**USER, "content": "the door " * 30}, ANSWER]}
+    examples = read(tmp_path, fits, long, task=CHATS, length=90)
+    tokenizer = byte_tokenizer()
+    limit_length(tokenizer, 90, "right")
+    model = SimpleNamespace(tokenizer=tokenizer)
+    metric = CHATS.prediction_metric(model, EvaluationOptions(generate=True))
+    metric.check(examples[:1])
+    with pytest.raises(DataError, match=r"rows.jsonl:2 is too long"):
+        metric.check(examples)
 
 
 def test_loss_and_perplexity_are_those_over_all_tokens_that_count() -> None:

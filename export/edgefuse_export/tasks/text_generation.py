@@ -1,6 +1,7 @@
 """Text generation: a causal language model's next token."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,12 +59,14 @@ class WantedTextGeneration(WantedTask):
                 or has no token that ends a text.
         """
         check_architecture(facts.config, facts.name, TextGeneration)
-        ends = end_ids(facts)
+        ends, template = end_ids(facts), chat_template_of(facts.tokenizer)
+        dated = template is not None and "strftime_now" in template
         return TextGenerationExport(
             TextGeneration(
                 end_id=ends[0],
                 stop_ids=ends,
-                chat_template=chat_template_of(facts.tokenizer),
+                chat_template=template,
                 special_tokens=special_tokens_of(facts.tokenizer),
+                date=datetime.now().astimezone().date() if dated else None,
             )
         )

@@ -161,6 +161,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     manifest = decode_manifest(raw, file)
     _check_names(manifest, file)
     for name, entry in manifest.files.items():
+        _check_inside(path / name, path)
         _check_file(path / name, entry, verify=verify)
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
@@ -195,6 +196,15 @@ def _check_names(manifest: Manifest, file: Path) -> None:
     for name in (*_NEEDED, *manifest.engine.files):
         if name not in manifest.files:
             raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Refuse a symbolic link by which a bundle would hand out files of this machine."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(
+            f"{file} leads out of the bundle by a link",
+            f"If you made the link, copy the bundle with its files: cp -rL {folder} COPY",
+        )
 
 
 def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:

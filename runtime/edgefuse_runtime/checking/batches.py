@@ -1,6 +1,6 @@
 """Batches with what torch makes of them: the part of the certificate that a board replays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,23 +57,33 @@ def write_batches(folder: Path, batches: Sequence[CheckedBatch]) -> None:
     write_tensors(file, tensors)
 
 
-def read_batches(folder: Path, parameters: Sequence[str]) -> list[CheckedBatch]:
+def read_batches(
+    folder: Path, parameters: Sequence[str], outputs: Collection[str]
+) -> list[CheckedBatch]:
     """Read the batches of a bundle.
 
     Args:
         folder: The bundle's directory.
         parameters: Names of the trained parameters, in the manifest's order.
+        outputs: Names of what the inference graph gives.
 
     Raises:
-        BundleError: The file is none that export wrote.
+        BundleError: The file is none that export wrote, or has outputs of another graph.
     """
     file = folder / BATCHES
     try:
         tensors = {name: np.array(value) for name, value in map_tensors(file).items()}
         count = sum(name.endswith(".shape") for name in tensors)
-        return [_batch(tensors, f"{number}.", parameters) for number in range(count)]
+        batches = [_batch(tensors, f"{number}.", parameters) for number in range(count)]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{file} cannot be read: {error}", AGAIN) from error
+    for name in (name for batch in batches for name in batch.outputs):
+        if name not in outputs:
+            raise BundleError(
+                f"{file} has the output {name}, which the bundle's inference graph does not give",
+                AGAIN,
+            )
+    return batches
 
 
 def _batch(

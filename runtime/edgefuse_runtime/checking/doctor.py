@@ -95,12 +95,12 @@ def _shown(text: str) -> str:
 
 def _replays(bundle: Bundle, threads: int, on_progress: OnProgress) -> list[Replay]:
     names = [parameter.name for parameter in bundle.manifest.parameters]
-    batches = read_batches(bundle.path, names)
     on_progress(_STAGES[1], 1, len(_STAGES))
     values = without_zeros(bundle.trainable())
     engine = open_engine(bundle, threads=threads)
     engine.set_parameters(values)
     model = InferenceModel(bundle, values, threads=threads)
+    batches = read_batches(bundle.path, names, model.outputs)
     on_progress(_STAGES[2], 2, len(_STAGES))
     return [replay(batch, engine, model) for batch in batches]
 

@@ -76,5 +76,6 @@ def replay(batch: CheckedBatch, engine: Engine, model: InferenceModel) -> Replay
                 for key, (name, expected) in enumerate(sorted(batch.outputs.items()))
             ),
             key=nan_last,
+            default=0.0,
         ),
     )

@@ -95,7 +95,7 @@ def convert(
             case "peft":
                 write_adapter(bundle, trained, directory)
             case "transformers":
-                shutil.copytree(bundle.path / "model", directory, dirs_exist_ok=True)
+                _copy_model_files(bundle, directory)
                 write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
             case "onnx":
                 shutil.copyfile(bundle.path / "model.onnx", directory / "model.onnx")
@@ -103,6 +103,17 @@ def convert(
                 write_tensors(directory / WEIGHTS, tensors)
                 _check_same_outputs(bundle, trained, directory / "model.onnx")
     return conversion
+
+
+def _copy_model_files(bundle: Bundle, directory: Path) -> None:
+    """Copy the configuration and tokenizer files that the manifest lists."""
+    folder = bundle.path / "model"
+    for name in bundle.manifest.files:
+        source = bundle.path / name
+        if source.is_relative_to(folder):
+            target = directory / source.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
 
 
 def _refusal(bundle: Bundle, to: Format) -> str:

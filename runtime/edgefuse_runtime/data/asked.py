@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import read_data
+from edgefuse_runtime.data.data_file import decoded, read_data
 from edgefuse_runtime.data.json_lines import json_object
 from edgefuse_runtime.data.lines import read_lines, refuse_blank
 from edgefuse_runtime.data.rows import Row, read_rows
@@ -28,7 +28,7 @@ def read_asked(path: Path) -> Sequence[Asked]:
         DataError: There is no such file, it has nothing in it, or a row or line is broken.
     """
     suffix = path.suffix.lower()
-    if suffix in _ROWS or (suffix != ".txt" and read_data(path).lstrip().startswith(b"{")):
+    if suffix in _ROWS or (suffix != ".txt" and _begins_as_rows(path)):
         return [row.fields for row in read_rows(path, _FORM)]
     return read_lines(path)
 
@@ -47,6 +47,10 @@ def rows_asked(asked: Sequence[Asked], fields: Sequence[str], form: str) -> list
     """
     refuse_blank([one if isinstance(one, str) else "{}" for one in asked], "text")
     return [_row(one, f"text:{number}", fields, form) for number, one in enumerate(asked, start=1)]
+
+
+def _begins_as_rows(path: Path) -> bool:
+    return decoded(read_data(path), str(path)).lstrip().startswith("{")
 
 
 def _row(one: Asked, place: str, fields: Sequence[str], form: str) -> Row:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.asked import Asked, rows_asked
+from edgefuse_runtime.data.cells import list_in
 from edgefuse_runtime.data.data_file import decoded, numbered, read_data
 from edgefuse_runtime.data.rows import Row, read_rows
 
@@ -35,10 +36,15 @@ def read_texts(path: Path) -> list[str]:
     Raises:
         DataError: There is no such file, a row is broken or has no text, or there is no text.
     """
+    return [text for _, text in placed_texts(path)]
+
+
+def placed_texts(path: Path) -> list[tuple[str, str]]:
+    """Read the texts of a file, each after its file and line; see `read_texts`."""
     if path.suffix != ".txt":
-        return [text for row in read_rows(path, _FORM) for text in _texts(row)]
+        return [(row.place, text) for row in read_rows(path, _FORM) for text in _texts(row)]
     lines = numbered(decoded(read_data(path), str(path)), str(path))
-    texts = [line for _, line in lines if line.strip()]
+    texts = [(place, line) for place, line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path} has no text", "Give a .jsonl or .txt file of example texts")
     return texts
@@ -113,11 +119,13 @@ def refuse_pair(row: Row) -> None:
 def _texts(row: Row) -> Iterator[str]:
     fields = row.fields
     found = [name for name in _FIELDS if fields.get(name) is not None]
-    words, messages = fields.get("tokens"), fields.get("messages")
-    if not (found or isinstance(words, list) or isinstance(messages, list)):
+    words, messages = list_in(row, "tokens"), list_in(row, "messages")
+    if not (found or isinstance(words, list | str) or isinstance(messages, list)):
         raise DataError(f'{row.place} has no "text"', _FORM)
     for name in found:
         yield field_of(row, name, _FORM)
+    if isinstance(words, str):
+        yield words
     if isinstance(words, list):
         yield " ".join(map(str, words))
     for message in messages if isinstance(messages, list) else ():

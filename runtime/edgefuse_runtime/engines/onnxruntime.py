@@ -130,7 +130,14 @@ class OnnxRuntimeEngine:
             self._values,
             self._gradients,
             stretches=[
-                Stretch(begin, end, shape, p.decay, p.rate, share=shape[0] / p.shape[0])
+                Stretch(
+                    begin,
+                    end,
+                    shape,
+                    p.decay,
+                    p.rate,
+                    share=math.prod(shape) / math.prod(p.shape),
+                )
                 for p, shape, (begin, end) in zip(laid, shapes, places, strict=True)
             ],
             threads=training.threads,

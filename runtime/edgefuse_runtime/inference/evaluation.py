@@ -47,12 +47,14 @@ def evaluate_model(
 
     Raises:
         DataError: The options ask for figures of predictions, and a row has nothing to compare
-            them with.
+            them with, or no room for one; the first batch has not begun.
     """
     task = bundle.manifest.task
     metric, judge = task.metric(), None
     if options is not None and isinstance(task, JudgesPredictions):
         judge = task.prediction_metric(model, options)
+    if judge:
+        judge.check(dataset.examples)
     done, begin = 0, perf_counter()
     for indices, feeds, outputs in model.over(dataset):
         examples = [dataset.examples[index] for index in indices]

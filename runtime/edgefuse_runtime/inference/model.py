@@ -31,6 +31,9 @@ class InferenceModel:
     """A bundle's model with given weights, used where they stand.
 
     What is merged or not in C order is a copy: later changes do not reach it.
+
+    Attributes:
+        outputs: Names of what the graph gives.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class InferenceModel:
         self._manifest = bundle.manifest
         self._bundle = bundle
         self._session = open_session(bundle.path / "inference.onnx", threads=threads)
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
         self._binding = self._session.io_binding()
         tensors = inference_tensors(bundle, trained)
         inputs = {value.name for value in self._session.get_inputs()}
@@ -67,10 +70,10 @@ class InferenceModel:
         """Outputs of a batch by their names; targets among the feeds are not looked at."""
         for name in self._manifest.inputs:
             self._binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
-        for name in self._outputs:
+        for name in self.outputs:
             self._binding.bind_output(name, "cpu")  # anew: batches differ in their rows
         self._session.run_with_iobinding(self._binding)
-        outputs = dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+        outputs = dict(zip(self.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
         self._binding.clear_binding_outputs()  # what was copied would stay until the next run
         return outputs
 

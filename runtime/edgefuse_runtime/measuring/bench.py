@@ -54,7 +54,7 @@ def plan_workload(
         warmup=warmup,
         steps=steps,
     )
-    smallest = {"batch_size": 1, "sequence_length": 1, "threads": 1, "steps": 1, "warmup": 0}
+    smallest = {"batch_size": 1, "sequence_length": 2, "threads": 1, "steps": 1, "warmup": 0}
     for name, least in smallest.items():
         if getattr(workload, name) < least:
             raise InputError(f"{name} is {getattr(workload, name)}", f"Give {least} or more")

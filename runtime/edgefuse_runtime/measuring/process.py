@@ -128,7 +128,7 @@ def measure(path: Path, workload: Workload) -> Generator[Message, None, None]:
         base_rss_bytes=base,
         vocabulary=len(vocabulary),
         distinct_tokens=len(token_ids),
-        tokens_per_row=sum(text.shape[1] for text in token_ids_of(batches[0])),
+        tokens_per_row=sum(t.size for t in token_ids_of(batches[0])) // workload.batch_size,
         trained_bytes=_FLOAT32 * sum(map(prod, shapes)),
         optimizer_bytes=_FLOAT32 * state_elements(bundle.manifest.optimizer, shapes),
         engine_version=bundle.manifest.engine.installed(),

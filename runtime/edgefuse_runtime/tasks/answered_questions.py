@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.cells import decoded_cell
 from edgefuse_runtime.data.json_lines import json_object
 from edgefuse_runtime.data.rows import Row, read_rows
 from edgefuse_runtime.data.texts import field_of
@@ -114,7 +113,7 @@ def _question(row: Row, form: str) -> Question:
 def _answers(row: Row) -> list[Answer]:
     answers = row.fields.get("answers")
     if isinstance(answers, str) and answers.strip():
-        answers = _cell(answers, row.place)
+        answers = decoded_cell(answers, "answers", row.place)
     if answers is None or isinstance(answers, str):
         raise DataError(f'{row.place} has no "answers"', ANSWERED_ROW)
     if isinstance(answers, dict):
@@ -130,16 +129,6 @@ def _answers(row: Row) -> list[Answer]:
     else:
         raise DataError(f'{row.place} has "answers" of another form', ANSWERED_ROW)
     return [_answer(text, start, row.place) for text, start in found]
-
-
-def _cell(text: str, place: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise DataError(
-            f'{place} has "answers" that are broken JSON: {error}',
-            'Write them as [{"text": "in the hall", "start": 12}], with double quotes',
-        ) from error
 
 
 def _start(answer: Mapping[str, Any]) -> Any:

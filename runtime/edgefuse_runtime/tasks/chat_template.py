@@ -1,12 +1,13 @@
 """Chats as a model was trained to read them: its chat template, in Jinja, and what it answers."""
 
+import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.cells import list_in
 from edgefuse_runtime.data.rows import Row
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ class ChatTemplate(NamedTuple):
     Attributes:
         source: The template, in Jinja as transformers has it.
         special_tokens: Texts of special tokens, by names such as `bos_token`.
+        date: What `strftime_now` formats; None where templates are not to have it.
     """
 
     source: str
     special_tokens: Mapping[str, str]
+    date: dt.date | None = None
 
     def prompt(self, messages: Sequence[Message], place: str) -> str:
         """The text after which the model answers.
@@ -96,19 +99,19 @@ class ChatTemplate(NamedTuple):
         return [part for part in parts if part.text]
 
     def _render(self, messages: Sequence[Message], place: str, *, answer: bool = False) -> str:
-        from jinja2 import TemplateError  # noqa: PLC0415 - few tasks need it, and it takes time
-
         try:
-            return _compiled(self.source).render(
+            return _compiled(self.source, self.date).render(
                 messages=list(messages),
                 tools=None,
                 documents=None,
                 add_generation_prompt=answer,
                 **self.special_tokens,
             )
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
+        except Exception as error:  # a template is a program, which may fail in any way
+            reason = str(error) or type(error).__name__
             raise DataError(
-                f'{place} has "messages" that the model\'s chat template refuses: {error}', CHAT_ROW
+                f'{place} has "messages" that the model\'s chat template refuses: {reason}',
+                CHAT_ROW,
             ) from error
 
 
@@ -116,9 +119,9 @@ def messages_of(row: Row) -> list[Message]:
     """The chat of a row.
 
     Raises:
-        DataError: It is no list of objects with a role, or it is empty.
+        DataError: It is no list of objects with a role (JSON, in a cell), or it is empty.
     """
-    messages = row.fields.get("messages")
+    messages = list_in(row, "messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(f'{row.place} has "messages" that are no list of them', CHAT_ROW)
     for message in messages:
@@ -128,15 +131,21 @@ def messages_of(row: Row) -> list[Message]:
 
 
 @cache
-def _compiled(source: str) -> "Template":
+def _compiled(source: str, today: dt.date | None) -> "Template":
     """Compile a template in a sandbox, with what transformers gives to templates.
+
+    Only `strftime_now` differs: it gives one date always, so that a run that is resumed on another
+    day goes on with the same rows.
 
     Raises:
         jinja2.TemplateError: It is no Jinja.
     """
+    # Few tasks need it, and it takes time.
     from jinja2 import TemplateError, nodes  # noqa: PLC0415
+    from jinja2.exceptions import SecurityError  # noqa: PLC0415
     from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+    from jinja2.utils import Namespace  # noqa: PLC0415
 
     class Generation(Extension):
         """Reads `{% generation %}` around answers, which marks them and writes nothing."""
@@ -148,6 +157,24 @@ def _compiled(source: str) -> "Template":
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
 
+    class PublicNamespace(Namespace):
+        """A namespace without names that begin with an underscore, as Python's own do."""
+
+        def __init__(*args: Any, **kwargs: Any) -> None:  # a name may be `self`
+            own, *given = args
+            values = dict(*given, **kwargs)
+            for name in values:
+                check_public(name)
+            Namespace.__init__(own, values)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            check_public(name)
+            super().__setitem__(name, value)
+
+    def check_public(name: object) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"a namespace has no name such as {name}")
+
     def raise_exception(message: str) -> NoReturn:
         raise TemplateError(message)
 
@@ -156,8 +183,22 @@ def _compiled(source: str) -> "Template":
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    environment.globals["dict"] = _Dict()
+    environment.globals["namespace"] = PublicNamespace
+    if today is not None:
+        midnight = dt.datetime.combine(today, dt.time())
+        environment.globals["strftime_now"] = midnight.strftime
     return environment.from_string(source)
+
+
+class _Dict:
+    """Makes dictionaries, without what else the class of them has."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
 
 
 def _to_json(

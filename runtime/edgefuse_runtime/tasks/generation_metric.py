@@ -55,19 +55,25 @@ class Judged(Protocol):
 class GenerationMetric:
     """Exact match, chrF and BLEU of what a model writes, gathered batch by batch."""
 
-    def __init__(self, write: Callable[[Sequence[Any]], Sequence[Written]]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[Any]], Sequence[Written]],
+        *,
+        has_room: Callable[[Any], bool] = lambda _: True,
+    ) -> None:
         """Begin with nothing seen.
 
         Args:
             write: Function that lets the model write for a batch.
+            has_room: Function that says whether the model can write for a row at all.
         """
-        self._write, self._metric = write, TextMetric()
+        self._write, self._has_room, self._metric = write, has_room, TextMetric()
 
-    def update(self, examples: Sequence[Judged]) -> None:
-        """Let the model write for a batch, and compare.
+    def check(self, examples: Sequence[Judged]) -> None:
+        """Check all rows.
 
         Raises:
-            DataError: A row has no completion to compare with.
+            DataError: A row has no completion to compare with, or no room for one.
         """
         for example in examples:
             if not example.references:
@@ -75,6 +81,16 @@ class GenerationMetric:
                     f"{example.place} has no completion to compare with",
                     'Leave --generate out, or write rows with "prompt" and "completion"',
                 )
+            if not self._has_room(example):
+                raise DataError(
+                    f"{example.place} is too long for the model to read its prompt and write a "
+                    "completion",
+                    "Leave --generate out, shorten the row, or export the model with a longer "
+                    "--sequence-length",
+                )
+
+    def update(self, examples: Sequence[Judged]) -> None:
+        """Let the model write for a batch, and compare."""
         for written, example in zip(self._write(examples), examples, strict=True):
             self._metric.update(written.text, example.references)
 

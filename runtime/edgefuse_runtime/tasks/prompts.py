@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.cells import list_in
 from edgefuse_runtime.data.rows import Row
 
 PROMPT_ROW = 'A row looks like {"prompt": "turn the lamp on", "completion": "light_on"}'
@@ -61,7 +62,7 @@ def text_in(row: Row, field: str, form: str) -> str:
 
 
 def _references(row: Row, form: str) -> tuple[str, ...]:
-    given = row.fields.get("references") or []
+    given = list_in(row, "references") or []
     if not isinstance(given, list) or not all(
         isinstance(one, str) and one.strip() for one in given
     ):

@@ -167,6 +167,11 @@ class QuestionAnswering(Tagged, frozen=True, kw_only=True, tag="question-answeri
         """Name of the task, and whether there may be no answer."""
         return f"{self.name}, {'some without an answer' if self.unanswerable else 'all answered'}"
 
+    @property
+    def smallest_batch(self) -> int:
+        """One row."""
+        return 1
+
     def read(self, file: Path, tokenizer: Tokenizer) -> list[Window]:
         """Read questions with their contexts and answers, and cut them into windows.
 

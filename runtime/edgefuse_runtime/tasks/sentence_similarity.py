@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.options import option
 from edgefuse_runtime.data.batching import Feeds, evaluation_batches, random_texts
-from edgefuse_runtime.data.texts import read_texts, texts_of
-from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
+from edgefuse_runtime.data.texts import placed_texts, texts_of
+from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, refuse_tokenless, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.retrieval_metrics import Embeddings, nearest
 from edgefuse_runtime.tasks.task import Asked, Figure, Model
@@ -108,9 +108,12 @@ class SimilarityOptions:
             raise InputError(f"--top {self.top} finds nothing", "Give 1 or more")
         if id(model) not in self._found:
             assert self.against is not None
-            texts = list(dict.fromkeys(read_texts(self.against)))
+            places: dict[str, str] = {}
+            for place, text in placed_texts(self.against):
+                places.setdefault(text, place)
+            texts = list(places)
             encoded = task.encode(texts, model.tokenizer)
-            refuse_empty(encoded, str(self.against))
+            refuse_tokenless(encoded, list(places.values()))
             self._found[id(model)] = texts, task.embed(encoded, model)
         return self._found[id(model)]
 
@@ -151,6 +154,11 @@ class SentenceSimilarity(Tagged, frozen=True, kw_only=True, tag="sentence-simila
     def summary(self) -> str:
         """Name of the task, and what is learned of a row."""
         return f"{self.name}, {self.problem_type}"
+
+    @property
+    def smallest_batch(self) -> int:
+        """Two rows of a ranking without negatives: one alone would have nothing to tell apart."""
+        return 2 if self.problem_type == "ranking" and not self.negatives else 1
 
     def read(self, file: Path, tokenizer: Tokenizer) -> Sequence[RankedTuple | ScoredTuple]:
         """Read and tokenize rows.

@@ -20,11 +20,13 @@ class RankedTexts(NamedTuple):
     """A text, and what it shall find.
 
     Attributes:
+        place: File and line, as messages name it.
         anchor: The text, never blank.
         positive: A text that belongs to it.
         negative: A text that does not, though it may seem so; None where the row has none.
     """
 
+    place: str
     anchor: str
     positive: str
     negative: str | None
@@ -40,11 +42,13 @@ class ScoredTexts(NamedTuple):
     """Two texts, and how alike they are.
 
     Attributes:
+        place: File and line, as messages name it.
         first: A text, never blank.
         second: The other one.
         score: Cosine that they shall have, from 0 to 1.
     """
 
+    place: str
     first: str
     second: str
     score: float
@@ -87,7 +91,7 @@ def _ranked(row: Row, *, negatives: bool) -> RankedTexts:
         )
     anchor, positive = (field_of(row, name, RANKED_ROW) for name in ("anchor", "positive"))
     if row.fields.get("negative") is None:
-        return RankedTexts(anchor, positive, None)
+        return RankedTexts(row.place, anchor, positive, None)
     if not negatives:
         raise DataError(
             f'{row.place} has a "negative", and the bundle was exported for rows without',
@@ -98,7 +102,7 @@ def _ranked(row: Row, *, negatives: bool) -> RankedTexts:
         raise DataError(
             f'{row.place} has one text as "positive" and "negative"', "Leave one of them out"
         )
-    return RankedTexts(anchor, positive, negative)
+    return RankedTexts(row.place, anchor, positive, negative)
 
 
 def _scored(row: Row, highest: float) -> ScoredTexts:
@@ -109,7 +113,7 @@ def _scored(row: Row, highest: float) -> ScoredTexts:
             f"ranking`. {SCORED_ROW}",
         )
     first, second = (field_of(row, name, SCORED_ROW) for name in ("text", "text_pair"))
-    return ScoredTexts(first, second, _score(row, highest))
+    return ScoredTexts(row.place, first, second, _score(row, highest))
 
 
 def _score(row: Row, highest: float) -> float:

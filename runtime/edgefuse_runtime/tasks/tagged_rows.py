@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.cells import list_in
 from edgefuse_runtime.data.rows import Row, read_rows
 from edgefuse_runtime.data.texts import refuse_pair
 from edgefuse_runtime.data.words import Span
@@ -138,31 +139,21 @@ def _tag(tag: object, row: Row) -> str:
 
 def _listed(row: Row, name: str) -> list[Any]:
     """A list of a row, which a cell writes as JSON or with spaces between."""
-    value = row.fields.get(name)
+    value = list_in(row, name)
     if isinstance(value, str):
-        cell = _decoded(value) if value.lstrip().startswith("[") else None
-        value = cell if isinstance(cell, list) else value.split()
+        value = value.split()
     if not isinstance(value, list):
         raise DataError(f'{row.place} has no list of "{name}"', FORM)
     return value
 
 
-def _decoded(cell: str) -> Any:
-    try:
-        return msgspec.json.decode(cell)
-    except msgspec.DecodeError:
-        return None
-
-
 def _marked_text(row: Row) -> tuple[str, list[Entity]]:
-    text, given = row.fields.get("text"), row.fields.get("entities")
+    text, given = row.fields.get("text"), list_in(row, "entities")
     if not isinstance(text, str):
         raise DataError(f'{row.place} has neither "tokens" nor a "text"', FORM)
     if not text.strip():
         raise DataError(f'{row.place} has an empty "text"', "Remove the row, or give it a text")
     refuse_pair(row)
-    if isinstance(given, str):
-        given = _decoded(given)
     if not isinstance(given, list):
         raise DataError(f'{row.place} has a "text" and no list of "entities"', FORM)
     entities = sorted(_entity(one, text, row) for one in given)

@@ -130,6 +130,11 @@ class Task(Protocol):
         """Name and extent of the task, for people."""
         ...
 
+    @property
+    def smallest_batch(self) -> int:
+        """Fewest rows of a batch that teach anything: 1, or 2 where rows are held together."""
+        ...
+
     def read(self, file: Path, tokenizer: Tokenizer) -> Sequence[Example]:
         """Read and tokenize a data file.
 
@@ -209,14 +214,22 @@ class Task(Protocol):
 class PredictionMetric(Protocol):
     """Figures that take predictions of the model, gathered batch by batch."""
 
+    def check(self, examples: Sequence[Any]) -> None:
+        """Check all that will come, before the first batch.
+
+        Args:
+            examples: All of what the task's `read` gave.
+
+        Raises:
+            DataError: An example has nothing to compare with, or nothing can be predicted for it.
+        """
+        ...
+
     def update(self, examples: Sequence[Any]) -> None:
         """Let the model predict for a batch, and compare.
 
         Args:
-            examples: Some of what the task's `read` gave.
-
-        Raises:
-            DataError: An example has nothing to compare with.
+            examples: Some of those that were checked.
         """
         ...
 

@@ -11,7 +11,13 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
 from edgefuse_runtime.data.rows import Row, read_rows
-from edgefuse_runtime.data.tokenization import TokenIds, cut_at, refuse_empty, tokenize
+from edgefuse_runtime.data.tokenization import (
+    TokenIds,
+    cut_at,
+    refuse_empty,
+    refuse_tokenless,
+    tokenize,
+)
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import next_token, text_metrics
 from edgefuse_runtime.tasks.generation import GenerationOptions, Writer, Written
@@ -98,6 +104,11 @@ class Text2TextGeneration(Tagged, frozen=True, kw_only=True, tag="text2text-gene
             return self.name
         return f"{self.name}, completions of {self.target_length} tokens"
 
+    @property
+    def smallest_batch(self) -> int:
+        """One row."""
+        return 1
+
     def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedPair]:
         """Read and tokenize rows with `prompt` and `completion`.
 
@@ -109,7 +120,7 @@ class Text2TextGeneration(Tagged, frozen=True, kw_only=True, tag="text2text-gene
         with cut_at(tokenizer, self.target_length):
             completions = tokenize(tokenizer, [row.completion for row in rows])
         for token_ids in (prompts, completions):
-            refuse_empty(token_ids, str(file))
+            refuse_tokenless(token_ids, [row.place for row in rows])
         return [
             EncodedPair(
                 prompts[number], completions[number], row.prompt, row.references, number, row.place

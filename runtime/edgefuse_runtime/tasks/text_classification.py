@@ -92,6 +92,11 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         of = " of pairs of texts" if self.pairs else ""
         return f"{self.name}, {self.problem.summary}{of}"
 
+    @property
+    def smallest_batch(self) -> int:
+        """One row."""
+        return 1
+
     def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedText]:
         """Read and tokenize rows with `text`, `text_pair` where there are pairs, and a target.
 

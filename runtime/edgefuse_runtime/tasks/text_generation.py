@@ -1,5 +1,6 @@
 """Text generation: a text goes on, token by token."""
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -55,6 +56,7 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         stop_ids: Token ids at which the model has ended its text, that one among them.
         chat_template: The tokenizer's chat template, in Jinja; None where it has none.
         special_tokens: Texts of special tokens by the names that a chat template knows.
+        date: The date that a chat template writes as today's; None where it writes none.
     """
 
     figures: ClassVar[tuple[Figure, ...]] = (*next_token.FIGURES, *text_metrics.FIGURES)
@@ -67,11 +69,17 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
     stop_ids: list[int]
     chat_template: str | None = None
     special_tokens: dict[str, str] = field(default_factory=dict)
+    date: dt.date | None = None
 
     @property
     def summary(self) -> str:
         """Name of the task."""
         return self.name
+
+    @property
+    def smallest_batch(self) -> int:
+        """One row."""
+        return 1
 
     def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedPassage]:
         """Read and tokenize rows with `text`, `prompt` and `completion`, or `messages`.
@@ -135,7 +143,13 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         writing = options.writing()
         if writing is None:
             return None
-        return GenerationMetric(lambda examples: self.predict(examples, model, writing))
+        limits = model.tokenizer.truncation
+        assert limits is not None
+        length = int(limits["max_length"])
+        return GenerationMetric(
+            lambda examples: self.predict(examples, model, writing),
+            has_room=lambda example: 0 < example.prompt_length < length,
+        )
 
     def predict(
         self, examples: Sequence[EncodedPassage], model: Model, options: GenerationOptions
@@ -173,4 +187,4 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
     def _chats(self) -> ChatTemplate | None:
         if self.chat_template is None:
             return None
-        return ChatTemplate(self.chat_template, self.special_tokens)
+        return ChatTemplate(self.chat_template, self.special_tokens, self.date)

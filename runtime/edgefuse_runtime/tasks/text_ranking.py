@@ -70,7 +70,12 @@ class Ranking:
             DataError: A row is broken; the message names file and line.
         """
         rows = read_ranked(file, negatives=self.negatives)
-        tuples = encode_rows([row.texts for row in rows], tokenizer, prompt=prompt, file=file)
+        tuples = encode_rows(
+            [row.texts for row in rows],
+            tokenizer,
+            prompt=prompt,
+            places=[row.place for row in rows],
+        )
         positives: dict[int, set[int]] = defaultdict(set)
         for row in tuples:
             positives[row.numbers[0]].add(row.numbers[1])

@@ -52,7 +52,10 @@ class Scoring:
         """
         rows = read_scored(file, highest=self.highest_score)
         tuples = encode_rows(
-            [(row.first, row.second) for row in rows], tokenizer, prompt=prompt, file=file
+            [(row.first, row.second) for row in rows],
+            tokenizer,
+            prompt=prompt,
+            places=[row.place for row in rows],
         )
         return [
             ScoredTuple(one.numbers, one.encoded, row.score)

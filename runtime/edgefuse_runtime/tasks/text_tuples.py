@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Feeds, pad
-from edgefuse_runtime.data.tokenization import TokenIds, refuse_empty, tokenize
+from edgefuse_runtime.data.tokenization import TokenIds, refuse_tokenless, tokenize
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class TextTuple:
 
 
 def encode_rows(
-    rows: Sequence[Sequence[str]], tokenizer: Tokenizer, *, prompt: str, file: Path
+    rows: Sequence[Sequence[str]], tokenizer: Tokenizer, *, prompt: str, places: Sequence[str]
 ) -> list[TextTuple]:
     """Tokenize the texts of all rows, each distinct text once.
 
@@ -38,7 +37,7 @@ def encode_rows(
         rows: Texts of each row, of which there may be other counts in other rows.
         tokenizer: The bundle's, which cuts long texts.
         prompt: Words that are put before every text.
-        file: The rows' file, for messages.
+        places: File and line of each row, as messages name it.
 
     Raises:
         DataError: A text has no token; the message names file and line.
@@ -51,7 +50,7 @@ def encode_rows(
     for row in rows:
         own = tuple(numbers[text] for text in row)
         tuples.append(TextTuple(own, tuple(encoded[number] for number in own)))
-    refuse_empty([min(row.encoded, key=len) for row in tuples], str(file))
+    refuse_tokenless([min(row.encoded, key=len) for row in tuples], places)
     return tuples
 
 

@@ -85,6 +85,11 @@ class TokenClassification(Tagged, frozen=True, kw_only=True, tag="token-classifi
         """Name of the task, and count of the tags."""
         return f"{self.name}, {len(self.labels)} tags"
 
+    @property
+    def smallest_batch(self) -> int:
+        """One row."""
+        return 1
+
     def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedWords]:
         """Read and tokenize rows of tagged words, or of texts with entities.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from edgefuse_devices import __version__
+from edgefuse_devices.errors import RunError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import batches_per_epoch
@@ -76,13 +77,14 @@ def finetune(
         DataError: A data file cannot be used.
         OutputError: The directory is not empty, or the disk is too small.
         RunError: The run to resume was made from something else, another process is training in
-            it, or training diverged.
+            it, batches are smaller than the task learns from, or training diverged.
         Interrupted: `stop` gave True; everything up to the last step is saved.
     """
     stored = read_record(run) if resume else None
     if not resume:
         check_free(run, overwrite=overwrite)
     filled = _fill(_settings(settings, stored), bundle)
+    _check_batch(filled, bundle)
     job = _job(bundle, run, train, valid, settings=filled)
     record = _record(job, train, valid, settings=filled)
     if stored:
@@ -147,6 +149,16 @@ def _fill(settings: TrainingSettings, bundle: Bundle) -> TrainingSettings:
         batch_size=settings.batch_size or manifest.batch_size,
         threads=settings.threads or default_threads(manifest.device),
     )
+
+
+def _check_batch(settings: TrainingSettings, bundle: Bundle) -> None:
+    least = bundle.manifest.task.smallest_batch
+    if settings.batch_size is not None and settings.batch_size < least:
+        raise RunError(
+            f"batch_size is {settings.batch_size}, and {bundle.manifest.task.summary} learns "
+            f"nothing from fewer than {least} rows at once",
+            f"Give --batch-size {least} or more",
+        )
 
 
 def _job(

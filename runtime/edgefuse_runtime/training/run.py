@@ -37,7 +37,7 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         warmup_ratio: Share of the steps in which the learning rate rises.
         batch_size: Rows in a batch; None takes the bundle's.
         gradient_accumulation_steps: Batches in a step, whose gradients are added up.
-        seed: Seed of the shuffling.
+        seed: Seed of the shuffling, and of what is drawn at every step.
         save_every: Steps between checkpoints; every epoch ends with one besides.
         threads: Threads to compute with; None takes the board's recommendation.
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.cells import decoded_cell
 from edgefuse_runtime.data.rows import Row
 from edgefuse_runtime.tasks.labels import LabelIndex, check_labels, names_of, unknown_label
 from edgefuse_runtime.tasks.multi_label_metrics import MultiLabelMetric, sigmoid
@@ -117,10 +117,7 @@ def _list(row: Row) -> list[Any]:
     """A list as it is, or what a cell of CSV says: a JSON list, or names with commas between."""
     label = row.fields.get("label")
     if isinstance(label, str) and label.lstrip().startswith("["):
-        try:
-            label = msgspec.json.decode(label)
-        except msgspec.DecodeError as error:
-            raise DataError(f'{row.place} has a "label" of broken JSON: {error}', _FORM) from error
+        label = decoded_cell(label, "label", row.place)
     if isinstance(label, str):
         return [name.strip() for name in label.split(",") if name.strip()]
     if label is None:
