@@ -363,7 +363,7 @@ def test_an_mlps_inputs_are_the_tokens_that_reach_it_and_are_no_padding(kind: st
     for (layer, for_all), count in seen.items():
         passes = LAYERS if kind == "albert" else 1
         sent = 1 if for_all or kind == "switch_transformers" else 2  # experts of each token
-        in_decoder = names[layer, for_all].startswith("decoder.")
+        in_decoder = kind in ENCODER_DECODERS and names[layer, for_all].startswith("decoder.")
         assert count == (decoded if in_decoder else tokens) * passes * sent
     assert {layer for layer, _ in seen} == {mlp.layer for mlp in find_mlps(model)}
 
