@@ -276,8 +276,9 @@ def _plan_memory(
         if memory.total <= available:
             return memory, batch_size
     raise InputError(
-        f"Training {request.tuning} needs about {memory.total / 2**20:,.0f} MiB even with batches "
-        f"of {least}, and {request.device.title} has {request.device.memory_mib:,} MiB, "
+        f"Training {request.tuning} needs about {memory.total / 2**20:,.0f} MiB even with "
+        f"{'one row' if least == 1 else f'{least} rows'} in a batch, and {request.device.title} "
+        f"has {request.device.memory_mib:,} MiB, "
         "half of which may be used",
         "Compress the model, train less of it (--tune head), shorten --sequence-length, or name "
         "a board with more memory",

@@ -214,8 +214,12 @@ def test_a_conversion_replaces_only_a_conversion(home, tmp_path):
     convert(opened, trained, tmp_path / "out", to="onnx")
     with pytest.raises(OutputError, match="not empty"):
         convert(opened, trained, tmp_path / "out", to="onnx")
+    stray = opened.path / "model" / "stray.txt"  # no manifest lists it
+    stray.touch()
     convert(opened, trained, tmp_path / "out", to="transformers", overwrite=True)
-    assert not (tmp_path / "out/model.onnx").exists()
+    stray.unlink()
+    assert (tmp_path / "out/config.json").exists()
+    assert not any((tmp_path / "out" / name).exists() for name in ("model.onnx", stray.name))
 
 
 WRONG = {

@@ -249,18 +249,22 @@ def test_the_nearest_texts_of_a_file_are_found(tmp_path: Path, run: Any) -> None
     assert (refused.code, refused.err.count("--top 0 finds nothing")) == (2, 1)
 
 
-def test_a_ranking_that_one_row_would_teach_nothing_is_refused_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--batch-size is 1, and .* fewer than 2 rows"):
-        export(
-            str(pico("shallow-bert")),
-            tmp_path / "bundle",
-            device=load_device("rpi5"),
-            task=find_task(NAME, {}),
-            batch_size=1,
-        )
+def test_a_ranking_that_one_row_would_teach_nothing_is_refused_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, rows = TrainingSettings(batch_size=1), rows_of(tmp_path, "ranking")
     with pytest.raises(RunError, match=r"batch_size is 1, and .* fewer than 2 rows"):
         finetune(exported("shallow-bert", "lora"), tmp_path / "run", train=rows, settings=settings)
+    monkeypatch.setattr("edgefuse_export.memory._SHARE_OF_MEMORY", 1e-9)
+    for size, sentence in ((1, "--batch-size is 1, and"), (None, "even with 2 rows in a batch")):
+        with pytest.raises(InputError, match=sentence):
+            export(
+                str(pico("shallow-bert")),
+                tmp_path / "bundle",
+                device=load_device("rpi5"),
+                task=find_task(NAME, {}),
+                batch_size=size,
+            )
 
 
 def test_the_tokens_of_all_texts_of_a_row_are_counted() -> None:
