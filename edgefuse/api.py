@@ -229,7 +229,7 @@ def export(
         dropout: Probability that an activation is dropped while training, `model` for the model's
             own probabilities; None for none.
         engine: Name of the engine that will run the bundle.
-        seed: Seed of a classification head that the model lacks.
+        seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
         overwrite: Whether to replace a bundle that is there.
         on_progress: Observer, called before each stage.

@@ -49,9 +49,21 @@ def load(
     auto_class: type[Any] = AutoModel,
     *,
     dtype: torch.dtype | str = torch.float32,
+    needs_head: bool = False,
     **kwargs: Any,
 ) -> PreTrainedModel:
-    """Load a model that was found already, as `from_pretrained` does."""
+    """Load a model that was found already, as `from_pretrained` does.
+
+    Args:
+        source: The model.
+        auto_class: Class of transformers that loads it.
+        dtype: Type of its numbers.
+        needs_head: Whether the model must bring the head of that class; else a new one will do.
+        **kwargs: Options of transformers.
+
+    Raises:
+        ModelError: The model is broken, or lacks a head that it must bring.
+    """
     record = read_record(Path(source.name))
     if record is not None:
         own = torch.float32 if dtype == "auto" else dtype
@@ -59,7 +71,9 @@ def load(
             own = getattr(torch, own, None) or own
         if not isinstance(own, torch.dtype):
             raise ModelError(f"There is no type {own!r} of numbers", "Give torch.bfloat16, say")
-        model = _load_compressed(Path(source.name), record, auto_class, **kwargs)
+        model = _load_compressed(
+            Path(source.name), record, auto_class, needs_head=needs_head, **kwargs
+        )
         return _cast(model, own)
     with silence_transformers(), translate_errors(source.name):
         model, info = auto_class.from_pretrained(
@@ -72,12 +86,17 @@ def load(
     assert isinstance(model, PreTrainedModel)
     if not kwargs.get("ignore_mismatched_sizes"):
         check_sizes(model, info, source.name)
-    check_weights(model, info, source.name, needs_head=False)
+    check_weights(model, info, source.name, needs_head=needs_head)
     return model
 
 
 def _load_compressed(
-    directory: Path, record: CompressionRecord, auto_class: type[Any], **kwargs: Any
+    directory: Path,
+    record: CompressionRecord,
+    auto_class: type[Any],
+    *,
+    needs_head: bool,
+    **kwargs: Any,
 ) -> PreTrainedModel:
     """Load a compressed model, float32: shape an empty one by its record, then load its tensors."""
     with silence_transformers(), translate_errors(str(directory)):
@@ -93,7 +112,7 @@ def _load_compressed(
             output_loading_info=True,
             **kwargs,
         )
-    check_weights(model, info, str(directory), needs_head=False)
+    check_weights(model, info, str(directory), needs_head=needs_head)
     model.__class__ = kind
     if record.folded:
         _unfold(model, record)

@@ -29,6 +29,7 @@ from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
+_OTHERWISE = "Export with --engine onnxruntime, or train otherwise"
 
 
 def export(
@@ -81,14 +82,15 @@ def export(
     origin = find_origin(model, revision)
     loaded = load(origin, task, seed=seed)
     _check_batch(loaded.task, batch_size)
+    _check_task(engine_export, loaded.task)
     ready = make_ready(
         origin,
+        task,
         loaded,
         way,
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
-    task.check_length(ready.sequence_length)
     _check_engine(engine_export.spec(), ready.prepared, optimizer, dropout=dropping is not None)
     request = Request(
         task=loaded.task,
@@ -159,6 +161,12 @@ def _find_engine(name: str) -> EngineExport:
     return ENGINE_EXPORTS[name]
 
 
+def _check_task(engine: EngineExport, task: ExportTask) -> None:
+    """Refuse a task that the engine cannot train before the model is prepared and traced."""
+    if refusal := engine.refusal(task):
+        raise InputError(refusal, _OTHERWISE)
+
+
 def _check_engine(
     engine: EngineSpec, prepared: Prepared, optimizer: Optimizer, *, dropout: bool
 ) -> None:
@@ -166,4 +174,4 @@ def _check_engine(
         rates=prepared.rates.values(), mask=prepared.mask, optimizer=optimizer, dropout=dropout
     )
     if refusal:
-        raise InputError(refusal, "Export with --engine onnxruntime, or train otherwise")
+        raise InputError(refusal, _OTHERWISE)

@@ -63,7 +63,7 @@ def load(origin: Origin, wanted: WantedTask, *, seed: int) -> Loaded:
 def load_with_head(
     source: ModelSource, task: ExportTask, *, padding_id: int | None
 ) -> PreTrainedModel:
-    """Load a model with a task's head, which is new where the model brings none.
+    """Load a model with a task's head, which is new where the model brings none and may.
 
     Args:
         source: A plain model, or a compressed one, which gets its P standalone.
@@ -82,6 +82,7 @@ def load_with_head(
         source,
         auto_class(task.task),
         **task.model_options(),
+        needs_head=task.needs_head,
         attn_implementation="eager",
         experts_implementation=every_expert_by_name(),
     )

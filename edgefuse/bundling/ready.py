@@ -15,6 +15,7 @@ from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.tuning.prepare import prepare
 from edgefuse.tuning.way import Prepared, Way
 from edgefuse_export.fused_mlp import FusedMLP
+from edgefuse_export.tasks.task import WantedTask
 from edgefuse_export.without_gradient import freeze_without_gradient
 from edgefuse_runtime.bundle.manifest import ModelInfo
 
@@ -42,12 +43,19 @@ class Ready:
 
 
 def make_ready(
-    origin: Origin, loaded: Loaded, way: Way, *, rows: int, sequence_length: int | None
+    origin: Origin,
+    wanted: WantedTask,
+    loaded: Loaded,
+    way: Way,
+    *,
+    rows: int,
+    sequence_length: int | None,
 ) -> Ready:
     """Prepare a model for training one way.
 
     Args:
         origin: What the model was loaded from.
+        wanted: The task as a user asked for it.
         loaded: The model, which is changed, and its tokenizer.
         way: What trains.
         rows: Count of rows in a batch at most.
@@ -55,17 +63,19 @@ def make_ready(
             takes.
 
     Raises:
-        InputError: The model cannot be tuned this way, or does not take the length.
+        InputError: The model cannot be tuned this way, or it or the task does not take the length.
     """
     plain = plain_form(loaded.model)
     info = describe(origin, plain, parameters=loaded.model.num_parameters())
     fused = fused_mlps(plain)
     longest = longest_sequence(loaded.model)
     length = choose_length(sequence_length, longest)
+    wanted.check_length(length)
     context = context_of_task(loaded.task, loaded.tokenizer, length=length)
     model, prepared = prepare(way, loaded.model, context, origin.adapter)
     prepared = merge_chains_too(model, prepared)
     length = choose_length(sequence_length, longest, prefix=prepared.positions)
+    wanted.check_length(length)
     expect_batches(model, rows * length)
     unused = freeze_without_gradient(loaded.task, model, vocabulary=model.config.vocab_size)
-    return Ready(model, info, fused, prepared, length, unused)
+    return Ready(model, info, fused, prepared.without(unused), length, unused)

@@ -1,11 +1,12 @@
 """What a compression did, or would do, as tables."""
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
+from edgefuse.cli._next_export import next_export
 from edgefuse.cli._output import print_table, print_text
 from edgefuse.report.table import Table
+from edgefuse_export.tasks.registry import likely_task
 
 if TYPE_CHECKING:
     from edgefuse.artifact.record import CompressionRecord, LayerRecord
@@ -47,12 +48,9 @@ def show_record(record: "CompressionRecord", output: Path | None) -> None:
             "No configuration of that architecture can say these widths, so plain transformers "
             "refuses this directory: load it with edgefuse.from_pretrained."
         )
-    tune = " --tune mpo" if record.matrices else ""
-    print_text(
-        f"Wrote {output}. Next:",
-        f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
-        f"--device rpi5 --labels train.jsonl{tune}",
-    )
+    tune = "mpo" if record.matrices else None
+    command = next_export(output, likely_task(output), tune=tune)
+    print_text(f"Wrote {output}. Next:", f"  {command}")
 
 
 def _table_of_layers(record: "CompressionRecord", *, dry_run: bool) -> Table:

@@ -128,6 +128,7 @@ def _show(bundle: "Bundle") -> None:
                 ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
                 ("parameters", f"{manifest.model.parameters:,}"),
                 ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
+                ("dropout", "none" if (share := manifest.tuning.dropout) is None else share),
                 ("task", manifest.task.summary),
                 ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
                 ("board", manifest.device.title),

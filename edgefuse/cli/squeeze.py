@@ -1,13 +1,13 @@
 """`edgefuse squeeze`."""
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import edgefuse
 from edgefuse.cli._fields import Given, with_fields
+from edgefuse.cli._next_export import next_export
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Task
 from edgefuse.cli._output import print_json, print_table, print_text, progress_line
 from edgefuse.report.table import Table
@@ -155,6 +155,5 @@ def _show(record: "SqueezeRecord", output: Path) -> None:
         print_text("The budget was not reached: a further cut costs too much, or is none.")
     print_text(
         f"Wrote {output}. Next:",
-        f"  edgefuse export {quote(str(output))} {quote(f'{output}-bundle')} "
-        "--device rpi5 --labels train.jsonl --tune mpo",
+        f"  {next_export(output, record.task['name'], tune='mpo')}",
     )

@@ -9,7 +9,7 @@ from edgefuse.demo.subject import Subject
 from edgefuse.demo.walkthrough import AFTER, BEFORE
 from edgefuse_runtime.inference.evaluation import Evaluation
 from edgefuse_runtime.measuring.report import BenchReport
-from edgefuse_runtime.tasks.registry import figures_of
+from edgefuse_runtime.tasks.registry import figures_of, primary_of
 from edgefuse_runtime.tasks.task import Figure
 from edgefuse_runtime.training.records import Report
 
@@ -41,6 +41,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         before: Figures of the original model.
         after: Figures of the fused model.
         task: Name of the task.
+        measure: What the models are compared by: the first of the task's figures that they have.
         onnx_figure: The task's first figure of the fused model, converted, in a bare ONNX Runtime
             session; None where that takes more than a session.
         measured_on: A sentence that names the machine.
@@ -51,15 +52,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
     before: Figures
     after: Figures
     task: str
+    measure: Figure
     onnx_figure: float | None
     measured_on: str
     batch: tuple[int, int]
     threads: int
-
-    @property
-    def measure(self) -> Figure:
-        """What the models are compared by: the task's first figure."""
-        return figures_of(self.task)[0]
 
 
 def read_outcome(folder: Path, subject: Subject) -> Outcome:
@@ -74,6 +71,7 @@ def read_outcome(folder: Path, subject: Subject) -> Outcome:
         before=_figures(folder, BEFORE),
         after=_figures(folder, AFTER),
         task=subject.task,
+        measure=_measure(_evaluation(folder, AFTER)),
         onnx_figure=subject.bare and subject.bare(folder / "onnx-model", folder / "test.jsonl"),
         measured_on=bench.measured_on,
         batch=(bench.workload.batch_size, bench.workload.sequence_length),
@@ -84,17 +82,23 @@ def read_outcome(folder: Path, subject: Subject) -> Outcome:
 def _figures(folder: Path, name: str) -> Figures:
     bench = _bench(folder, name)
     run = msgspec.json.decode((folder / f"{name}-run" / "report.json").read_bytes(), type=Report)
-    evaluation = msgspec.json.decode(
-        (folder / f"{name}-evaluation.json").read_bytes(), type=Evaluation
-    )
+    evaluation = _evaluation(folder, name)
     return Figures(
         parameters=run.parameters,
         trained_parameters=run.trained_parameters,
-        figure=next(iter(evaluation.figures.values())),
+        figure=evaluation.figures[_measure(evaluation).name],
         training_seconds=run.training_seconds,
         step_ms=bench.step_ms.p50,
         peak_rss_bytes=bench.peak_rss_bytes,
     )
+
+
+def _measure(evaluation: Evaluation) -> Figure:
+    return primary_of(figures_of(evaluation.task), evaluation.figures)
+
+
+def _evaluation(folder: Path, name: str) -> Evaluation:
+    return msgspec.json.decode((folder / f"{name}-evaluation.json").read_bytes(), type=Evaluation)
 
 
 def _bench(folder: Path, name: str) -> BenchReport:

@@ -131,10 +131,10 @@ def check_weights(
         key for key in info["missing_keys"] if key.startswith(needed) and "pooler." not in key
     )
     if missing:
+        kind = type(model).__name__
         raise ModelError(
-            f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, "
-            f"{missing[0]} for one",
-            "Download or save the model again",
+            f"{name} lacks {len(missing)} of the weights of {kind}, {missing[0]} for one",
+            f"Download the model again, or save it again as {kind}",
         )
     for key, tensor in model.state_dict().items():
         check_finite(tensor, name, key)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from edgefuse.hub.source import ModelSource, find_file
 
@@ -36,7 +36,12 @@ def _paths(modules: Path) -> list[str]:
     """The modules' own folders, the transformer's left out; none where the file is broken."""
     try:
         entries = json.loads(modules.read_text(encoding="utf-8"))
-        paths = [PurePosixPath(str(entry["path"])) for entry in entries]
+        # Windows' paths have all that other systems' have: what leaves a folder there is refused.
+        paths = [PureWindowsPath(str(entry["path"])) for entry in entries]
     except (ValueError, TypeError, KeyError):
         return []
-    return [str(path) for path in paths if path.parts and path.parts[0] not in {"/", ".."}]
+    return [
+        path.as_posix()
+        for path in paths
+        if path.parts and not path.anchor and ".." not in path.parts
+    ]

@@ -37,6 +37,11 @@ def hold_once(model: nn.Module) -> list[str]:
     return dropped
 
 
+def reads_elsewhere(module: nn.Module) -> bool:
+    """Whether a module has no weight of its own, but reads another's."""
+    return _HOLDERS in module.__dict__
+
+
 def _read_elsewhere(module: nn.Module, attribute: str, holder: nn.Module, held: str) -> None:
     """Take a parameter out of a module, which reads another's from then on."""
     del module._parameters[attribute]  # noqa: SLF001

@@ -78,7 +78,7 @@ class Round(Struct, frozen=True, kw_only=True):
         figure: The task's primary figure on the validation rows, in the end.
         steps: Count of training steps.
         kept: Whether the loss of it stayed within the gap.
-        measure: Name of the figure; empty in records of earlier versions, for the task's first.
+        measure: Name of the figure; empty for the task's first.
     """
 
     parameters: int

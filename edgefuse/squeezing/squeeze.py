@@ -19,7 +19,7 @@ import msgspec
 import torch
 from transformers import PreTrainedModel
 
-from edgefuse.artifact.load import from_pretrained
+from edgefuse.artifact.load import load
 from edgefuse.artifact.record import CompressionRecord, read_record
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import auto_class, facts_of, set_padding
@@ -142,7 +142,12 @@ def _record_of(directory: Path) -> CompressionRecord:
 
 def _load(directory: Path, task: ExportTask, seed: int, padding_id: int | None) -> PreTrainedModel:
     torch.manual_seed(seed)  # of a head that the model lacks
-    model = from_pretrained(directory, auto_class(task.task), **task.model_options())
+    model = load(
+        find_source(str(directory)),
+        auto_class(task.task),
+        needs_head=task.needs_head,
+        **task.model_options(),
+    )
     set_padding(model, padding_id)
     move(model, fastest())
     return model

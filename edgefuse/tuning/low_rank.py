@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgefuse.hub.copies import share
 from edgefuse.layers.fused import FusedConv1D, FusedLinear, unfold
+from edgefuse.layers.tied import reads_elsewhere
 from edgefuse.tuning.extend import extend
 from edgefuse.tuning.peft_model import ADAPTER, load_peft_adapter, unwrap_saved_modules, wrap
 from edgefuse.tuning.way import Prepared, train_only
@@ -91,6 +92,11 @@ def load_updates(model: PreTrainedModel, adapter: Path, task_type: TaskType) -> 
         if not _is_low_rank(layer):
             raise ModelError(
                 f"The adapter updates {name} otherwise than by two low-rank factors", _MERGE_IT
+            )
+        if reads_elsewhere(layer.get_base_layer()):
+            raise ModelError(
+                f"The adapter updates {name}, which has no weight of its own but shares another's",
+                f"Begin from an adapter without {name} among its `target_modules`",
             )
         _unfold_factors(name, layer)
     return _take_updates(model, plain, heads, config)

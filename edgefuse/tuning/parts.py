@@ -36,7 +36,7 @@ def is_head(model: PreTrainedModel, name: str) -> bool:
 
 
 def is_pooler(name: str) -> bool:
-    """Whether a parameter belongs to the pooler, which only a classifier reads."""
+    """Whether a parameter belongs to the pooler, which only a head reads."""
     return ".pooler." in f".{name}"
 
 

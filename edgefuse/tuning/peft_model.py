@@ -57,21 +57,25 @@ def load_peft_adapter(model: PreTrainedModel, directory: Path, task_type: TaskTy
     with translate_errors(f"The adapter {directory}"):
         wrapped = wrap(model, config)
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        _check_same(own, stored, heads - saved, directory)
+        _check_same(model, own, stored, heads - saved, directory)
         with silence_transformers(), silence():
             set_peft_model_state_dict(wrapped, {**own, **stored})
     return wrapped
 
 
 def _check_same(
-    own: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: Collection[str], directory: Path
+    model: PreTrainedModel,
+    own: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    heads: Collection[str],
+    directory: Path,
 ) -> None:
     """Refuse a file that has other tensors than an adapter of this model; a head may be absent."""
     needed = {name for name in own if not any(f".{head}." in name for head in heads)}
     for name in sorted((stored.keys() - own.keys()) | (needed - stored.keys())):
         what = "has" if name in stored else "lacks"
         raise ModelError(
-            f"The adapter {directory} {what} {name}, unlike one for a classifier",
+            f"The adapter {directory} {what} {name}, unlike one of {type(model).__name__}",
             "Merge it into its own model with peft's `merge_and_unload`, and begin from that",
         )
     for name, tensor in stored.items():
@@ -79,7 +83,7 @@ def _check_same(
             raise ModelError(
                 f"The adapter {directory} has {name} as {list(tensor.shape)}, and the model wants "
                 f"{list(own[name].shape)}",
-                "Name as many labels as it was trained for, and the model that it was made for",
+                "Name the model that it was made for, and of a classifier as many labels",
             )
 
 

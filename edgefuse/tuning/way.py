@@ -4,10 +4,12 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +71,19 @@ class Prepared:
     positions: int = 0
     peft: "PeftConfig | None" = None
     not_plain: str = ""
+
+    def without(self, names: Collection[str]) -> Self:
+        """The same of a model in which the parameters of these names no longer train."""
+        mask = self.mask
+        if mask is not None:
+            left = [name for name in mask.parameters if name not in names]
+            mask = msgspec.structs.replace(mask, parameters=left) if left else None
+        return replace(
+            self,
+            rates={name: rate for name, rate in self.rates.items() if name not in names},
+            mask=mask,
+            kept={name: entries for name, entries in self.kept.items() if name not in names},
+        )
 
 
 class Way(ABC):

@@ -78,7 +78,7 @@ def trace(
         raise ModelError(
             f"{type(model).__name__} cannot be traced: {reason}"
             + (f" (in {listed(places)})" if places else ""),
-            "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+            "Use an encoder such as BERT, a decoder such as Llama, or both such as T5",
         ) from error
     if dropout:
         check_dropout(program, type(model).__name__)

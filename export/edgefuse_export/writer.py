@@ -154,6 +154,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
             learning_rate=request.learning_rate,
             not_plain=request.not_plain,
             without_gradient=list(request.without_gradient),
+            dropout=request.dropout.as_given if request.dropout else None,
         ),
         optimizer=request.optimizer,
         inputs=list(task.inputs),

@@ -253,6 +253,12 @@ def test_the_picture_shows_rounds_that_were_taken_back_apart(fails: bool, tmp_pa
     picture = (tmp_path / "one.svg").read_text()
     assert "<!-- rounds -->" in picture
     assert ("<!-- rounds taken back -->" in picture) == fails
+    assert "accuracy on validation rows, %" in picture
+    losses = msgspec.structs.replace(record, task={"name": "text-generation"})
+    plot_squeeze(losses, tmp_path / "two.svg")
+    picture = (tmp_path / "two.svg").read_text()
+    assert "<!-- loss on validation rows -->" in picture
+    assert "<!-- 0.15 worse than the first round -->" in picture
 
 
 def test_one_stopped_before_a_cut_goes_on_to_the_same_weights(

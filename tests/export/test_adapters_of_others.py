@@ -1,22 +1,33 @@
 """Adapters that others trained with peft, of other tasks and forms: taken whole, or refused."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from edgefuse.bundling.export import export
 from edgefuse.compression.compress import compress
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import find_source
+from edgefuse.layers.tied import hold_once
+from edgefuse.tuning.low_rank import load_updates
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.converting.convert import convert
+from tests.pico_models import pico_config
 from tests.tuned_pico import (
     CONTEXT,
     OPTIONS,
@@ -75,12 +86,23 @@ def test_an_adapter_of_a_language_model_is_taken_up_and_given_back_with_a_head(
     np.testing.assert_allclose(logits_in_torch(loaded), expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
+def test_an_adapter_of_a_head_that_shares_its_weight_is_refused(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_config(pico_config("gpt2"))
+    config = LoraConfig(target_modules=["lm_head"], r=2)
+    wrapped = get_peft_model(copy.deepcopy(model), config)
+    wrapped.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    hold_once(model)
+    with pytest.raises(ModelError, match="updates lm_head, which has no weight of its own"):
+        load_updates(model, tmp_path, TaskType.CAUSAL_LM)
+
+
 def test_an_adapter_with_tensors_that_find_no_place_is_refused(tmp_path: Path) -> None:
     config = LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["query"], r=4)
     model = AutoModel.from_pretrained(pico("shallow-bert"))
     adapter = save_adapter(model, config, tmp_path / "adapter", "shallow-bert")
     for way in ("lora", "head"):
-        with pytest.raises(ModelError, match=r"unlike one for a classifier.*merge_and_unload"):
+        with pytest.raises(ModelError, match=r"unlike one of BertFor.*merge_and_unload"):
             export(str(adapter), tmp_path / "bundle", tune=way, **OPTIONS)
 
 
@@ -99,7 +121,7 @@ def test_an_adapter_with_a_head_for_other_classes_is_refused(tmp_path: Path) -> 
         classifier(pico("shallow-bert")), config, tmp_path / "adapter", "shallow-bert"
     )
     options = OPTIONS | {"task": WantedTextClassification(labels=["cold", "warm"])}
-    with pytest.raises(ModelError, match=r"wants \[2, 16\]\. Name as many labels|wants \[2\]"):
+    with pytest.raises(ModelError, match=r"wants \[2, 16\]\. Name the model|wants \[2\]"):
         export(str(adapter), tmp_path / "bundle", tune="lora", **options)
 
 

@@ -66,6 +66,7 @@ def test_loss_and_gradients_are_torchs_with_the_same_masks(dropping: Bundle) -> 
 
 
 def test_inference_drops_nothing(dropping: Bundle) -> None:
+    assert dropping.manifest.tuning.dropout == "model"
     inputs = {value.name for value in onnx.load(dropping.path / "train.onnx").graph.input}
     assert DROPOUT_KEY in inputs
     plain = exported("shallow-bert")
@@ -115,6 +116,7 @@ def test_a_number_drops_where_the_model_could_but_does_not(tmp_path: Path) -> No
         export(source, tmp_path / "own", dropout="model", **options)
     bundle = export(source, tmp_path / "number", dropout=0.2, **options)
     assert len(set(losses(bundle, seed=0))) == 4
+    assert bundle.manifest.tuning.dropout == 0.2
 
 
 @pytest.mark.parametrize(

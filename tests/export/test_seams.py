@@ -26,7 +26,7 @@ from edgefuse_export.engines.engine import TrainingContents
 from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers import registry as optimizer_exports
 from edgefuse_export.tasks import registry as task_exports
-from edgefuse_export.tasks.task import ModelFacts, WantedTask
+from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
@@ -179,6 +179,7 @@ class TextLengthExport:
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     peft_type: ClassVar[str] = "SEQ_CLS"
     training_api_loss: ClassVar[str | None] = None
+    needs_head: ClassVar[bool] = False
 
     task: TextLength
 
@@ -342,6 +343,9 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
 class NumpyExport:
     def spec(self) -> Numpy:
         return Numpy()
+
+    def refusal(self, task: ExportTask) -> str:
+        return "" if len(task.outputs) == 1 else "numpy has one output"
 
     def write(self, contents: TrainingContents) -> None:
         ir.save(contents.graph, contents.folder / "train.onnx")

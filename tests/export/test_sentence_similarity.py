@@ -302,6 +302,8 @@ def test_options_that_do_not_hold_are_refused(
     ("files", "sentence"),
     [
         ({"modules.json": "[{"}, "its modules.json is broken"),
+        ({"modules.json": '["2_Dense"]'}, "its modules.json is broken"),
+        ({"config_sentence_transformers.json": '{"prompts": [1]}'}, "transformers.json is broken"),
         ({"1_Pooling/config.json": None}, "its 1_Pooling/config.json is not there"),
         ({"1_Pooling/config.json": '{"pooling_mode": "max"}'}, "pools by max, and EdgeFuse by one"),
         (

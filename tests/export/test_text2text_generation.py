@@ -291,6 +291,13 @@ def test_a_decoder_without_start_or_end_is_refused() -> None:
         WantedText2TextGeneration(target_length=1).of_model(facts("t5"))
 
 
+def test_completions_longer_than_texts_are_refused() -> None:
+    with pytest.raises(InputError, match="--target-length 40 is above the 32 tokens"):
+        WantedText2TextGeneration(target_length=40).check_length(32)
+    WantedText2TextGeneration(target_length=32).check_length(32)
+    WantedText2TextGeneration().check_length(32)
+
+
 class Translator:
     """A tokenizer that writes a completion in another language than a prompt."""
 

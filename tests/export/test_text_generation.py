@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -23,13 +25,16 @@ from edgefuse.tuning.ways import find_way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_export.silence import silence
+from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.task import ModelFacts
+from edgefuse_export.tasks.text2text_generation import WantedText2TextGeneration
 from edgefuse_export.tasks.text_generation import TextGenerationExport, WantedTextGeneration
 from edgefuse_export.trace import example
 from edgefuse_runtime import Predictor
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle, open_engine
 from edgefuse_runtime.tasks.text_generation import TextGeneration
 from tests.pico_causal import save_causal_model
-from tests.pico_models import TEXTS, save_pico_model
+from tests.pico_models import TEXTS, pico_config, pico_tokenizer, save_pico_model
 from tests.shared import made_once
 
 LENGTH = 32
@@ -262,6 +267,35 @@ def test_an_encoder_is_refused_with_what_it_can_do(tmp_path: Path) -> None:
             device=load_device("rpi5"),
             task=WantedTextGeneration(),
         )
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_model_without_its_head_is_refused(fused: bool, tmp_path: Path) -> None:
+    model = save_pico_model(tmp_path / "llama", "llama", layers=1)
+    if fused:
+        compress(str(model), tmp_path / "fused", ratio=0.5)
+        model = tmp_path / "fused"
+    with pytest.raises(ModelError, match=r"lm_head.weight.*save it again as LlamaForCausalLM"):
+        load_with_head(find_source(str(model)), TASK, padding_id=0)
+
+
+def test_an_xlnet_that_reads_both_ways_is_refused() -> None:
+    for attention, refused in (("bi", True), ("uni", False)):
+        config = transformers.XLNetConfig(attn_type=attention)
+        with pytest.raises(ModelError, match="in both directions") if refused else nullcontext():
+            check_architecture(config, "model", TextGeneration)
+
+
+@pytest.mark.parametrize(("content", "sentence"), [("{", "is broken JSON"), ("[]", "is no object")])
+def test_broken_settings_of_generation_are_refused(
+    content: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "generation_config.json"
+    file.write_text(content)
+    for task, kind in ((WantedTextGeneration(), "gpt2"), (WantedText2TextGeneration(), "t5")):
+        facts = ModelFacts("model", pico_config(kind), pico_tokenizer(kind), lambda _: file)
+        with pytest.raises(ModelError, match=f"generation_config.json of model {sentence}"):
+            task.of_model(facts)
 
 
 def test_what_a_model_says_of_its_texts_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgefuse.bundling.plan import plan_ways
+from edgefuse.tuning.way import Prepared
 from edgefuse.tuning.ways.full import Full
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.gradient import _decompose, gradient_graph
 from edgefuse_export.passes.spelled_out import spell_out
 from edgefuse_export.trace import trace
 from edgefuse_export.without_gradient import freeze_without_gradient
+from edgefuse_runtime.graph.masks import FixedMask
 from tests.pico_models import HIDDEN_SIZE, WIDTH, pico_model, pico_tokenizer
 from tests.tuned_pico import TASK, VOCABULARY
 
@@ -216,3 +219,13 @@ def test_what_is_spelled_out_gives_the_same_and_keeps_its_sizes_free(
     joint = _decompose(program, joint_loss_index=0)
     rows = [n.meta["val"].shape[0] for n in joint.graph.nodes if n.name == "embedding"]
     assert not any(isinstance(size, int) for size in rows)
+
+
+def test_what_gets_no_gradient_is_masked_by_nothing() -> None:
+    names = ["transformer.mask_emb", "classifier.weight"]
+    kept = {name: np.ones(2, bool) for name in names}
+    rates = dict.fromkeys(names, 2.0)
+    left = Prepared(mask=FixedMask(parameters=names), kept=kept, rates=rates).without(names[:1])
+    assert left.mask == FixedMask(parameters=names[1:])
+    assert [*left.kept] == [*left.rates] == names[1:]
+    assert left.without(names).mask is None

@@ -4,9 +4,12 @@ import pytest
 from transformers import BertConfig
 
 from edgefuse_devices.errors import InputError, ModelError
-from edgefuse_export.tasks.classes import choose_labels
+from edgefuse_export.tasks.classes import choose_labels, find_labels
 from edgefuse_export.tasks.classification_problems import find_problem
+from edgefuse_export.tasks.task import ModelFacts
+from edgefuse_runtime.tasks.task import Task
 from edgefuse_runtime.tasks.text_classification import TextClassification
+from edgefuse_runtime.tasks.token_classification import TokenClassification
 
 TWELVE = [f"LABEL_{index}" for index in range(12)]
 BINARY = ["NEGATIVE", "POSITIVE"]
@@ -135,3 +138,13 @@ def test_a_head_of_the_problem_that_is_wanted_is_taken() -> None:
         found(head(*BINARY, problem_type="regression"))
     with pytest.raises(InputError, match="Did you mean multi-label"):
         found(head(*BINARY), "multilabel")
+
+
+@pytest.mark.parametrize(("names", "found"), [(BINARY, BINARY), (TWELVE, NUMBERS)])
+@pytest.mark.parametrize("task", [TextClassification, TokenClassification])
+def test_without_labels_a_head_has_its_own_names(
+    names: list[str], found: list[str], task: type[Task]
+) -> None:
+    config = head(*names)
+    config.architectures = [f"Bert{task.auto_class.removeprefix('AutoModel')}"]
+    assert find_labels(ModelFacts("model", config), None, None, task) == found

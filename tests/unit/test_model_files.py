@@ -12,7 +12,8 @@ import edgefuse
 from edgefuse.bundling.description import describe
 from edgefuse.bundling.source import find_origin
 from edgefuse.compression.compress import compress
-from edgefuse.hub.source import find_source
+from edgefuse.hub.sentence_modules import copy_sentence_modules
+from edgefuse.hub.source import ModelSource, find_source
 from edgefuse_devices.errors import ModelError
 from tests.pico_models import TEXTS
 
@@ -153,3 +154,19 @@ def test_what_keeps_plain_transformers_from_a_fused_model_is_said_as_it_is(
     origin = find_origin(str(tmp_path / "fused"), None)
     model = edgefuse.from_pretrained(tmp_path / "fused")
     assert describe(origin, model, parameters=1).not_plain == reason
+
+
+@pytest.mark.parametrize(
+    "path", ["../up", "in/../../up", "/up", r"in\..\..\up", "C:/up", "//up/up"]
+)
+def test_modules_outside_of_a_models_folder_are_not_copied(path: str, tmp_path: Path) -> None:
+    source, output = tmp_path / "source", tmp_path / "a" / "b" / "output"
+    source.mkdir()
+    output.mkdir(parents=True)
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": path}]
+    (source / "config.json").write_text("{}")
+    (source / "modules.json").write_text(json.dumps(modules))
+    before = {*tmp_path.rglob("*")}
+    copy_sentence_modules(ModelSource(str(source), "source", None), output)
+    made = {file.relative_to(output).as_posix() for file in {*tmp_path.rglob("*")} - before}
+    assert made == {"1_Pooling", "modules.json"}

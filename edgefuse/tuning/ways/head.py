@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head(Way):
-    """The classifier and the pooler under it train."""
+    """The head and the pooler under it train."""
 
     family: ClassVar[str] = "head"
     title: ClassVar[str] = "head"
-    summary: ClassVar[str] = "the classifier and the pooler under it"
+    summary: ClassVar[str] = "the head and the pooler under it"
     learning_rate: ClassVar[float] = 1e-3
 
     def prepare(self, model: "PreTrainedModel", context: Context) -> Prepared:  # noqa: ARG002

@@ -53,6 +53,10 @@ class EngineExport(Protocol):
         """The same engine on the board's side, of the version that is installed here."""
         ...
 
+    def refusal(self, task: ExportTask) -> str:
+        """Why the engine cannot train a task; empty where it can."""
+        ...
+
     def write(self, contents: TrainingContents) -> None:
         """Write the engine's files into the bundle.
 

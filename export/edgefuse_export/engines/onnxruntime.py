@@ -7,6 +7,7 @@ from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.passes.gradient_norm import add_norm
+from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.session import onnxruntime
@@ -18,6 +19,10 @@ class OnnxRuntimeExport:
     def spec(self) -> OnnxRuntime:
         """The engine, of the version that is installed here."""
         return OnnxRuntime(version=onnxruntime().__version__)
+
+    def refusal(self, task: ExportTask) -> str:  # noqa: ARG002 - it trains any
+        """Nothing: gradients of any loss are in the graph."""
+        return ""
 
     def write(self, contents: TrainingContents) -> None:
         """Write the graphs."""

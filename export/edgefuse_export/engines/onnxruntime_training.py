@@ -56,6 +56,12 @@ class OnnxRuntimeTrainingExport:
         """The engine, of the version that is installed here."""
         return OnnxRuntimeTraining(version=onnxruntime().__version__)
 
+    def refusal(self, task: ExportTask) -> str:
+        """Why the engine cannot train a task: it has few losses, and they take one output."""
+        if task.training_api_loss is None or len(task.outputs) != 1:
+            return f"onnxruntime-training has no loss for {task.task.summary}"
+        return ""
+
     def write(self, contents: TrainingContents) -> None:
         """Write the artifacts.
 
@@ -120,11 +126,7 @@ def write_training_artifacts(
             "constraints-ort-training.txt",
         ) from error
 
-    if task.training_api_loss is None or len(task.outputs) != 1:
-        raise ModelError(
-            f"onnxruntime-training has no loss for {task.task.summary}",
-            "Export it with --engine onnxruntime",
-        )
+    assert task.training_api_loss is not None, "the engine's refusal came before"
     (output,) = task.outputs
     trained = {parameter.name for parameter in parameters}
     with _silence():

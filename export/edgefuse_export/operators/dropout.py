@@ -24,6 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_runtime.graph.dropout import DROPOUT_KEY
 
+_OWN = "model"
+"""What a user says for the model's own probabilities."""
 _BITS = 1 << 32
 _HALF = 1 << 31
 _STEP = 0x9E3779B1
@@ -44,6 +46,11 @@ class Dropout:
     """
 
     probability: float | None = None
+
+    @property
+    def as_given(self) -> float | str:
+        """What a user says for it."""
+        return _OWN if self.probability is None else self.probability
 
 
 @torch.library.custom_op("edgefuse::keep", mutates_args=())
@@ -212,7 +219,7 @@ def parse_dropout(text: str | float | None) -> Dropout | None:
     """
     if text is None:
         return None
-    if text == "model":
+    if text == _OWN:
         return Dropout()
     try:
         probability = float(text)

@@ -1,7 +1,7 @@
 """Which tasks a model's architecture can be trained for."""
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ModelFacts
@@ -34,7 +34,7 @@ def check_architecture(config: "PretrainedConfig", name: str, task: type[Task]) 
         f"{name} cannot be exported for {name_of(task)}: {reason}",
         f"It can be exported with --task {' or --task '.join(others)}"
         if others
-        else "Use an encoder such as BERT or ModernBERT, or a decoder such as Llama or GPT-2",
+        else "Use an encoder such as BERT, a decoder such as Llama, or both such as T5",
     )
 
 
@@ -42,6 +42,25 @@ def brings_head(config: "PretrainedConfig", task: type[Task]) -> bool:
     """Whether a model was saved with the head of a task."""
     ending = task.auto_class.removeprefix("AutoModel")
     return any(kind.endswith(ending) for kind in config.architectures or ())
+
+
+def likely_task(config: "PretrainedConfig") -> type[Task] | None:
+    """The task of the head that a model was saved with, or else the first that it can be given.
+
+    Args:
+        config: Configuration of the model.
+
+    Returns:
+        The task; None where the model can be trained for none.
+    """
+    possible = [task for task in registry.TASKS if not _refusal(config, task)]
+    saved = set(config.architectures or ()) - {c.__name__ for c in _classes(config, "AutoModel")}
+    own = (
+        task
+        for task in possible
+        if saved & {kind.__name__ for kind in _classes(config, task.auto_class)}
+    )
+    return next(own, next(iter(possible), None))
 
 
 def takes_token_types(facts: ModelFacts, task: type[Task]) -> bool:
@@ -79,12 +98,22 @@ def _refusal(config: "PretrainedConfig", task: type[Task]) -> str:
     if type(config) not in getattr(transformers, task.auto_class)._model_mapping:  # noqa: SLF001
         return f"transformers has no {_head(task)} of {kind} models"
     masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping  # noqa: SLF001
-    if masked and _writes_alone(task) and not getattr(config, "is_decoder", False):
+    masked = masked and not getattr(config, "is_decoder", False)
+    if _writes_alone(task) and (masked or getattr(config, "attn_type", "") == "bi"):  # XLNet's
         return (
             f"{kind} models read a text in both directions, and would see the token that they are "
             "to write"
         )
     return ""
+
+
+def _classes(config: "PretrainedConfig", auto_class: str) -> tuple[type[Any], ...]:
+    """The classes of a model that an auto class may make."""
+    import transformers
+
+    mapping = getattr(transformers, auto_class)._model_mapping  # noqa: SLF001
+    found = mapping.get(type(config), ())
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _writes_alone(task: type[Task]) -> bool:

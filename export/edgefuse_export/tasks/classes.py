@@ -1,5 +1,6 @@
 """The classes that a user asks for, and those of the head that a model brings."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from os import PathLike
 from pathlib import Path
@@ -63,7 +64,7 @@ def find_labels(
     """
     given = _given(labels, num_labels, of_rows)
     if given is None and brings_head(facts.config, task):
-        return [str(index) for index in range(int(facts.config.num_labels or 0))]
+        return _names_or_numbers(own_labels(facts.config))
     if given is None and facts.tokenizer is None:
         given = ["0", "1"]
     if given is None:
@@ -72,6 +73,13 @@ def find_labels(
             "Name labelled rows with --labels train.jsonl, or give --num-labels N",
         )
     return choose_labels(facts.config, given, facts.name, task, arrange=arrange)
+
+
+def _names_or_numbers(own: list[str]) -> list[str]:
+    """Names of a head's classes; their numbers where nobody named them."""
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in own):
+        return [str(index) for index in range(len(own))]
+    return own
 
 
 def _given(

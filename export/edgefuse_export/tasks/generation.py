@@ -1,7 +1,7 @@
 """What a model that writes says of its texts: where they end, and how chats are written."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ModelFacts
@@ -26,7 +26,8 @@ def end_ids(facts: ModelFacts) -> list[int]:
     if facts.tokenizer is None:
         return [0]
     own = facts.tokenizer.eos_token_id
-    found = [own, *_listed(_generation_settings(facts)), *_listed(facts.config.eos_token_id)]
+    settings = generation_settings(facts) or {}
+    found = [own, *_listed(settings.get("eos_token_id")), *_listed(facts.config.eos_token_id)]
     known = [token_id for token_id in dict.fromkeys(found) if isinstance(token_id, int)]
     if not known:
         raise ModelError(
@@ -51,7 +52,15 @@ def special_tokens_of(tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, 
     return {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
 
 
-def _generation_settings(facts: ModelFacts) -> object:
+def generation_settings(facts: ModelFacts) -> dict[str, Any] | None:
+    """What generation_config.json says; None where a model has none.
+
+    Args:
+        facts: What is known of the model.
+
+    Raises:
+        ModelError: It is broken JSON, or no object.
+    """
     file = facts.file(_SETTINGS)
     if file is None:
         return None
@@ -61,7 +70,9 @@ def _generation_settings(facts: ModelFacts) -> object:
         raise ModelError(
             f"{_SETTINGS} of {facts.name} is broken JSON: {error}", "Download the model again"
         ) from error
-    return settings.get("eos_token_id") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        raise ModelError(f"{_SETTINGS} of {facts.name} is no object", "Download the model again")
+    return settings
 
 
 def _listed(token_ids: object) -> list[object]:

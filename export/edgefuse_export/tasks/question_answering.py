@@ -27,6 +27,7 @@ class QuestionAnsweringExport:
     outputs: ClassVar[tuple[str, ...]] = OUTPUTS
     peft_type: ClassVar[str] = "QUESTION_ANS"
     training_api_loss: ClassVar[str | None] = None
+    needs_head: ClassVar[bool] = False
 
     task: QuestionAnswering
 

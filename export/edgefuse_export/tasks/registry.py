@@ -5,6 +5,7 @@ inside functions.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
@@ -16,6 +17,7 @@ from edgefuse_export.tasks.text2text_generation import WantedText2TextGeneration
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from edgefuse_export.tasks.text_generation import WantedTextGeneration
 from edgefuse_export.tasks.token_classification import WantedTokenClassification
+from edgefuse_runtime.tagged import name_of
 
 WANTED_TASKS: tuple[type[WantedTask], ...] = (
     WantedTextClassification,
@@ -47,6 +49,20 @@ def find_task(name: str | WantedTask, options: Mapping[str, object] | None = Non
     if kind is None:
         raise InputError(*unknown("task", name, found))
     return make(kind, options or {}, choice=f"--task {name}")
+
+
+def likely_task(model: Path) -> str:
+    """Name of the task that a model was saved for, or else of the first that it can be given.
+
+    Args:
+        model: Directory of the model.
+    """
+    from transformers import AutoConfig
+
+    from edgefuse_export.tasks.architecture import likely_task as of_configuration
+
+    found = of_configuration(AutoConfig.from_pretrained(model, trust_remote_code=False))
+    return name_of(found) if found else DEFAULT
 
 
 def task_keywords() -> frozenset[str]:

@@ -105,6 +105,8 @@ def read_modules(facts: ModelFacts, pooling: "Pooling | None") -> SentenceModule
     if facts.file(_MODULES) is None:
         return None
     modules = _read(facts, _MODULES, list)
+    if not all(isinstance(one, dict) for one in modules):
+        raise _broken(facts, _MODULES)
     kinds = {str(one.get("type")).rpartition(".")[2]: str(one.get("path")) for one in modules}
     for kind in kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
         raise ModelError(
@@ -114,10 +116,13 @@ def read_modules(facts: ModelFacts, pooling: "Pooling | None") -> SentenceModule
             "with --pooling",
         )
     library = _read(facts, _LIBRARY, dict) if facts.file(_LIBRARY) else {}
+    prompts = library.get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise _broken(facts, _LIBRARY)
     return SentenceModules(
         pooling=pooling or _read_pooling(facts, kinds.get("Pooling", _POOLING)),
         normalize="Normalize" in kinds,
-        prompts={str(name): str(text or "") for name, text in library.get("prompts", {}).items()},
+        prompts={str(name): str(text or "") for name, text in prompts.items()},
         default_prompt=library.get("default_prompt_name"),
     )
 
@@ -148,12 +153,15 @@ def _read(facts: ModelFacts, name: str, kind: type[Any]) -> Any:
     except ValueError:
         content = None
     if not isinstance(content, kind):
-        raise ModelError(
-            f"{facts.name} has a {_MODULES}, and its {name} is "
-            f"{'not there' if file is None else 'broken'}",
-            "Download or save the model again",
-        )
+        raise _broken(facts, name, "broken" if file else "not there")
     return content
+
+
+def _broken(facts: ModelFacts, name: str, how: str = "broken") -> ModelError:
+    return ModelError(
+        f"{facts.name} has a {_MODULES}, and its {name} is {how}",
+        "Download or save the model again",
+    )
 
 
 def _write(file: Path, content: object) -> None:

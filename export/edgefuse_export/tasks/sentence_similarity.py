@@ -37,6 +37,7 @@ class SentenceSimilarityExport:
     outputs: ClassVar[tuple[str, ...]] = (OUTPUT,)
     peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
     training_api_loss: ClassVar[str | None] = None
+    needs_head: ClassVar[bool] = False
 
     task: SentenceSimilarity
     modules: SentenceModules

@@ -53,6 +53,11 @@ class ExportTask(Protocol):
         """
         ...
 
+    @property
+    def needs_head(self) -> bool:
+        """Whether the head must be the model's own: a new one would take more than fine-tuning."""
+        ...
+
     def model_options(self) -> dict[str, Any]:
         """Options for `from_pretrained` of the task's auto class: what the head has to be."""
         ...

@@ -1,6 +1,5 @@
 """Text-to-text generation: a decoder writes a text for the text that its encoder reads."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.options import option
 from edgefuse_export.tasks.architecture import check_architecture
+from edgefuse_export.tasks.generation import generation_settings
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
 from edgefuse_runtime.tasks.text2text_generation import TARGET, Text2TextGeneration
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-_SETTINGS = "generation_config.json"
 _PROBE = "turn on the lamp"
 
 
@@ -32,6 +31,7 @@ class Text2TextGenerationExport:
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     peft_type: ClassVar[str] = "SEQ_2_SEQ_LM"
     training_api_loss: ClassVar[str | None] = None
+    needs_head: ClassVar[bool] = True
 
     task: Text2TextGeneration
 
@@ -78,7 +78,7 @@ class WantedText2TextGeneration(WantedTask):
         settings = _generation_settings(facts)
         start = getattr(facts.config, "decoder_start_token_id", None)
         start = settings.decoder_start_token_id if start is None else start
-        ends = _listed(settings.eos_token_id)
+        ends = _listed(settings.eos_token_id) or _listed(facts.config.eos_token_id)
         if start is None:
             raise _unnamed(facts.name, "decoder_start_token_id", "starts", 0)
         if not ends:
@@ -94,6 +94,19 @@ class WantedText2TextGeneration(WantedTask):
                 target_length=self.target_length,
             )
         )
+
+    def check_length(self, length: int) -> None:
+        """Refuse completions that may be longer than the prompts' length, at which they are cut.
+
+        Raises:
+            InputError: They may.
+        """
+        if self.target_length is not None and self.target_length > length:
+            raise InputError(
+                f"--target-length {self.target_length} is above the {length} tokens that texts are "
+                "cut to",
+                "Give --sequence-length as many, or leave --target-length out",
+            )
 
 
 def check_completions(tokenizer: "PreTrainedTokenizerBase", ends: list[int], name: str) -> None:
@@ -122,9 +135,9 @@ def _generation_settings(facts: ModelFacts) -> "GenerationConfig":
     """What a model's files say of how it writes."""
     from transformers import GenerationConfig
 
-    file = facts.file(_SETTINGS)
-    if file is not None:
-        return GenerationConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    settings = generation_settings(facts)
+    if settings is not None:
+        return GenerationConfig.from_dict(settings)
     return GenerationConfig.from_model_config(facts.config)
 
 

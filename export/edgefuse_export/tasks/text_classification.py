@@ -42,6 +42,7 @@ class TextClassificationExport:
     targets: ClassVar[tuple[str, ...]] = (TARGET,)
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     peft_type: ClassVar[str] = "SEQ_CLS"
+    needs_head: ClassVar[bool] = False
 
     task: TextClassification
 

@@ -27,6 +27,7 @@ class TextGenerationExport:
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     peft_type: ClassVar[str] = "CAUSAL_LM"
     training_api_loss: ClassVar[str | None] = None
+    needs_head: ClassVar[bool] = True
 
     task: TextGeneration
 

@@ -1,19 +1,17 @@
 """Token classification: a tag for each word of a text."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from edgefuse_devices.options import option
-from edgefuse_export.tasks.architecture import brings_head, check_architecture
+from edgefuse_export.tasks.architecture import check_architecture
 from edgefuse_export.tasks.classes import (
     LABELS_HELP,
     NUM_LABELS_HELP,
     Labels,
     find_labels,
     head_options,
-    own_labels,
 )
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
 from edgefuse_runtime.tasks.tagged_rows import tags_of_rows
@@ -37,6 +35,7 @@ class TokenClassificationExport:
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     peft_type: ClassVar[str] = "TOKEN_CLS"
     training_api_loss: ClassVar[str | None] = None  # its cross-entropy takes one class a row
+    needs_head: ClassVar[bool] = False
 
     task: TokenClassification
 
@@ -81,7 +80,7 @@ class WantedTokenClassification(WantedTask):
         check_architecture(facts.config, facts.name, TokenClassification)
         labels = find_labels(
             facts,
-            self._named_by(facts),
+            self.labels,
             self.num_labels,
             TokenClassification,
             of_rows=tags_of_rows,
@@ -94,12 +93,3 @@ class WantedTokenClassification(WantedTask):
         if self.labels is None and self.num_labels is None:
             return replace(self, labels=tags_of_rows(file))
         return self
-
-    def _named_by(self, facts: ModelFacts) -> Labels:
-        """The labels that are asked for; where none are, those that the model's head names."""
-        if self.labels is not None or self.num_labels is not None:
-            return self.labels
-        if not brings_head(facts.config, TokenClassification):
-            return None
-        own = own_labels(facts.config)
-        return None if all(re.fullmatch(r"LABEL_\d+", name) for name in own) else own

@@ -27,7 +27,7 @@ what keeps plain transformers from loading the model. 5: train.onnx is told the 
 6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
 does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged unions, and folding P
 is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
-tuning names what gets no gradient."""
+tuning names what gets no gradient, and the dropout."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""
@@ -77,6 +77,8 @@ class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             it for the model; empty for nothing.
         without_gradient: Names of the parameters that the way of tuning would train, and that the
             task's loss does not depend on: they stay as they are, as in torch.
+        dropout: Probability that an activation is dropped in a step, or `model` for the model's own
+            probabilities; None for none.
     """
 
     method: str
@@ -84,6 +86,7 @@ class Tuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     learning_rate: float = 5e-5
     not_plain: str = ""
     without_gradient: list[str] = []
+    dropout: float | str | None = None
 
 
 class PredictedMemory(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
