@@ -151,6 +151,7 @@ def test_shared_central_tensors_are_not_squeezed(shared: Path, tmp_path: Path) -
         squeeze(
             str(shared),
             tmp_path / "out",
+            task=WantedTextClassification(),
             train_file=rows,
             valid_file=rows,
             settings=SqueezeSettings(),
