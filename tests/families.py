@@ -68,7 +68,7 @@ FAMILIES = (
     Family("Gemma 3", "gemma3_text", layers=2),
     Family("Mistral", "mistral"),
     Family("Phi-3", "phi3"),
-    Family("SmolLM3", "smollm3", layers=4),
+    Family("SmolLM3", "smollm3", layers=2),
     Family("OLMo2", "olmo2"),
     Family("Granite", "granite"),
     Family("Cohere", "cohere"),

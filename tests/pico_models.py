@@ -232,7 +232,7 @@ _SPECIALTIES = {
     "qwen3": _GROUPED,
     "gemma2": _GROUPED | {"sliding_window": 8},
     "gemma3_text": _GROUPED | {"sliding_window": 8},
-    "smollm3": _GROUPED,
+    "smollm3": _GROUPED | {"no_rope_layer_interval": 2},
     "olmo2": {"num_key_value_heads": 1},
     "granite": {"num_key_value_heads": 1},
     "cohere": {"num_key_value_heads": 1},
