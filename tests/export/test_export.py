@@ -44,7 +44,7 @@ def export_pico(model: Path, output: Path, **options: object) -> Bundle:
     )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["bert"])  # test_families.py has the others
 def test_loss_logits_and_every_gradient_equal_torchs(architecture: str) -> None:
     bundle = exported(architecture)
 
