@@ -24,7 +24,7 @@ from edgefuse.demo.lexicon import (
     TEST_FRAMES,
     THINGS,
 )
-from edgefuse.demo.smart_home import LABELS, Row, choose_decoy
+from edgefuse.demo.smart_home import Row, choose_decoy, draw_splits
 
 _REMARKS = 0.25  # share of sentences that name no action
 _PRONOUNS = 0.5  # share of things that become a pronoun, of those that were named before
@@ -51,26 +51,13 @@ def make_call_splits(
         `train`, `valid` and `test`, each a shuffled list of `{"prompt": …, "completion": …}`. No
         sentence occurs twice, in one split or in two.
     """
-    generator = random.Random(seed)  # noqa: S311 - sentences, not secrets
-    seen: set[str] = set()
-    return {
-        "train": _split(generator, train, seen, held_out=False),
-        "valid": _split(generator, valid, seen, held_out=False),
-        "test": _split(generator, test, seen, held_out=True),
-    }
+    return draw_splits(_row, "prompt", seed, train=train, valid=valid, test=test)
 
 
-def _split(generator: random.Random, rows: int, seen: set[str], *, held_out: bool) -> list[Row]:
-    split: list[Row] = []
-    while len(split) < rows:
-        action = LABELS[len(split) % len(LABELS)]
-        text, details = _sentence(generator, action, held_out=held_out)
-        if text not in seen:
-            seen.add(text)
-            call: Call = {"action": action, **details}
-            split.append({"prompt": text, "completion": msgspec.json.encode(call).decode()})
-    generator.shuffle(split)
-    return split
+def _row(generator: random.Random, action: str, held_out: bool) -> Row:  # noqa: FBT001
+    text, details = _sentence(generator, action, held_out=held_out)
+    call: Call = {"action": action, **details}
+    return {"prompt": text, "completion": msgspec.json.encode(call).decode()}
 
 
 def _sentence(generator: random.Random, action: str, *, held_out: bool) -> tuple[str, Call]:

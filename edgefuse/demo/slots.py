@@ -24,7 +24,7 @@ from edgefuse.demo.lexicon import (
     TEST_FRAMES,
     THINGS,
 )
-from edgefuse.demo.smart_home import LABELS, choose_decoy
+from edgefuse.demo.smart_home import choose_decoy, draw_splits
 
 _REMARKS = 0.25  # share of sentences that name no action
 _PRONOUNS = 0.5  # share of devices that become a pronoun, of those that were named before
@@ -64,24 +64,11 @@ def make_slot_splits(
         `train`, `valid` and `test`, each a shuffled list of rows. No sentence occurs twice, in one
         split or in two.
     """
-    generator = random.Random(seed)  # noqa: S311 - sentences, not secrets
-    seen: set[str] = set()
-    return {
-        "train": _split(generator, train, seen, held_out=False),
-        "valid": _split(generator, valid, seen, held_out=False),
-        "test": _split(generator, test, seen, held_out=True),
-    }
+    return draw_splits(_row, "text", seed, train=train, valid=valid, test=test)
 
 
-def _split(generator: random.Random, rows: int, seen: set[str], *, held_out: bool) -> list[SlotRow]:
-    split: list[SlotRow] = []
-    while len(split) < rows:
-        row = _read(_sentence(generator, LABELS[len(split) % len(LABELS)], held_out=held_out))
-        if row["text"] not in seen:
-            seen.add(row["text"])
-            split.append(row)
-    generator.shuffle(split)
-    return split
+def _row(generator: random.Random, label: str, held_out: bool) -> SlotRow:  # noqa: FBT001
+    return _read(_sentence(generator, label, held_out=held_out))
 
 
 def _sentence(generator: random.Random, intent: str, *, held_out: bool) -> str:

@@ -15,6 +15,8 @@ remarks that name no action:
 
 import random
 import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from edgefuse.demo.lexicon import (
     CLOSERS,
@@ -30,6 +32,7 @@ from edgefuse.demo.lexicon import (
 LABELS = tuple(INTENTS)
 
 Row = dict[str, str]
+AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 
 _REMARKS = 0.25  # share of sentences that name no action
 _SIBLINGS = 0.6  # share of decoys that are about the same thing as the wish
@@ -50,25 +53,45 @@ def make_splits(
         `train`, `valid` and `test`, each a shuffled list of `{"text": …, "label": …}`. No sentence
         occurs twice, in one split or in two.
     """
+    return draw_splits(_row, "text", seed, train=train, valid=valid, test=test)
+
+
+def draw_splits(
+    make: Callable[[random.Random, str, bool], AnyRow],
+    key: str,
+    seed: int,
+    *,
+    train: int,
+    valid: int,
+    test: int,
+) -> dict[str, list[AnyRow]]:
+    """Draw rows of the grammar into shuffled splits, in which intents are spread evenly.
+
+    Args:
+        make: Function that draws a row for an intent, in the test split's wordings or not.
+        key: Name of the row's sentence; none occurs twice.
+        seed: Seed of everything that is drawn.
+        train: Count of rows of the training split.
+        valid: Count of rows of the validation split.
+        test: Count of rows of the test split, with wordings that no other split has.
+    """
     generator = random.Random(seed)  # noqa: S311 - sentences, not secrets
-    seen: set[str] = set()
-    return {
-        "train": _split(generator, train, seen, held_out=False),
-        "valid": _split(generator, valid, seen, held_out=False),
-        "test": _split(generator, test, seen, held_out=True),
-    }
+    seen: set[object] = set()
+    splits = {}
+    for name, count in (("train", train), ("valid", valid), ("test", test)):
+        split: list[AnyRow] = []
+        while len(split) < count:
+            row = make(generator, LABELS[len(split) % len(LABELS)], name == "test")
+            if row[key] not in seen:
+                seen.add(row[key])
+                split.append(row)
+        generator.shuffle(split)
+        splits[name] = split
+    return splits
 
 
-def _split(generator: random.Random, rows: int, seen: set[str], *, held_out: bool) -> list[Row]:
-    split: list[Row] = []
-    while len(split) < rows:
-        label = LABELS[len(split) % len(LABELS)]
-        text = _sentence(generator, label, held_out=held_out)
-        if text not in seen:
-            seen.add(text)
-            split.append({"text": text, "label": label})
-    generator.shuffle(split)
-    return split
+def _row(generator: random.Random, label: str, held_out: bool) -> Row:  # noqa: FBT001
+    return {"text": _sentence(generator, label, held_out=held_out), "label": label}
 
 
 def _sentence(generator: random.Random, label: str, *, held_out: bool) -> str:

@@ -1,7 +1,8 @@
 """Question answering: mean cross-entropy of an answer's first and last token."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from edgefuse_export.losses.text_classification import cross_entropy
 
 Result = tuple[Tensor, Tensor, Tensor]
 
@@ -52,11 +53,5 @@ class TypedSpanCrossEntropy(SpanCrossEntropy):
 
 
 def _loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Result:
-    loss = (_cross_entropy(start_logits, starts) + _cross_entropy(end_logits, ends)) / 2
+    loss = (cross_entropy(start_logits, starts) + cross_entropy(end_logits, ends)) / 2
     return loss, start_logits.detach(), end_logits.detach()
-
-
-def _cross_entropy(logits: Tensor, positions: Tensor) -> Tensor:
-    # Spelled out, because torch's translation of nll_loss forgets the count that it divides by.
-    log_probabilities = F.log_softmax(logits, dim=-1)
-    return -log_probabilities.gather(1, positions.unsqueeze(1)).mean()

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgefuse_export.losses.text_classification import cross_entropy
+
 SCALE = 20.0
 """What cosines are multiplied by before the softmax, as in sentence-transformers."""
 
@@ -74,8 +76,7 @@ class InBatchNegatives(SentenceEncoder):
         unit, embeddings = self.embed(input_ids, attention_mask)
         cosines = F.embedding(anchors, unit) @ F.embedding(candidates, unit).T
         scores = (SCALE * cosines).masked_fill(~comparable, torch.finfo(unit.dtype).min)
-        log_probabilities = F.log_softmax(scores, dim=-1)
-        return -log_probabilities.gather(1, labels.unsqueeze(1)).mean(), embeddings
+        return cross_entropy(scores, labels), embeddings
 
 
 class SquaredCosineError(SentenceEncoder):
