@@ -114,7 +114,7 @@ XQUAD = TaskCase(
     export=("--task", "question-answering"),
     model=minilm,
     metric="f1",
-    recipe=Recipe(epochs=4, learning_rate=2e-4, batch_size=8, length=256),
+    recipe=Recipe(epochs=3, learning_rate=2e-4, batch_size=8, length=256),
     rows=925,
     pytorch=pytorch,
     options={},

@@ -35,7 +35,7 @@ class TaskCase:
     Attributes:
         prepare: Makes the data, from EDGEFUSE_TEST_DATA.
         data: Files of EDGEFUSE_TEST_DATA that it makes them of.
-        export: Options of `export` that say the task; {train} is the file of training rows.
+        export: Options of `export` that say the task; {labels} is the file of all training rows.
         model: Gives the directory of the model.
         metric: Name of the figure that is compared.
         recipe: How both sides train.

@@ -25,7 +25,7 @@ def tiny_llama() -> str:
 def pytorch(
     *, model: str, train: str, test: str, seed: int, threads: int, length: int, **recipe: Any
 ) -> Figures:
-    """Train a causal language model in transformers, on prompts and completions as trl does.
+    """Train a causal language model in transformers, on prompts and completions.
 
     Args:
         model: Directory of the model.
@@ -50,8 +50,9 @@ def pytorch(
     writer.eval()
 
     def tokenized(row: dict[str, str]) -> tuple[list[int], int]:
-        whole = f"{row['prompt']}{row['completion']}{tokenizer.eos_token}"
-        return tokenizer(whole)["input_ids"][:length], len(tokenizer(row["prompt"])["input_ids"])
+        asked = tokenizer(row["prompt"])["input_ids"]
+        answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
+        return [*asked, *answer, tokenizer.eos_token_id][:length], len(asked)
 
     def collate(part: Sequence[Any]) -> dict[str, Any]:
         rows = [torch.tensor(ids) for ids, _ in part]

@@ -83,10 +83,10 @@ def pytorch(
 WNUT17 = TaskCase(
     prepare=parts_of("wnut17"),
     data=("wnut17/train.jsonl", "wnut17/test.jsonl"),
-    export=("--task", "token-classification", "--labels", "{train}"),
+    export=("--task", "token-classification", "--labels", "{labels}"),
     model=minilm,
     metric="f1",
-    recipe=Recipe(epochs=4, learning_rate=3e-4),
+    recipe=Recipe(epochs=3, learning_rate=3e-4),
     rows=3394,
     pytorch=pytorch,
     options={},
