@@ -18,6 +18,7 @@ from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.operators.dropout import parse_dropout
+from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
@@ -93,23 +94,25 @@ def export(
     )
     _check_engine(engine_export.spec(), ready.prepared, optimizer, dropout=dropping is not None)
     request = Request(
-        task=loaded.task,
-        model=ready.model,
+        source=Source(
+            task=loaded.task,
+            model=ready.model,
+            inference=ready.prepared.inference,
+            merges=ready.prepared.merges,
+            fused=ready.fused,
+            optimizer=optimizer,
+            dropout=dropping,
+            vocabulary=ready.model.config.vocab_size,
+        ),
         info=ready.info,
-        fused=ready.fused,
         tuning=way.name,
         not_plain=ready.prepared.not_plain,
         without_gradient=ready.without_gradient,
         learning_rate=way.learning_rate * optimizer.rate_factor,
-        inference=ready.prepared.inference,
-        merges=ready.prepared.merges,
         rates=ready.prepared.rates,
         mask=ready.prepared.mask,
         kept=ready.prepared.kept,
-        optimizer=optimizer,
-        dropout=dropping,
         padding_id=loaded.padding_id,
-        vocabulary=ready.model.config.vocab_size,
         batch_size=batch_size,
         sequence_length=ready.sequence_length,
         device=device,

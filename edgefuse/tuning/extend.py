@@ -1,5 +1,8 @@
 """Extension of a module in its place, so that its tensors keep their names."""
 
+from functools import cache
+from typing import Any
+
 from torch import nn
 
 
@@ -13,9 +16,15 @@ def extend(module: nn.Module, extension: type, **parts: nn.Module) -> None:
     """
     for name, part in parts.items():
         module.add_module(name, part)
-    kind = type(module)
+    kind: Any = type(module)
+    module.__class__ = _extended(extension, kind, tuple(parts))
+
+
+@cache
+def _extended(extension: type, kind: type[nn.Module], parts: tuple[str, ...]) -> type:
+    """One class for all modules that are extended alike, so that they are known to be alike."""
     name = f"{extension.__name__}{kind.__name__}"
-    module.__class__ = type(name, (extension, kind), {"extended": (extension, tuple(parts))})
+    return type(name, (extension, kind), {"extended": (extension, parts)})
 
 
 def extend_like(module: nn.Module, model: nn.Module) -> None:

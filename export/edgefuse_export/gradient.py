@@ -29,32 +29,42 @@ IR_VERSION = 10
 """What ONNX Runtime 1.19 (the last with on-device training) and newer can read."""
 
 
-def gradient_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
-    """Differentiate a traced loss with respect to every parameter that requires a gradient.
+def gradient_graph(
+    forward: ExportedProgram, outputs: Sequence[str], *, inputs: Sequence[str] = ()
+) -> ir.Model:
+    """Differentiate a traced loss with respect to everything that requires a gradient.
 
     Args:
         forward: The traced program, as `trace` gives it.
-        outputs: Names of what the task's module gives besides the loss.
+        outputs: Names of what the traced module gives besides the loss.
+        inputs: Names of what it takes; none for those of its arguments.
 
     Returns:
-        A model whose outputs are `loss`, those, and a `gradient.NAME` for every parameter.
+        A model whose outputs are `loss`, those, and a `gradient.NAME` for every parameter and every
+        input that requires a gradient.
         Parameters and buffers are initializers under the names that they have in the model.
     """
     joint = _decompose(forward, joint_loss_index=0)
     names = ["loss", *outputs]
+    given = dict(zip(joint.graph_signature.user_inputs, inputs, strict=False))
     for spec in joint.graph_signature.output_specs:
         if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
             names.append(f"gradient.{_in_model(str(spec.target))}")
+        if spec.kind == OutputKind.GRADIENT_TO_USER_INPUT:
+            argument = _argument(joint, str(spec.target))
+            names.append(f"gradient.{given.get(argument, argument)}")
         spec.kind, spec.target = OutputKind.USER_OUTPUT, None
     _refuse_unknown_operators(joint, forward)
-    return _to_onnx(joint, names)
+    return _to_onnx(joint, names, inputs)
 
 
-def forward_graph(forward: ExportedProgram, outputs: Sequence[str]) -> ir.Model:
+def forward_graph(
+    forward: ExportedProgram, outputs: Sequence[str], *, inputs: Sequence[str] = ()
+) -> ir.Model:
     """Translate a traced loss as it is: a `gradient_graph` without gradients."""
     program = _decompose(forward, joint_loss_index=None)
     _refuse_unknown_operators(program, forward)
-    return _to_onnx(program, ["loss", *outputs])
+    return _to_onnx(program, ["loss", *outputs], inputs)
 
 
 def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
@@ -87,6 +97,12 @@ def _refusal(forward: ExportedProgram, error: Exception) -> ModelError:
         f"The model computes something that cannot be differentiated: {reason}",
         "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
     )
+
+
+def _argument(joint: ExportedProgram, target: str) -> str:
+    """The name of an argument that torch calls by its place among tensors and arguments, arg7_1."""
+    place = int(target.removeprefix("arg").partition("_")[0])
+    return str(joint.graph_signature.input_specs[place].arg.name)
 
 
 @cache
@@ -143,7 +159,7 @@ def _module_of(node: fx.Node) -> str:
     return _in_model(str(name)).removeprefix("model")
 
 
-def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
+def _to_onnx(program: ExportedProgram, outputs: Sequence[str], inputs: Sequence[str]) -> ir.Model:
     # torch.onnx.export would trace the program once more to decompose it, as it already is.
     program.run_decompositions = lambda _table: program
     with silence("torch.onnx"):
@@ -164,6 +180,8 @@ def _to_onnx(program: ExportedProgram, outputs: list[str]) -> ir.Model:
     assert exported is not None
     model = exported.model
     for value, name in zip(model.graph.outputs, outputs, strict=True):
+        value.name = name
+    for value, name in zip(model.graph.inputs, inputs, strict=False):
         value.name = name
     for name in list(model.graph.initializers):
         value = model.graph.initializers.pop(name)

@@ -1,5 +1,7 @@
 """The forward pass as a graph whose batch and sequence are free."""
 
+from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ _trace.print = lambda *_, **__: None  # type: ignore[attr-defined]
 TRACED_SHAPE = (3, 11)
 """(batch, sequence) of the example that is traced."""
 
-_OTHER_SHAPE = (5, 17)
+OTHER_SHAPE = (5, 17)
 
 
 def example(
@@ -62,16 +64,36 @@ def trace(
     """
     batch, other = (
         tuple(example(task, shape, vocabulary=vocabulary).values())
-        for shape in (TRACED_SHAPE, _OTHER_SHAPE)
+        for shape in (TRACED_SHAPE, OTHER_SHAPE)
     )
-    free = list(map(_free_dimensions, batch, other))
     loss = task.loss(model)
-    if dropout:
-        loss, batch = with_dropout(loss, dropout), (*batch, torch.zeros(2, dtype=torch.int64))
-        free.append({})
+    if not dropout:
+        return trace_module(loss, batch, other, model=model)
+    key = torch.zeros(2, dtype=torch.int64)
+    dropping = with_dropout(loss, dropout)
+    program = trace_module(dropping, (*batch, key), (*other, key), model=model)
+    check_dropout(program, type(model).__name__)
+    return program
+
+
+def trace_module(
+    module: nn.Module, batch: Sequence[Tensor], other: Sequence[Tensor], *, model: nn.Module
+) -> ExportedProgram:
+    """Trace a module, and leave out of it what nobody reads.
+
+    Args:
+        module: The module: tensors → a scalar first, and other tensors.
+        batch: Its arguments.
+        other: Arguments of other sizes: the dimensions that differ are free.
+        model: The model that it is of, for messages.
+
+    Raises:
+        ModelError: What it computes depends on the numbers it is given, not on their shapes alone.
+    """
+    free = signature(module.forward).bind(*map(_free_dimensions, batch, other)).arguments
     try:
         with silence("torch", "transformers"):
-            program = torch.export.export(loss, batch, dynamic_shapes=tuple(free))
+            program = torch.export.export(module, tuple(batch), dynamic_shapes=free)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         places = places_of(error, model)
@@ -80,8 +102,6 @@ def trace(
             + (f" (in {listed(places)})" if places else ""),
             "Use an encoder such as BERT, a decoder such as Llama, or both such as T5",
         ) from error
-    if dropout:
-        check_dropout(program, type(model).__name__)
     compute_only_read_tokens(program.graph_module)
     scale_query_instead_of_scores(program.graph_module)
     spell_out(program.graph_module)

@@ -6,15 +6,42 @@ from pathlib import Path
 from typing import Protocol
 
 import onnx_ir as ir
-from torch import nn
+from torch import Tensor
 
-from edgefuse_export.fused_mlp import FusedMLP
-from edgefuse_export.passes.norm_weights import NormWeight
+from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.engines.engine import EngineSpec
-from edgefuse_runtime.graph.merges import Merge
 from edgefuse_runtime.graph.parameters import Parameter
-from edgefuse_runtime.optimizers.optimizer import Optimizer
+
+
+class TrainingGraphs(Protocol):
+    """What an engine makes of a model."""
+
+    @property
+    def inference(self) -> ir.Model:
+        """Batch and every tensor but P → outputs of the task."""
+        ...
+
+    @property
+    def trainable(self) -> Sequence[str]:
+        """Names of trained parameters, in the model's order."""
+        ...
+
+    def free_rows(self, name: str, *, padding_id: int) -> bool:
+        """Let a trained embedding have any number of rows, in place, where that is the same.
+
+        Args:
+            name: A trained parameter.
+            padding_id: The one token id that the graph may compare others with.
+
+        Returns:
+            Whether it now takes any number of rows.
+        """
+        ...
+
+    def activation_bytes(self, batch: Mapping[str, Tensor]) -> int:
+        """Peak of what a step on a batch holds besides tensors and gradients."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,38 +50,38 @@ class TrainingContents:
 
     Attributes:
         folder: The bundle's directory.
-        task: What the model is trained for.
-        model: The model, float32, in evaluation mode, with eager attention.
-        graph: The finished training graph.
+        source: The model, and how it trains.
+        graphs: What the engine made of it.
         parameters: What trains.
-        optimizer: The optimizer.
-        fused: The model's fused blocks.
-        merges: Recipes of weights that train in parts.
-        norm_weights: Weights of the gradients in the norm, by parameter; others weigh 1.
-        vocabulary: Token ids are below it.
     """
 
     folder: Path
-    task: ExportTask
-    model: nn.Module
-    graph: ir.Model
+    source: Source
+    graphs: TrainingGraphs
     parameters: Sequence[Parameter]
-    optimizer: Optimizer
-    fused: Sequence[FusedMLP]
-    merges: Sequence[Merge]
-    norm_weights: Mapping[str, NormWeight]
-    vocabulary: int
 
 
 class EngineExport(Protocol):
     """An engine that bundles are exported for."""
 
-    def spec(self) -> EngineSpec:
-        """The same engine on the board's side, of the version that is installed here."""
+    def spec(self, graphs: TrainingGraphs | None = None) -> EngineSpec:
+        """The same engine on the board's side, of the version that is installed here.
+
+        Args:
+            graphs: What `graphs` gave; None where it is only asked what the engine can do.
+        """
         ...
 
     def refusal(self, task: ExportTask) -> str:
         """Why the engine cannot train a task; empty where it can."""
+        ...
+
+    def graphs(self, source: Source) -> TrainingGraphs:
+        """Trace and differentiate a model.
+
+        Raises:
+            ModelError: The model cannot be traced or differentiated.
+        """
         ...
 
     def write(self, contents: TrainingContents) -> None:

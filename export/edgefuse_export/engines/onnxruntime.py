@@ -2,12 +2,14 @@
 
 import onnx_ir as ir
 
-from edgefuse_export.engines.engine import TrainingContents
+from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
 from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.passes.gradient_norm import add_norm
+from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.whole import WholeGraphs, whole_graphs
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.session import onnxruntime
@@ -16,7 +18,7 @@ from edgefuse_runtime.session import onnxruntime
 class OnnxRuntimeExport:
     """train.onnx, gradient_norm.onnx and optimizer.onnx."""
 
-    def spec(self) -> OnnxRuntime:
+    def spec(self, graphs: TrainingGraphs | None = None) -> OnnxRuntime:  # noqa: ARG002
         """The engine, of the version that is installed here."""
         return OnnxRuntime(version=onnxruntime().__version__)
 
@@ -24,12 +26,22 @@ class OnnxRuntimeExport:
         """Nothing: gradients of any loss are in the graph."""
         return ""
 
+    def graphs(self, source: Source) -> WholeGraphs:
+        """One graph of the whole model."""
+        return whole_graphs(source)
+
     def write(self, contents: TrainingContents) -> None:
         """Write the graphs."""
-        ir.save(contents.graph, contents.folder / "train.onnx")
-        ir.save(_gradient_norm_graph(contents), contents.folder / "gradient_norm.onnx")
-        optimizer = OPTIMIZER_GRAPHS[contents.optimizer.name](contents.optimizer)
-        ir.save(optimizer, contents.folder / "optimizer.onnx")
+        assert isinstance(contents.graphs, WholeGraphs)
+        ir.save(contents.graphs.training, contents.folder / "train.onnx")
+        write_update(contents)
+
+
+def write_update(contents: TrainingContents) -> None:
+    """Write what comes after gradients: gradient_norm.onnx and optimizer.onnx."""
+    optimizer = contents.source.optimizer
+    ir.save(_gradient_norm_graph(contents), contents.folder / "gradient_norm.onnx")
+    ir.save(OPTIMIZER_GRAPHS[optimizer.name](optimizer), contents.folder / "optimizer.onnx")
 
 
 def _gradient_norm_graph(contents: TrainingContents) -> ir.Model:
@@ -38,7 +50,7 @@ def _gradient_norm_graph(contents: TrainingContents) -> ir.Model:
     graph = ir.Graph(
         list(gradients.values()), [], nodes=[], opset_imports={"": OPSET}, name="gradient_norm"
     )
-    graph.outputs.append(add_norm(graph, gradients, contents.norm_weights))
+    graph.outputs.append(add_norm(graph, gradients, contents.source.norm_weights))
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgefuse")
 
 

@@ -31,11 +31,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.engines.engine import TrainingContents
+from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.passes.norm_weights import norm_weights
+from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import TRACED_SHAPE, example
+from edgefuse_export.whole import WholeGraphs, whole_graphs
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTraining
 from edgefuse_runtime.graph.merges import Merge
 from edgefuse_runtime.graph.parameters import Parameter
@@ -52,7 +54,7 @@ _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 class OnnxRuntimeTrainingExport:
     """The artifacts of onnxruntime-training, in the bundle's `training/`."""
 
-    def spec(self) -> OnnxRuntimeTraining:
+    def spec(self, graphs: TrainingGraphs | None = None) -> OnnxRuntimeTraining:  # noqa: ARG002
         """The engine, of the version that is installed here."""
         return OnnxRuntimeTraining(version=onnxruntime().__version__)
 
@@ -62,25 +64,30 @@ class OnnxRuntimeTrainingExport:
             return f"onnxruntime-training has no loss for {task.task.summary}"
         return ""
 
+    def graphs(self, source: Source) -> WholeGraphs:
+        """One graph of the whole model, of which inference is cut out."""
+        return whole_graphs(source)
+
     def write(self, contents: TrainingContents) -> None:
         """Write the artifacts.
 
         Raises:
             ModelError: The engine cannot train the model.
         """
-        assert isinstance(contents.optimizer, AdamW), "the engine's refusal came before"
+        source = contents.source
+        assert isinstance(source.optimizer, AdamW), "the engine's refusal came before"
         folder = contents.folder / "training"
         folder.mkdir()
-        batch = example(contents.task, TRACED_SHAPE, vocabulary=contents.vocabulary)
+        batch = example(source.task, TRACED_SHAPE, vocabulary=source.vocabulary)
         write_training_artifacts(
-            contents.model,
-            contents.task,
-            {name: batch[name] for name in contents.task.inputs},
+            source.model,
+            source.task,
+            {name: batch[name] for name in source.task.inputs},
             contents.parameters,
-            optimizer=contents.optimizer,
+            optimizer=source.optimizer,
             directory=folder,
-            fused=contents.fused,
-            merges=contents.merges,
+            fused=source.fused,
+            merges=source.merges,
         )
 
 

@@ -1,5 +1,6 @@
 """Next-token loss: mean cross-entropy of the token ids that count, for language models."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,10 +18,32 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: Token id to follow, or `IGNORED`, of shape (rows, tokens). One at least counts.
     """
     counted = targets != IGNORED
-    wanted = targets.clamp(min=0).unsqueeze(2)
-    losses = logits.logsumexp(dim=2) - logits.gather(2, wanted).squeeze(2)
     weights = counted.to(logits.dtype)
-    return (losses * weights).sum() / weights.sum()
+    return (cross_entropy(logits, targets.clamp(min=0)) * weights).sum() / weights.sum()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each token: ln Σ exp(logits) − the logit of the token to follow.
+
+    Args:
+        logits: Logits of shape (rows, tokens, vocabulary).
+        targets: Token id to follow, of shape (rows, tokens).
+    """
+    return logits.logsumexp(dim=2) - logits.gather(2, targets.unsqueeze(2)).squeeze(2)
+
+
+class TokenLosses(nn.Module):
+    """Loss of each token of a causal language model, whatever its input: the stack decides."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """Map token ids to follow to their losses, both (1, tokens)."""
+        any_ids = torch.zeros_like(targets)
+        logits = self.model(input_ids=any_ids, attention_mask=torch.ones_like(any_ids)).logits
+        return cross_entropy(logits, targets)
 
 
 class CausalLoss(nn.Module):

@@ -32,7 +32,7 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
             graph.outputs.remove(value)
     inputs = {value.name: value for value in graph.inputs}
     for target in task.targets:
-        _read_sizes_elsewhere(inputs[target], [inputs[name] for name in task.inputs])
+        read_sizes_elsewhere(inputs[target], [inputs[name] for name in task.inputs])
         graph.inputs.remove(inputs[target])
     for block in fused:
         multiplicity = inputs[block.multiplicity]
@@ -47,7 +47,7 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
     return model
 
 
-def _read_sizes_elsewhere(target: ir.Value, others: Sequence[ir.Value]) -> None:
+def read_sizes_elsewhere(target: ir.Value, others: Sequence[ir.Value]) -> None:
     """Read sizes, which torch reads off any of the batch's tensors, off those that stay."""
     assert target.shape is not None
     for node in [*target.consumers()]:

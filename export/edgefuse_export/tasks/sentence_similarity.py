@@ -60,6 +60,9 @@ class SentenceSimilarityExport:
         kind = InBatchNegatives if ranks else SquaredCosineError
         return kind(model, self.modules.pooling, normalize=self.modules.normalize)
 
+    def token_loss(self, model: "nn.Module") -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def save(self, directory: Path, *, length: int) -> None:
         """Write the files by which sentence-transformers loads the model."""
         self.modules.write(directory, hidden=self.hidden, length=length)

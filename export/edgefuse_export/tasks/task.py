@@ -70,6 +70,14 @@ class ExportTask(Protocol):
         """
         ...
 
+    def token_loss(self, model: "nn.Module") -> "nn.Module | None":
+        """The loss of each token, where tokens know nothing of each other behind the stack.
+
+        Its `forward` maps token ids to learn, (1, tokens), to losses of that shape; its attribute
+        `model` is the model. None where the loss is no mean over tokens.
+        """
+        ...
+
     def save(self, directory: Path, *, length: int) -> None:
         """Write what a converted model needs beside its weights, configuration and tokenizer.
 

@@ -68,6 +68,9 @@ class TextClassificationExport:
         kind = PairClassifier if self.task.token_types else Classifier
         return kind(model, self._problem.loss_function())
 
+    def token_loss(self, model: "nn.Module") -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 

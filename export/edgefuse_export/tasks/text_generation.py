@@ -41,6 +41,12 @@ class TextGenerationExport:
 
         return CausalLoss(model)
 
+    def token_loss(self, model: "nn.Module") -> "nn.Module":
+        """Cross-entropy of each token to learn."""
+        from edgefuse_export.losses.next_token import TokenLosses
+
+        return TokenLosses(model)
+
     def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 

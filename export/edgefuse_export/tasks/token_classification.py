@@ -49,6 +49,9 @@ class TokenClassificationExport:
 
         return TokenCrossEntropy(model)
 
+    def token_loss(self, model: "nn.Module") -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 

@@ -114,6 +114,7 @@ class Bundle:
             token_ids=token_ids,
             seed=seed,
             accumulates=accumulates,
+            learned_tokens=getattr(manifest.task, "learned_tokens", None),
         )
 
 

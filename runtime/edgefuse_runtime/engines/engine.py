@@ -3,7 +3,7 @@
 An engine is one file here, one in `edgefuse_export.engines`, and an entry in each of the two lists.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -62,6 +62,9 @@ class Training:
             the others would cost, with the same result. None means all of them.
         seed: Seed of what is drawn at every step.
         accumulates: Whether steps come in parts, which takes memory for one gradient more.
+        learned_tokens: Which tokens of a batch the task's loss is computed of, where it is a mean
+            over tokens that know nothing of each other: their places among all tokens of the
+            batch, and the token ids to learn there. None where the loss is another.
     """
 
     folder: Path
@@ -74,6 +77,7 @@ class Training:
     token_ids: NDArray[np.int64] | None = None
     seed: int = 0
     accumulates: bool = False
+    learned_tokens: Callable[[Feeds], tuple[NDArray[np.intp], NDArray[np.int64]]] | None = None
 
     @property
     def initial(self) -> Path:

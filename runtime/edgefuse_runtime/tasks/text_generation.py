@@ -118,6 +118,13 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         """Count the tokens that are learned."""
         return int(np.count_nonzero(feeds[TARGET][:, 1:] != IGNORED))
 
+    def learned_tokens(self, feeds: Feeds) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Places of the tokens whose next one is learned, and that one."""
+        following = np.full_like(feeds[TARGET], IGNORED)
+        following[:, :-1] = feeds[TARGET][:, 1:]
+        places = np.flatnonzero(following != IGNORED)
+        return places, following.ravel()[places]
+
     def random_feeds(
         self,
         rng: np.random.Generator,

@@ -1,0 +1,295 @@
+"""Gradient graphs of a model in parts: their count depends on its kinds of layers, not on depth."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, nn
+
+from edgefuse_export.gradient import forward_graph, gradient_graph
+from edgefuse_export.passes.external_data import as_inputs
+from edgefuse_export.passes.inference import read_sizes_elsewhere
+from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
+from edgefuse_export.passes.simplify import simplify
+from edgefuse_export.stacks.calls import Entrance
+from edgefuse_export.stacks.find import Stack, entered
+from edgefuse_export.stacks.kinds import kinds_of
+from edgefuse_export.stacks.modules import EntrancePart, ExitPart, LayerPart, TokensPart
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.trace import OTHER_SHAPE, TRACED_SHAPE, example, trace_module
+from edgefuse_runtime.graph.stack import (
+    COUNT,
+    HIDDEN,
+    OUTPUT,
+    OUTPUT_GRADIENT,
+    TARGETS,
+    context_name,
+    gradient_of,
+    is_context,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The graphs of a kind of layer.
+
+    Attributes:
+        forward: Input and contexts → output.
+        backward: Input, contexts and gradient of the output → gradients of the input, of contexts
+            and of what trains; None where nothing is differentiated.
+    """
+
+    forward: ir.Model
+    backward: ir.Model | None
+
+
+@dataclass(frozen=True)
+class StackGraphs:
+    """The graphs of a model in parts, every tensor an input.
+
+    Attributes:
+        entrance: Batch → the first layer's input, contexts.
+        entrance_backward: Batch and gradients of those → gradients of what trains before the stack;
+            None where nothing does.
+        kinds: The graphs of each kind.
+        exit: The last layer's output and the batch, or, where tokens know nothing of each other,
+            tokens' last hidden states, targets and their count → loss, gradients.
+        exit_forward: The last layer's output and the batch → loss and outputs.
+        stack: The layers.
+        of_kind: Number of each layer's kind.
+        contexts: For each layer, indices of its contexts among all.
+        lowest: Index of the lowest layer whose input or tensors need a gradient; the count of the
+            layers where none does.
+    """
+
+    entrance: ir.Model
+    entrance_backward: ir.Model | None
+    kinds: list[Kind]
+    exit: ir.Model
+    exit_forward: ir.Model
+    stack: Stack
+    of_kind: list[int]
+    contexts: list[tuple[int, ...]]
+    lowest: int
+
+    @property
+    def differentiated(self) -> set[str]:
+        """Names, in the model, of parameters of which some graph gives the gradient."""
+        names = set(_gradients(self.exit))
+        if self.entrance_backward:
+            names.update(_gradients(self.entrance_backward))
+        for index in range(self.lowest, len(self.of_kind)):
+            backward = self.kinds[self.of_kind[index]].backward
+            assert backward is not None
+            names.update(f"{self.stack.prefix(index)}{name}" for name in _gradients(backward))
+        return names
+
+
+def stack_graphs(
+    task: ExportTask, model: nn.Module, stack: Stack, *, vocabulary: int, train: bool = True
+) -> StackGraphs:
+    """Trace and differentiate each part of a model.
+
+    Args:
+        task: What the model is trained for.
+        model: The model, in evaluation mode, with eager attention.
+        stack: Its stack.
+        vocabulary: Token ids are below it.
+        train: Whether to differentiate anything.
+
+    Raises:
+        ModelError: A part cannot be traced or differentiated.
+    """
+    return _Maker(task, model, stack, vocabulary=vocabulary, train=train).make()
+
+
+class _Maker:
+    """What the parts of one model have in common."""
+
+    def __init__(
+        self, task: ExportTask, model: nn.Module, stack: Stack, *, vocabulary: int, train: bool
+    ) -> None:
+        self._task, self._model, self._stack, self._train = task, model, stack, train
+        self._batches = [
+            tuple(example(task, shape, vocabulary=vocabulary).values())
+            for shape in (TRACED_SHAPE, OTHER_SHAPE)
+        ]
+        self._entrances = [entered(task, model, stack.layers, batch) for batch in self._batches]
+        self._names = [*task.inputs, *task.targets]
+
+    def make(self) -> StackGraphs:
+        layers, entrance = self._stack.layers, self._entrances[0]
+        lowest = self._lowest(entrance)
+        of_kind = kinds_of(
+            layers,
+            entrance.calls,
+            differentiated=[index >= lowest for index in range(len(layers))],
+        )
+        kinds = [
+            self._kind(of_kind.index(kind), differentiate=of_kind.index(kind) >= lowest)
+            for kind in range(max(of_kind) + 1)
+        ]
+        return StackGraphs(
+            entrance=only(self._entrance([]), "loss".__ne__),
+            entrance_backward=self._entrance_backward(entrance),
+            kinds=kinds,
+            exit=self._exit(needs_input=lowest < len(layers)),
+            exit_forward=self._exit_forward(),
+            stack=self._stack,
+            of_kind=of_kind,
+            contexts=list(entrance.places),
+            lowest=lowest,
+        )
+
+    def _lowest(self, entrance: Entrance) -> int:
+        if not self._train:
+            return len(self._stack.layers)
+        if self._differentiable(entrance):
+            return 0
+        trains = [any(p.requires_grad for p in layer.parameters()) for layer in self._stack.layers]
+        return trains.index(True) if any(trains) else len(trains)
+
+    def _differentiable(self, entrance: Entrance) -> list[int]:
+        """Indices of what the entrance gives that depends on something that trains."""
+        if not self._train:
+            return []
+        outputs = (entrance.hidden, *entrance.contexts)
+        return [index for index, output in enumerate(outputs) if output.requires_grad]
+
+    def _entrance(self, gradients: Sequence[int]) -> ir.Model:
+        part = EntrancePart(
+            self._task.loss(self._model),
+            self._stack.layers,
+            batch=len(self._names),
+            gradients=gradients,
+        )
+        outputs = [HIDDEN, *map(context_name, range(len(self._entrances[0].contexts)))]
+        batches = []
+        for batch, entrance in zip(self._batches, self._entrances, strict=True):
+            reached = (entrance.hidden, *entrance.contexts)
+            batches.append([*batch, *(torch.ones_like(reached[index]) for index in gradients)])
+        names = [*self._names, *(gradient_of(outputs[index]) for index in gradients)]
+        return self._graph(part, batches, names, outputs, differentiate=bool(gradients))
+
+    def _entrance_backward(self, entrance: Entrance) -> ir.Model | None:
+        gradients = self._differentiable(entrance)
+        if not gradients:
+            return None
+        with only_used(self._model, [(entrance.hidden, *entrance.contexts)[i] for i in gradients]):
+            graph = self._entrance(gradients)
+        return only(graph, lambda name: name.startswith("gradient."))
+
+    def _kind(self, index: int, *, differentiate: bool) -> Kind:
+        layer, own = self._stack.layers[index], self._entrances[0].places[index]
+        part = LayerPart(layer, self._entrances[0].calls[index])
+        batches = []
+        for entrance in self._entrances:
+            given = [entrance.hidden.detach().requires_grad_(differentiate)]
+            for context in (entrance.contexts[place] for place in own):
+                learns = differentiate and context.requires_grad
+                given.append(context.detach().requires_grad_(learns))
+            batches.append([*given, torch.ones_like(entrance.hidden)])
+        names = [HIDDEN, *map(context_name, range(len(own))), OUTPUT_GRADIENT]
+        graph = self._graph(part, batches, names, [OUTPUT], differentiate=differentiate)
+        forward = only(graph, OUTPUT.__eq__)
+        backward = only(graph, lambda name: name.startswith("gradient.")) if differentiate else None
+        return Kind(forward, backward)
+
+    def _exit(self, *, needs_input: bool) -> ir.Model:
+        whole, hiddens = self._task.loss(self._model), [e.hidden for e in self._entrances]
+        tokens = self._task.token_loss(self._model)
+        part: nn.Module
+        if tokens is None:
+            part = ExitPart(whole, self._stack.layers)
+            batches = [
+                [hidden.detach().requires_grad_(needs_input), *batch]
+                for hidden, batch in zip(hiddens, self._batches, strict=True)
+            ]
+            names, outputs = [HIDDEN, *self._names], [*self._task.outputs]
+        else:
+            part = TokensPart(tokens, self._stack.layers)
+            batches = [
+                [
+                    hidden.detach()[0].requires_grad_(needs_input),
+                    torch.zeros(hidden.shape[1], dtype=torch.int64),
+                    torch.tensor(float(hidden.shape[1])),
+                ]
+                for hidden in hiddens
+            ]
+            names, outputs = [HIDDEN, TARGETS, COUNT], []
+        with only_used(self._model, [part(*batches[0])[0]] if self._train else []):
+            differentiate = needs_input or any(p.requires_grad for p in self._model.parameters())
+            graph = self._graph(part, batches, names, outputs, differentiate=differentiate)
+        return only(graph, lambda name: name == "loss" or name.startswith("gradient."))
+
+    def _exit_forward(self) -> ir.Model:
+        part = ExitPart(self._task.loss(self._model), self._stack.layers)
+        batches = [
+            [entrance.hidden.detach(), *batch]
+            for entrance, batch in zip(self._entrances, self._batches, strict=True)
+        ]
+        names = [HIDDEN, *self._names]
+        return self._graph(part, batches, names, self._task.outputs, differentiate=False)
+
+    def _graph(
+        self,
+        part: nn.Module,
+        batches: Sequence[Sequence[Tensor]],
+        names: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        differentiate: bool,
+    ) -> ir.Model:
+        """Trace a part, and make a graph of it whose tensors are inputs."""
+        program = trace_module(part, *batches, model=self._model)
+        make = gradient_graph if differentiate else forward_graph
+        graph = make(program, outputs, inputs=names)
+        tensors = {name.removeprefix("model.") for name in part.state_dict()}
+        as_inputs(graph, tensors)
+        simplify(graph)
+        scatter_into_sums(graph.graph)
+        return graph
+
+
+def only(model: ir.Model, wanted: Callable[[str], bool]) -> ir.Model:
+    """The part of a graph that makes some of its outputs; inputs that nobody reads go."""
+    part = model.clone()
+    for value in [value for value in part.graph.outputs if not wanted(str(value.name))]:
+        part.graph.outputs.remove(value)
+    RemoveUnusedNodesPass()(part)
+    inputs = part.graph.inputs
+    for value in list(inputs):
+        if all(node.op_type == "Shape" for node in value.consumers()):
+            read_sizes_elsewhere(value, [other for other in inputs if other is not value])
+        if not value.uses() and value not in part.graph.outputs:
+            inputs.remove(value)
+    return part
+
+
+@contextmanager
+def only_used(model: nn.Module, outputs: Sequence[Tensor]) -> Iterator[None]:
+    """Freeze for a while what outputs do not depend on: it has no gradient in their part."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    total = sum((output.sum() for output in outputs if output.requires_grad), torch.zeros(()))
+    found = (
+        torch.autograd.grad(total, trained, allow_unused=True, retain_graph=True)
+        if total.requires_grad
+        else [None] * len(trained)
+    )
+    unused = [p for p, gradient in zip(trained, found, strict=True) if gradient is None]
+    for parameter in unused:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in unused:
+            parameter.requires_grad = True
+
+
+def _gradients(model: ir.Model) -> list[str]:
+    names = [str(value.name) for value in model.graph.outputs]
+    own = [name.removeprefix("gradient.") for name in names if name.startswith("gradient.")]
+    return [name for name in own if name != HIDDEN and not is_context(name)]

@@ -1,0 +1,269 @@
+"""Layer by layer: the stock onnxruntime runs one graph a kind of layer, for each layer in turn.
+
+    batch ─▶ entrance.onnx ─▶ hidden, contexts
+    hidden, contexts ─▶ forward_K.onnx ─▶ hidden                 every layer, the first one first
+    hidden, targets ─▶ exit.onnx ─▶ loss, gradient of hidden     in chunks of tokens
+    hidden, contexts, gradient ─▶ backward_K.onnx ─▶ gradients   every layer, the last one first
+    batch, gradients ─▶ entrance_backward.onnx ─▶ gradients
+
+Only what enters each layer is kept; a backward graph computes the layer's inside anew (Chen et al.,
+"Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edgefuse_devices.errors import InternalError
+from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.engines.engine import Tensors, Training
+from edgefuse_runtime.engines.flat import FlatEngine
+from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.graph.stack import (
+    COUNT,
+    HIDDEN,
+    OUTPUT,
+    OUTPUT_GRADIENT,
+    TARGETS,
+    context_name,
+    gradient_of,
+    is_context,
+)
+from edgefuse_runtime.optimizers.optimizer import Optimizer
+from edgefuse_runtime.session import onnxruntime, open_session
+from edgefuse_runtime.tagged import Tagged
+
+FOLDER = "layers"
+"""Where the graphs are in a bundle."""
+
+CHUNK = 128
+"""Tokens whose logits are held at a time."""
+
+
+class Layer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A layer of a stack.
+
+    Attributes:
+        kind: Number of its graphs.
+        prefix: What the names of its tensors begin with in the model.
+        contexts: Which of the tensors that layers share it takes.
+    """
+
+    kind: int
+    prefix: str
+    contexts: list[int]
+
+
+class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-layers"):
+    """The stock onnxruntime, which keeps little more than one layer in memory.
+
+    Attributes:
+        version: Version of onnxruntime which the bundle's checks ran on.
+        layers: The layers, the first one first.
+        lowest: Index of the lowest layer that is differentiated; the count of layers for none.
+        by_token: Whether the loss is computed token by token, of those that are learned.
+    """
+
+    files: ClassVar[tuple[str, ...]] = (
+        f"{FOLDER}/entrance.onnx",
+        f"{FOLDER}/exit.onnx",
+        "gradient_norm.onnx",
+        "optimizer.onnx",
+    )
+    frees_rows: ClassVar[bool] = False
+    no_accumulation: ClassVar[str] = ""
+
+    version: str
+    layers: list[Layer]
+    lowest: int
+    by_token: bool
+
+    def refusal(
+        self,
+        *,
+        rates: Collection[float],  # noqa: ARG002 - it trains whatever there is
+        mask: GradientMask | None,  # noqa: ARG002
+        optimizer: Optimizer,  # noqa: ARG002
+        dropout: bool,
+    ) -> str:
+        """Why it cannot train so: it has no dropout."""
+        return "Layer by layer there is no dropout" if dropout else ""
+
+    def installed(self) -> str:
+        """Version of onnxruntime here."""
+        return str(onnxruntime().__version__)
+
+    def open(self, training: Training) -> "LayersEngine":
+        """Open the graphs, parameters at their start."""
+        return LayersEngine(training, self)
+
+
+class LayersEngine(FlatEngine):
+    """Trains a stack of layers, one after the other."""
+
+    def __init__(self, training: Training, spec: OnnxRuntimeLayers) -> None:
+        """Open the graphs, parameters at their start."""
+        self._spec = spec
+        super().__init__(training)
+
+    def _open(self, training: Training) -> None:
+        self._learned = training.learned_tokens
+        folder = training.folder / FOLDER
+        tensors = _Tensors(training.frozen, self._views, self._written)
+
+        @cache
+        def session(name: str) -> Any:
+            return open_session(folder / f"{name}.onnx", threads=training.threads)
+
+        layers = self._spec.layers
+        self._entrance = _Graph(session("entrance"), tensors)
+        self._forward = [_Graph(session(f"forward_{x.kind}"), tensors, x.prefix) for x in layers]
+        self._exit = _Graph(session("exit"), tensors, adds=True)
+        self._backward = [
+            _Graph(session(f"backward_{x.kind}"), tensors, x.prefix)
+            for x in layers[self._spec.lowest :]
+        ]
+        self._entrance_backward = None
+        if (folder / "entrance_backward.onnx").exists():
+            self._entrance_backward = _Graph(session("entrance_backward"), tensors, adds=True)
+
+    def _differentiate(self, feeds: Feeds, part: int) -> tuple[float, float]:  # noqa: ARG002
+        reached = self._entrance.run(feeds)
+        contexts = [value for name, value in reached.items() if is_context(name)]
+        entering, hidden = [], reached[HIDDEN]
+        for index, (layer, graph) in enumerate(zip(self._spec.layers, self._forward, strict=True)):
+            if index >= self._spec.lowest:
+                entering.append(hidden)
+            hidden = graph.run({HIDDEN: hidden, **_own(contexts, layer)})[OUTPUT]
+        self._exit.clear()
+        if self._entrance_backward:
+            self._entrance_backward.clear()
+        loss, gradient = self._leave(hidden, feeds)
+        del hidden
+        shared: dict[int, NDArray[np.float32]] = {}
+        learning = self._spec.layers[self._spec.lowest :]
+        for layer, graph in reversed([*zip(learning, self._backward, strict=True)]):
+            found = graph.run(
+                {HIDDEN: entering.pop(), OUTPUT_GRADIENT: gradient, **_own(contexts, layer)}
+            )
+            gradient = found[gradient_of(HIDDEN)]
+            for own, place in enumerate(layer.contexts):
+                if value := found.get(gradient_of(context_name(own))):
+                    shared[place] = shared.get(place, np.float32(0)) + value.numpy()
+        if self._entrance_backward:
+            sums = {gradient_of(context_name(place)): value for place, value in shared.items()}
+            self._entrance_backward.run({**feeds, gradient_of(HIDDEN): gradient, **sums})
+        return loss, 0.0
+
+    def _leave(self, hidden: Any, feeds: Feeds) -> tuple[float, Any]:
+        """Loss, and its gradient by the last layer's output."""
+        if not self._spec.by_token:
+            found = self._exit.run({**feeds, HIDDEN: hidden})
+            return float(found["loss"].numpy()), found.get(gradient_of(HIDDEN))
+        assert self._learned is not None, "a task whose loss is by token says which are learned"
+        places, targets = self._learned(feeds)
+        states = hidden.numpy()
+        tokens = states.reshape(-1, states.shape[-1])
+        gradient = np.zeros_like(tokens)
+        loss, count = (0.0, np.float32(len(places))) if len(places) else (math.nan, np.float32(0))
+        for begin in range(0, len(places), CHUNK):
+            chunk = slice(begin, begin + CHUNK)
+            found = self._exit.run(
+                {HIDDEN: tokens[places[chunk]], TARGETS: targets[chunk], COUNT: count}
+            )
+            loss += float(found["loss"].numpy())
+            if (value := found.get(gradient_of(HIDDEN))) is not None:
+                gradient[places[chunk]] = value.numpy()
+        return loss, gradient.reshape(states.shape)
+
+
+class _Tensors(NamedTuple):
+    """What graphs are bound to, by the names that tensors have in the model."""
+
+    frozen: Mapping[str, NDArray[Any]]
+    values: Tensors
+    gradients: Tensors
+
+
+class _Graph:
+    """A session whose tensors are bound once: those of a layer, or of what is around the stack."""
+
+    def __init__(
+        self, session: Any, tensors: _Tensors, prefix: str = "", *, adds: bool = False
+    ) -> None:
+        """Bind tensors.
+
+        Args:
+            session: The session, which others may share.
+            tensors: What to bind.
+            prefix: What the tensors' names in the model begin with, before those in the graph.
+            adds: Whether gradients are added to what is there: another graph, or another run, gives
+                a part of them.
+        """
+        self._session = session
+        self._binding = session.io_binding()
+        self._batch: set[str] = set()
+        for name in (value.name for value in session.get_inputs()):
+            if (whole := prefix + name) in tensors.values:
+                array = tensors.values[whole]
+                self._place(self._binding.bind_input, name, array)
+            elif whole in tensors.frozen:
+                frozen = np.asarray(tensors.frozen[whole], order="C")
+                self._binding.bind_cpu_input(name, frozen)
+            else:
+                self._batch.add(name)
+        self._names = [value.name for value in session.get_outputs()]
+        self._free, self._sums = [], []
+        for name in self._names:
+            gradient = tensors.gradients.get(prefix + name.removeprefix(gradient_of("")))
+            if gradient is None or not name.startswith(gradient_of("")):
+                self._free.append(name)
+                continue
+            array = np.empty_like(gradient) if adds else gradient
+            if adds:
+                self._sums.append((gradient, array))
+            self._place(self._binding.bind_output, name, array)
+
+    @staticmethod
+    def _place(bind: Any, name: str, array: NDArray[Any]) -> None:
+        bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def clear(self) -> None:
+        """Set the gradients that are added to zero."""
+        for gradient, _ in self._sums:
+            gradient[...] = 0
+
+    def run(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the graph.
+
+        Args:
+            given: Arrays, or values of ONNX Runtime, by name; others than it takes do no harm.
+
+        Returns:
+            Values of ONNX Runtime by name: those that are bound to no memory.
+        """
+        if missing := self._batch - given.keys():  # or the last batch's would stand in
+            raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
+        for name in self._batch:
+            value = given[name]
+            if isinstance(value, np.ndarray | np.generic):
+                self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                self._binding.bind_ortvalue_input(name, value)
+        for name in self._free:
+            self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
+        self._session.run_with_iobinding(self._binding)
+        values = dict(zip(self._names, self._binding.get_outputs(), strict=True))
+        for gradient, part in self._sums:
+            np.add(gradient, part, out=gradient)
+        return {name: values[name] for name in self._free}
+
+
+def _own(contexts: Sequence[Any], layer: Layer) -> dict[str, Any]:
+    """A layer's contexts by the names that they have in its graphs."""
+    return {context_name(own): contexts[place] for own, place in enumerate(layer.contexts)}
