@@ -23,6 +23,7 @@ from edgefuse_runtime.data.batching import Dataset, Feeds
 from edgefuse_runtime.engines.engine import Step, Tensors
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
 from edgefuse_runtime.files.tensor_file import read_header
+from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.graph.merges import Fold
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.inference.model import InferenceModel
@@ -91,6 +92,7 @@ def make_bundle(path: Path, seed: int = 0) -> Bundle:
         ],
         merges=[Fold(weight="classifier.weight", multiplicity="multiplicity", axis=1)],
         device=probe(),
+        footprint=Footprint([]),
         predicted_memory=PredictedMemory(
             parameters=1, gradients=1, optimizer=1, activations=1, frozen=1
         ),

@@ -12,6 +12,7 @@ from edgefuse_runtime.tasks.registry import primary_of
 
 if TYPE_CHECKING:
     from edgefuse_runtime.tasks.task import Figure
+    from edgefuse_runtime.training.memory_plan import MemoryPlan
     from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 
 _SMOOTHING = 0.1
@@ -27,6 +28,13 @@ class TrainingProgress:
         self._epochs = epochs
         self._loss: float | None = None
         self._reached = ""
+
+    def on_plan(self, plan: "MemoryPlan") -> None:
+        """Say what was chosen, above the bar."""
+        kept = f", the insides of {plan.kept_layers} layers kept" if plan.kept_layers else ""
+        self._progress.console.print(
+            f"Memory: {plan.rows_at_once} rows at once{kept}; about {plan.bytes / 2**20:,.0f} MiB"
+        )
 
     def on_start(self, step: int, steps: int) -> None:
         """Show how far the run has come."""

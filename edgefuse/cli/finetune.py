@@ -65,6 +65,15 @@ def finetune(
         ),
     ] = None,
     threads: Threads = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory that training may take, as 700MiB: it decides how many rows are computed "
+            "at once, and which layers' insides are kept.  [default: what is free, at most half "
+            "of the board's]",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -84,6 +93,7 @@ def finetune(
     from msgspec import structs
 
     from edgefuse.cli._signals import stop_on_signal
+    from edgefuse.cli._sizes import parse_size
     from edgefuse.cli._training_progress import training_progress
 
     opened = edgefuse_runtime.open_bundle(bundle)
@@ -112,6 +122,7 @@ def finetune(
             settings=settings,
             resume=resume,
             overwrite=overwrite,
+            budget=None if memory is None else parse_size(memory, "--memory"),
             observer=progress,
             stop=stop,
         )

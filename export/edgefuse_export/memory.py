@@ -1,7 +1,8 @@
 """What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import onnx_ir as ir
 import sympy
@@ -11,10 +12,18 @@ from onnxscript import optimizer
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.passes.free_vocabulary import VOCABULARY
 from edgefuse_export.silence import silence
+from edgefuse_runtime.graph.footprint import Footprint, Term, largest
 from edgefuse_runtime.optimizers.optimizer import matrices
+
+Shapes: TypeAlias = Callable[[int, int], Mapping[str, Sequence[int]]]
+"""Shapes of a graph's inputs that are the batch's, by name, for rows and tokens."""
 
 _SHARE_OF_MEMORY = 0.5
 """Share of the board's memory that training may take: the system and Python want the rest."""
+_ROWS, _TOKENS = 4, 256
+_SIZES = (_ROWS, _TOKENS), (2 * _ROWS, _TOKENS), (_ROWS, 2 * _TOKENS)
+"""Sizes of batch at which sizes of values are looked at."""
+_EXACT = 1e-6
 _ALIASES = {"Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
@@ -23,25 +32,72 @@ def available_bytes(device: DeviceProfile) -> int:
     return int(device.memory_mib * 2**20 * _SHARE_OF_MEMORY)
 
 
-def activation_bytes(
+def footprint(
     model: ir.Model,
-    shapes: Mapping[str, Sequence[int]],
+    shapes: Shapes,
     *,
     vocabulary: int,
-) -> int:
-    """Peak of what a run of a training graph holds besides its inputs and gradients.
+) -> Footprint:
+    """What a run of a graph holds besides its inputs and bound outputs, for any size of batch.
 
     Every value lives from the operator that makes it to the last that reads it; ONNX Runtime runs
-    the operators in their order and gives memory back as it goes.
+    the operators in their order and gives memory back as it goes. A value's size is a number times
+    powers of the batch's rows and tokens, which three sizes of batch show.
 
     Args:
-        model: A training graph; it is not changed.
-        shapes: Shapes of its inputs that are the batch's, by name.
+        model: A graph; it is not changed.
+        shapes: Gives the shapes of its inputs that are the batch's, by name, for rows and tokens.
         vocabulary: Rows of the embeddings that take any number of them.
-
-    Returns:
-        Bytes.
     """
+    moments, *others = (_moments(_concrete(model, shapes(*size), vocabulary)) for size in _SIZES)
+    grown = [{n: size for moment in other for n, size in moment.items()} for other in others]
+
+    def term(name: str, size: int) -> Term:
+        return _term(size, *(sizes.get(name, size) for sizes in grown))
+
+    return Footprint(
+        largest([[term(name, size) for name, size in one.items() if size] for one in moments])
+    )
+
+
+def output_terms(model: ir.Model, shapes: Shapes, *, vocabulary: int) -> dict[str, Term]:
+    """Bytes of a graph's outputs by their names, for any size of batch.
+
+    Args:
+        model: A graph; it is not changed.
+        shapes: Gives the shapes of its inputs that are the batch's, by name, for rows and tokens.
+        vocabulary: Rows of the embeddings that take any number of them.
+    """
+    found = [_concrete(model, shapes(*size), vocabulary).outputs for size in _SIZES]
+    return {
+        str(one.name): _term(_bytes(one), _bytes(more_rows), _bytes(more_tokens))
+        for one, more_rows, more_tokens in zip(*found, strict=True)
+    }
+
+
+def tensor_term(shapes: Callable[[int, int], Sequence[int]], itemsize: int) -> Term:
+    """Bytes of a tensor, for any size of batch.
+
+    Args:
+        shapes: Gives its shape for rows and tokens.
+        itemsize: Bytes of an element.
+    """
+    return _term(*(math.prod(shapes(*size)) * itemsize for size in _SIZES))
+
+
+def _term(size: int, more_rows: int, more_tokens: int) -> Term:
+    """Bytes at the first of `_SIZES`, and at the others, as a number times powers."""
+    rows, tokens = _power(more_rows, size), _power(more_tokens, size)
+    return Term(size / (_ROWS**rows * _TOKENS**tokens), rows, tokens)
+
+
+def _power(more: int, size: int) -> int:
+    """The power by which a size grows where something is doubled, rounded up."""
+    return math.ceil(math.log2(more / size) - _EXACT) if size and more > size else 0
+
+
+def _concrete(model: ir.Model, shapes: Mapping[str, Sequence[int]], vocabulary: int) -> ir.Graph:
+    """A copy of a graph whose shapes are numbers."""
     concrete = model.clone()
     inputs = {value.name: value for value in concrete.graph.inputs}
     sizes: dict[str, int] = {VOCABULARY: vocabulary}
@@ -55,7 +111,7 @@ def activation_bytes(
     with silence("onnxscript"):
         optimizer.fold_constants(concrete, onnx_shape_inference=True)
     RemoveUnusedNodesPass()(concrete)
-    return _peak(concrete.graph)
+    return concrete.graph
 
 
 def update_bytes(optimizer: ir.Model, shapes: Iterable[Sequence[int]]) -> int:
@@ -76,7 +132,8 @@ def update_bytes(optimizer: ir.Model, shapes: Iterable[Sequence[int]]) -> int:
     largest = max(map(matrices, shapes), key=math.prod)
     if len(parameter.shape) != len(largest):
         return 0
-    return activation_bytes(optimizer, {"parameter": largest}, vocabulary=0)
+    moments = _moments(_concrete(optimizer, {"parameter": largest}, 0))
+    return max((sum(moment.values()) for moment in moments), default=0)
 
 
 def _symbol(dimension: int | ir.SymbolicDim) -> str:
@@ -94,7 +151,8 @@ def _evaluate(shape: ir.Shape, sizes: Mapping[str, int]) -> ir.Shape | None:
     return ir.Shape(dimensions)
 
 
-def _peak(graph: ir.Graph) -> int:
+def _moments(graph: ir.Graph) -> list[dict[str, int]]:
+    """Bytes of the values that live while each operator runs, by their names."""
     owners: dict[ir.Value, ir.Value] = {}
     last_use: dict[ir.Value, int] = {}
     nodes = list(graph)
@@ -106,14 +164,14 @@ def _peak(graph: ir.Graph) -> int:
         if node.op_type in _ALIASES and node.inputs[0] is not None:
             owners[node.outputs[0]] = owners.get(node.inputs[0], node.inputs[0])
     living: dict[ir.Value, int] = {}
-    peak = 0
+    moments = []
     for step, node in enumerate(nodes):
         for output in node.outputs:
             if output not in owners and output not in given:
                 living[output] = _bytes(output)
-        peak = max(peak, sum(living.values()))
+        moments.append({str(value.name): size for value, size in living.items()})
         living = {value: size for value, size in living.items() if last_use.get(value, -1) > step}
-    return peak
+    return moments
 
 
 def _bytes(value: ir.Value) -> int:

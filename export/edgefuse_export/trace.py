@@ -43,6 +43,21 @@ def example(
     return {name: torch.from_numpy(feeds[name]) for name in (*task.inputs, *task.targets)}
 
 
+def batch_shapes(
+    task: ExportTask, rows: int, tokens: int, *, vocabulary: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a batch's tensors by name.
+
+    Args:
+        task: The task.
+        rows: Count of rows.
+        tokens: Count of tokens in each.
+        vocabulary: Token ids are below it.
+    """
+    batch = example(task, (rows, tokens), vocabulary=vocabulary)
+    return {name: tuple(tensor.shape) for name, tensor in batch.items()}
+
+
 def trace(
     task: ExportTask, model: nn.Module, *, vocabulary: int, dropout: Dropout | None = None
 ) -> ExportedProgram:

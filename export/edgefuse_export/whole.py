@@ -1,13 +1,13 @@
 """Forward and backward pass of a model in one graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
-from torch import Tensor, nn
 
 from edgefuse_export.gradient import forward_graph, gradient_graph
-from edgefuse_export.memory import activation_bytes
+from edgefuse_export.memory import footprint
 from edgefuse_export.passes.external_data import as_inputs
 from edgefuse_export.passes.free_vocabulary import free_rows
 from edgefuse_export.passes.gradient_norm import finish_training_graph
@@ -16,7 +16,9 @@ from edgefuse_export.passes.neuron_gradients import divide_by_neurons
 from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.source import Source
-from edgefuse_export.trace import trace
+from edgefuse_export.tasks.task import ExportTask
+from edgefuse_export.trace import batch_shapes, trace
+from edgefuse_runtime.graph.footprint import Footprint
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,24 @@ class WholeGraphs:
         training: Batch and every tensor → loss, gradient norm, every gradient.
         inference: Batch and every tensor but P → outputs.
         trainable: Trained parameters, in the model's order.
+        task: What the model is trained for.
         vocabulary: Count of token ids.
     """
 
     training: ir.Model
     inference: ir.Model
     trainable: Sequence[str]
+    task: ExportTask
     vocabulary: int
 
     def free_rows(self, name: str, *, padding_id: int) -> bool:
         """Let a trained embedding have any number of rows, where that is the same."""
         return free_rows(self.training.graph, name, padding_id=padding_id)
 
-    def activation_bytes(self, batch: Mapping[str, Tensor]) -> int:
-        """Peak of what a step on a batch holds besides tensors and gradients."""
-        shapes = {name: tensor.shape for name, tensor in batch.items()}
-        return activation_bytes(self.training, shapes, vocabulary=self.vocabulary)
+    def footprint(self) -> Footprint:
+        """What a step holds besides tensors and gradients."""
+        shapes = partial(batch_shapes, self.task, vocabulary=self.vocabulary)
+        return footprint(self.training, shapes, vocabulary=self.vocabulary)
 
 
 def whole_graphs(source: Source) -> WholeGraphs:
@@ -64,14 +68,14 @@ def whole_graphs(source: Source) -> WholeGraphs:
         divide_by_neurons(training.graph, source.neurons)
     weights = source.norm_weights
     finish_training_graph(training, outputs=task.outputs, trainable=trainable, weights=weights)
-    return WholeGraphs(training, inference, trainable, source.vocabulary)
+    return WholeGraphs(training, inference, trainable, task, source.vocabulary)
 
 
 def _inference(source: Source, training: ir.Model) -> ir.Model:
     """The training graph's own forward part, or another: where merges or dropout make one."""
     if source.inference is None and source.dropout is None:
         return inference_graph(training, source.task, fused=source.fused)
-    model: nn.Module = source.inference or source.model
+    model = source.inference or source.model
     program = trace(source.task, model, vocabulary=source.vocabulary)
     forward = forward_graph(program, source.task.outputs)
     as_inputs(forward, model.state_dict().keys())

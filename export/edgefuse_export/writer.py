@@ -12,18 +12,18 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
-from edgefuse_export.engines.engine import EngineExport, TrainingContents, TrainingGraphs
+from edgefuse_export.engines.engine import EngineExport, TrainingContents
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.memory import available_bytes, update_bytes
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.external_data import as_external_initializers
 from edgefuse_export.source import Source
-from edgefuse_export.trace import example
 from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
 from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.checking.batches import write_batches
 from edgefuse_runtime.engines.gradient_mask import MASKS
 from edgefuse_runtime.files.tensor_file import write_tensors
+from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.merges import Fold
 from edgefuse_runtime.graph.parameters import Parameter
@@ -101,7 +101,8 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     ]
 
     on_progress(STAGES[1], 1, len(STAGES))
-    memory, batch_size = _plan_memory(request, graphs, parameters)
+    footprint = graphs.footprint()
+    memory, batch_size = _plan_memory(request, footprint, parameters)
     manifest = Manifest(
         edgefuse_version=__version__,
         engine=engine.spec(graphs),
@@ -125,6 +126,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
         gradient_mask=request.mask,
         device=request.device,
         predicted_memory=memory,
+        footprint=footprint,
         certificate=None,
         files={},
     )
@@ -164,7 +166,7 @@ def _fold(block: FusedMLP) -> Fold:
 
 
 def _plan_memory(
-    request: Request, graphs: TrainingGraphs, parameters: Sequence[Parameter]
+    request: Request, footprint: Footprint, parameters: Sequence[Parameter]
 ) -> tuple[PredictedMemory, int]:
     source, tensors = request.source, request.source.tensors
     optimizer = source.optimizer
@@ -174,14 +176,12 @@ def _plan_memory(
     update = update_bytes(OPTIMIZER_GRAPHS[optimizer.name](optimizer), shapes)
 
     def predict(batch_size: int) -> PredictedMemory:
-        shape = batch_size, request.sequence_length
-        batch = example(source.task, shape, vocabulary=source.vocabulary)
         return PredictedMemory(
             parameters=trained,
             gradients=trained,
             optimizer=4 * state_elements(optimizer, shapes),
             # One after the other, in the same memory:
-            activations=max(graphs.activation_bytes(batch), update),
+            activations=max(footprint.at(batch_size, request.sequence_length), update),
             frozen=frozen,
         )
 

@@ -70,6 +70,7 @@ def finetune(
     settings: TrainingSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    budget: int | None = None,
     observer: Observer | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -86,6 +87,8 @@ def finetune(
         resume: Whether to go on from the last checkpoint of the run. It ends with the weights of a
             run that was never interrupted, bit for bit.
         overwrite: Whether to replace the run that is there.
+        budget: Bytes that this process may hold, mapped files not counted; None for what the
+            board's profile and this machine have free.
         observer: Receiver of every step, evaluation and checkpoint.
         stop: Called after every step; True saves the run and raises `Interrupted`.
 
@@ -116,6 +119,7 @@ def finetune(
         settings=settings,
         resume=resume,
         overwrite=overwrite,
+        budget=budget,
         observer=observer,
         stop=stop,
     )

@@ -1,16 +1,16 @@
 """The engine seam: what a bundle has to hold for an engine, on the workstation's side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import onnx_ir as ir
-from torch import Tensor
 
 from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.engines.engine import EngineSpec
+from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.graph.parameters import Parameter
 
 
@@ -39,8 +39,8 @@ class TrainingGraphs(Protocol):
         """
         ...
 
-    def activation_bytes(self, batch: Mapping[str, Tensor]) -> int:
-        """Peak of what a step on a batch holds besides tensors and gradients."""
+    def footprint(self) -> Footprint:
+        """What a step holds besides tensors and gradients."""
         ...
 
 

@@ -18,7 +18,7 @@ class OnnxRuntimeLayersExport:
         """The engine, of the version that is installed here, and what its graphs are for."""
         version = onnxruntime().__version__
         if graphs is None:
-            return OnnxRuntimeLayers(version=version, layers=[], lowest=0, by_token=False)
+            return OnnxRuntimeLayers(version=version, layers=[], lowest=0, by_token=False, kept=[])
         assert isinstance(graphs, StackTraining)
         parts = graphs.parts
         return OnnxRuntimeLayers(
@@ -31,6 +31,7 @@ class OnnxRuntimeLayersExport:
             ],
             lowest=parts.lowest,
             by_token=graphs.by_token,
+            kept=graphs.kept,
         )
 
     def refusal(self, task: ExportTask) -> str:  # noqa: ARG002 - it trains any
@@ -54,4 +55,6 @@ class OnnxRuntimeLayersExport:
             ir.save(kind.forward, folder / f"forward_{number}.onnx")
             if kind.backward is not None:
                 ir.save(kind.backward, folder / f"backward_{number}.onnx")
+            for name, graph in zip(("forward", "backward"), kind.keeping or (), strict=False):
+                ir.save(graph, folder / f"keeping_{name}_{number}.onnx")
         write_update(contents)

@@ -1,21 +1,20 @@
 """Gradient graphs of a model in parts: their count depends on its kinds of layers, not on depth."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.passes.external_data import as_inputs
-from edgefuse_export.passes.inference import read_sizes_elsewhere
 from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.stacks.calls import Entrance
 from edgefuse_export.stacks.find import Stack, entered
+from edgefuse_export.stacks.kept import only, split
 from edgefuse_export.stacks.kinds import kinds_of
 from edgefuse_export.stacks.modules import EntrancePart, ExitPart, LayerPart, TokensPart
 from edgefuse_export.tasks.task import ExportTask
@@ -40,10 +39,13 @@ class Kind:
         forward: Input and contexts → output.
         backward: Input, contexts and gradient of the output → gradients of the input, of contexts
             and of what trains; None where nothing is differentiated.
+        keeping: The forward graph that gives out what a backward graph needs of it besides, and
+            that backward graph, which takes it; None where there is no other.
     """
 
     forward: ir.Model
-    backward: ir.Model | None
+    backward: ir.Model | None = None
+    keeping: tuple[ir.Model, ir.Model] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,10 @@ class _Maker:
         names = [HIDDEN, *map(context_name, range(len(own))), OUTPUT_GRADIENT]
         graph = self._graph(part, batches, names, [OUTPUT], differentiate=differentiate)
         forward = only(graph, OUTPUT.__eq__)
-        backward = only(graph, lambda name: name.startswith("gradient.")) if differentiate else None
-        return Kind(forward, backward)
+        if not differentiate:
+            return Kind(forward)
+        backward = only(graph, lambda name: name.startswith("gradient."))
+        return Kind(forward, backward, split(graph))
 
     def _exit(self, *, needs_input: bool) -> ir.Model:
         whole, hiddens = self._task.loss(self._model), [e.hidden for e in self._entrances]
@@ -252,21 +256,6 @@ class _Maker:
         simplify(graph)
         scatter_into_sums(graph.graph)
         return graph
-
-
-def only(model: ir.Model, wanted: Callable[[str], bool]) -> ir.Model:
-    """The part of a graph that makes some of its outputs; inputs that nobody reads go."""
-    part = model.clone()
-    for value in [value for value in part.graph.outputs if not wanted(str(value.name))]:
-        part.graph.outputs.remove(value)
-    RemoveUnusedNodesPass()(part)
-    inputs = part.graph.inputs
-    for value in list(inputs):
-        if all(node.op_type == "Shape" for node in value.consumers()):
-            read_sizes_elsewhere(value, [other for other in inputs if other is not value])
-        if not value.uses() and value not in part.graph.outputs:
-            inputs.remove(value)
-    return part
 
 
 @contextmanager

@@ -1,24 +1,27 @@
 """The graphs of a model in parts, as an engine takes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.memory import activation_bytes
+from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.find import Stack, entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
+from edgefuse_export.trace import batch_shapes, example
 from edgefuse_runtime.engines.onnxruntime_layers import CHUNK
+from edgefuse_runtime.graph.footprint import Footprint, Term, added
 from edgefuse_runtime.graph.stack import (
     COUNT,
     HIDDEN,
+    OUTPUT,
     OUTPUT_GRADIENT,
     TARGETS,
     context_name,
@@ -26,6 +29,9 @@ from edgefuse_runtime.graph.stack import (
 )
 
 _WHOLE = "Export with --engine onnxruntime, which makes one graph of the whole model"
+
+_PASSING = 3
+"""Hidden states that live beside those that are kept: a layer's output, its gradient, the next."""
 
 
 @dataclass(frozen=True)
@@ -67,42 +73,96 @@ class StackTraining:
         """No embedding: where one trains, all of its rows do."""
         return False
 
-    def activation_bytes(self, batch: Mapping[str, Tensor]) -> int:
-        """Peak of what a step on a batch holds besides tensors and gradients.
+    def footprint(self) -> Footprint:
+        """What a step holds besides tensors and gradients.
 
         What enters the layers, what they share, and the most that one graph takes.
         """
-        source, parts = self.source, self.parts
-        layers = parts.stack.layers
-        with torch.no_grad():
-            entrance = entered(source.task, source.model, layers, tuple(batch.values()))
-        shapes: dict[str, Sequence[int]] = {n: tensor.shape for n, tensor in batch.items()}
-        outputs = {HIDDEN: entrance.hidden}
-        outputs |= {context_name(i): context for i, context in enumerate(entrance.contexts)}
-        shapes |= {name: tensor.shape for name, tensor in outputs.items()}
-        shapes |= {gradient_of(name): tensor.shape for name, tensor in outputs.items()}
-        kept = (len(layers) - parts.lowest + 3) * entrance.hidden.nbytes
-        kept += sum(context.nbytes for context in entrance.contexts)
-        peaks = [self._peak(parts.entrance, shapes)]
+        parts, layers = self.parts, len(self.parts.of_kind)
+        peaks = [self._footprint(parts.entrance, self._batch)]
         if parts.entrance_backward is not None:
-            peaks.append(self._peak(parts.entrance_backward, shapes))
-        for kind, graphs in enumerate(parts.kinds):
-            places = parts.contexts[parts.of_kind.index(kind)]
-            own = {
-                context_name(index): entrance.contexts[place].shape
-                for index, place in enumerate(places)
-            }
-            own |= {HIDDEN: entrance.hidden.shape, OUTPUT_GRADIENT: entrance.hidden.shape}
-            peaks.append(self._peak(graphs.backward or graphs.forward, own))
-        tokens = min(entrance.hidden.shape[:-1].numel(), CHUNK)
-        one = {HIDDEN: (tokens, entrance.hidden.shape[-1]), TARGETS: (tokens,), COUNT: ()}
-        peaks.append(self._peak(parts.exit, one if self.by_token else shapes))
-        return kept + max(peaks)
+            peaks.append(self._footprint(parts.entrance_backward, self._batch))
+        for number, kind in enumerate(parts.kinds):
+            peaks.append(self._footprint(kind.backward or kind.forward, self._of_kind(number)))
+        if self.by_token:  # a chunk of tokens at a time, whatever the batch
+            leaving = self._footprint(parts.exit, self._tokens)
+            peaks.append(Footprint([[Term(leaving.at(1, CHUNK), 0, 0)]]))
+        else:
+            peaks.append(self._footprint(parts.exit, self._batch))
+        hidden, *contexts = self._reached_terms
+        passing = layers - parts.lowest + _PASSING
+        held = [Term(passing * hidden.bytes, hidden.rows, hidden.tokens), *contexts]
+        return peaks[0].or_of(peaks[1:]).beside(held)
 
-    def _peak(self, graph: ir.Model, shapes: Mapping[str, Sequence[int]]) -> int:
-        own = {str(value.name) for value in graph.graph.inputs}
-        given = {name: shape for name, shape in shapes.items() if name in own}
-        return activation_bytes(graph, given, vocabulary=self.source.vocabulary)
+    @cached_property
+    def kept(self) -> list[list[Term]]:
+        """For each kind, bytes of a layer's inside that the backward pass needs."""
+        return [
+            added(term for name, term in terms.items() if name != OUTPUT)
+            for terms in (
+                self._output_terms(kind.keeping[0], number) if kind.keeping else {}
+                for number, kind in enumerate(self.parts.kinds)
+            )
+        ]
+
+    def _footprint(self, graph: ir.Model, shapes: Shapes) -> Footprint:
+        return footprint(graph, _taken(graph, shapes), vocabulary=self.source.vocabulary)
+
+    def _output_terms(self, graph: ir.Model, kind: int) -> dict[str, Term]:
+        shapes = _taken(graph, self._of_kind(kind))
+        return output_terms(graph, shapes, vocabulary=self.source.vocabulary)
+
+    @cached_property
+    def _reached_terms(self) -> list[Term]:
+        """Bytes of what enters the first layer, and of what layers share."""
+
+        def term(index: int) -> Term:
+            itemsize = self._reached(1, 1)[index].itemsize
+            return tensor_term(lambda *size: self._reached(*size)[index].shape, itemsize)
+
+        return [term(index) for index in range(len(self._reached(1, 1)))]
+
+    @cache  # noqa: B019 - it lives as long as an export
+    def _reached(self, rows: int, tokens: int) -> list[Tensor]:
+        source = self.source
+        batch = example(source.task, (rows, tokens), vocabulary=source.vocabulary)
+        with torch.no_grad():
+            entrance = entered(
+                source.task, source.model, self.parts.stack.layers, tuple(batch.values())
+            )
+        return [entrance.hidden, *entrance.contexts]
+
+    def _batch(self, rows: int, tokens: int) -> dict[str, Sequence[int]]:
+        """Shapes of what the parts around the stack may take."""
+        source = self.source
+        shapes: dict[str, Sequence[int]] = {
+            **batch_shapes(source.task, rows, tokens, vocabulary=source.vocabulary)
+        }
+        hidden, *contexts = (tensor.shape for tensor in self._reached(rows, tokens))
+        shapes |= {HIDDEN: hidden, gradient_of(HIDDEN): hidden}
+        return shapes | {gradient_of(context_name(i)): shape for i, shape in enumerate(contexts)}
+
+    def _of_kind(self, kind: int) -> Shapes:
+        """Shapes of what the graphs of a kind may take."""
+        places = self.parts.contexts[self.parts.of_kind.index(kind)]
+
+        def shapes(rows: int, tokens: int) -> dict[str, Sequence[int]]:
+            hidden, *contexts = (tensor.shape for tensor in self._reached(rows, tokens))
+            own = {context_name(index): contexts[place] for index, place in enumerate(places)}
+            return {HIDDEN: hidden, OUTPUT_GRADIENT: hidden, **own}
+
+        return shapes
+
+    def _tokens(self, rows: int, tokens: int) -> dict[str, Sequence[int]]:
+        """Shapes of what the exit takes, where tokens know nothing of each other."""
+        width = self._reached(1, 1)[0].shape[-1]
+        return {HIDDEN: (rows * tokens, width), TARGETS: (rows * tokens,), COUNT: ()}
+
+
+def _taken(graph: ir.Model, shapes: Shapes) -> Shapes:
+    """Those of some shapes that a graph takes."""
+    names = {str(value.name) for value in graph.graph.inputs}
+    return lambda rows, tokens: {n: s for n, s in shapes(rows, tokens).items() if n in names}
 
 
 def stack_training(source: Source) -> StackTraining:

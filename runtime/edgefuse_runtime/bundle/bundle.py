@@ -93,6 +93,7 @@ class Bundle:
         token_ids: NDArray[np.int64] | None = None,
         seed: int = 0,
         accumulates: bool = False,
+        kept_layers: int = 0,
     ) -> Training:
         """What an engine has to know of the bundle.
 
@@ -101,6 +102,7 @@ class Bundle:
             token_ids: Every token id that training will see, in any order; None for all.
             seed: Seed of what a way of tuning draws at every step.
             accumulates: Whether steps come in parts.
+            kept_layers: Count of layers whose insides are kept for the backward pass.
         """
         manifest = self.manifest
         return Training(
@@ -114,6 +116,7 @@ class Bundle:
             token_ids=token_ids,
             seed=seed,
             accumulates=accumulates,
+            kept_layers=kept_layers,
             learned_tokens=getattr(manifest.task, "learned_tokens", None),
         )
 
@@ -125,6 +128,7 @@ def open_engine(
     token_ids: NDArray[np.int64] | None = None,
     seed: int = 0,
     accumulates: bool = False,
+    kept_layers: int = 0,
 ) -> Engine:
     """Make the engine that a bundle was exported for; the arguments are those of `training`.
 
@@ -132,7 +136,11 @@ def open_engine(
         BundleError: The engine's package is not installed here.
     """
     training = bundle.training(
-        threads=threads, token_ids=token_ids, seed=seed, accumulates=accumulates
+        threads=threads,
+        token_ids=token_ids,
+        seed=seed,
+        accumulates=accumulates,
+        kept_layers=kept_layers,
     )
     return bundle.manifest.engine.open(training)
 

@@ -11,6 +11,7 @@ from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.engines import registry as engines
 from edgefuse_runtime.engines.engine import EngineSpec
+from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.merges import Merge
 from edgefuse_runtime.graph.parameters import Parameter
@@ -20,14 +21,15 @@ from edgefuse_runtime.tagged import decode_member
 from edgefuse_runtime.tasks import registry as tasks
 from edgefuse_runtime.tasks.task import Task
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Raised with every change of what the manifest holds or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.
 6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
 does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged unions, and folding P
 is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
-tuning names what gets no gradient, and the dropout."""
+tuning names what gets no gradient, and the dropout. 10: an engine that goes layer by layer, and the
+footprint of a step."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""
@@ -190,6 +192,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         gradient_mask: Which part of the gradients counts; None for all of them.
         device: The board that the bundle was exported for.
         predicted_memory: What training is expected to hold there.
+        footprint: What a step holds besides tensors and gradients, for any size of batch.
         certificate: Proof of the graphs; None where nothing was proven.
         files: Every file but the manifest, by its path with forward slashes.
     """
@@ -210,6 +213,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gradient_mask: GradientMask | None = None
     device: DeviceProfile
     predicted_memory: PredictedMemory
+    footprint: Footprint
     certificate: Certificate | None
     files: dict[str, FileEntry]
 

@@ -65,6 +65,8 @@ class Training:
         learned_tokens: Which tokens of a batch the task's loss is computed of, where it is a mean
             over tokens that know nothing of each other: their places among all tokens of the
             batch, and the token ids to learn there. None where the loss is another.
+        kept_layers: Count of layers, from the last one down, whose insides are kept for the
+            backward pass, where the engine can compute them anew.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Training:
     seed: int = 0
     accumulates: bool = False
     learned_tokens: Callable[[Feeds], tuple[NDArray[np.intp], NDArray[np.int64]]] | None = None
+    kept_layers: int = 0
 
     @property
     def initial(self) -> Path:
@@ -188,6 +191,16 @@ class EngineSpec(Protocol):
 
     def installed(self) -> str:
         """Version of the engine's package on this machine."""
+        ...
+
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
+        """Count of layers whose insides it keeps within a budget, instead of computing them anew.
+
+        Args:
+            budget: Bytes.
+            rows: Rows that are computed at once.
+            tokens: Tokens in each.
+        """
         ...
 
     def refusal(

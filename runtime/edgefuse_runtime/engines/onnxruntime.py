@@ -29,6 +29,10 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
 
     version: str
 
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:  # noqa: ARG002
+        """None: its graph keeps all insides, and counts them."""
+        return 0
+
     def refusal(
         self,
         *,

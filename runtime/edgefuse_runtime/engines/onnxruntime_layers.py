@@ -7,7 +7,8 @@
     batch, gradients ─▶ entrance_backward.onnx ─▶ gradients
 
 Only what enters each layer is kept; a backward graph computes the layer's inside anew (Chen et al.,
-"Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+"Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). Of the uppermost layers, as many
+as memory allows, keeping_forward_K.onnx gives out the inside, and keeping_backward_K.onnx takes it.
 """
 
 import math
@@ -23,6 +24,7 @@ from edgefuse_devices.errors import InternalError
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Tensors, Training
 from edgefuse_runtime.engines.flat import FlatEngine
+from edgefuse_runtime.graph.footprint import Term, bytes_of
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.stack import (
     COUNT,
@@ -67,6 +69,8 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         layers: The layers, the first one first.
         lowest: Index of the lowest layer that is differentiated; the count of layers for none.
         by_token: Whether the loss is computed token by token, of those that are learned.
+        kept: For each kind, the bytes of a layer's inside that the backward pass needs; nothing for
+            one that is not differentiated.
     """
 
     files: ClassVar[tuple[str, ...]] = (
@@ -82,6 +86,23 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
     layers: list[Layer]
     lowest: int
     by_token: bool
+    kept: list[list[Term]]
+
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
+        """Count of layers, from the last one down, whose insides a budget holds.
+
+        Args:
+            budget: Bytes.
+            rows: Rows that are computed at once.
+            tokens: Tokens in each.
+        """
+        count = 0
+        for layer in reversed(self.layers[self.lowest :]):
+            budget -= bytes_of(self.kept[layer.kind], rows, tokens)
+            if budget < 0:
+                break
+            count += 1
+        return count
 
     def refusal(
         self,
@@ -122,35 +143,44 @@ class LayersEngine(FlatEngine):
 
         layers = self._spec.layers
         self._entrance = _Graph(session("entrance"), tensors)
-        self._forward = [_Graph(session(f"forward_{x.kind}"), tensors, x.prefix) for x in layers]
+        self._forward = [
+            _Graph(session(f"{self._keeping(index)}forward_{x.kind}"), tensors, x.prefix)
+            for index, x in enumerate(layers)
+        ]
         self._exit = _Graph(session("exit"), tensors, adds=True)
+        self._lowest_kept = max(self._spec.lowest, len(layers) - training.kept_layers)
         self._backward = [
-            _Graph(session(f"backward_{x.kind}"), tensors, x.prefix)
-            for x in layers[self._spec.lowest :]
+            _Graph(session(f"{self._keeping(index)}backward_{x.kind}"), tensors, x.prefix)
+            for index, x in enumerate(layers)
+            if index >= self._spec.lowest
         ]
         self._entrance_backward = None
         if (folder / "entrance_backward.onnx").exists():
             self._entrance_backward = _Graph(session("entrance_backward"), tensors, adds=True)
 
+    def _keeping(self, index: int) -> str:
+        """What the names of a layer's graphs begin with, if its inside is kept."""
+        return "keeping_" if index >= self._lowest_kept else ""
+
     def _differentiate(self, feeds: Feeds, part: int) -> tuple[float, float]:  # noqa: ARG002
         reached = self._entrance.run(feeds)
         contexts = [value for name, value in reached.items() if is_context(name)]
-        entering, hidden = [], reached[HIDDEN]
+        entered, hidden = [], reached[HIDDEN]
         for index, (layer, graph) in enumerate(zip(self._spec.layers, self._forward, strict=True)):
+            given = {HIDDEN: hidden, **_own(contexts, layer)}
+            found = graph.run(given)
+            hidden = found.pop(OUTPUT)
             if index >= self._spec.lowest:
-                entering.append(hidden)
-            hidden = graph.run({HIDDEN: hidden, **_own(contexts, layer)})[OUTPUT]
+                entered.append({**given, **found})
         self._exit.clear()
         if self._entrance_backward:
             self._entrance_backward.clear()
         loss, gradient = self._leave(hidden, feeds)
-        del hidden
+        del hidden, given, found
         shared: dict[int, NDArray[np.float32]] = {}
         learning = self._spec.layers[self._spec.lowest :]
         for layer, graph in reversed([*zip(learning, self._backward, strict=True)]):
-            found = graph.run(
-                {HIDDEN: entering.pop(), OUTPUT_GRADIENT: gradient, **_own(contexts, layer)}
-            )
+            found = graph.run({**entered.pop(), OUTPUT_GRADIENT: gradient})
             gradient = found[gradient_of(HIDDEN)]
             for own, place in enumerate(layer.contexts):
                 if value := found.get(gradient_of(context_name(own))):

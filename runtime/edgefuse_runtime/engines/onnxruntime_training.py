@@ -38,6 +38,10 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
 
     version: str
 
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:  # noqa: ARG002
+        """None: its graph keeps all insides, and counts them."""
+        return 0
+
     def refusal(
         self,
         *,

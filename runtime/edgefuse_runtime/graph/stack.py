@@ -33,6 +33,11 @@ def is_context(name: str) -> bool:
     return name.startswith(_CONTEXT)
 
 
+def kept_name(index: int) -> str:
+    """Name of something of a layer's inside that is kept for the backward pass."""
+    return f"kept_{index}"
+
+
 def gradient_of(name: str) -> str:
     """Name of the gradient of an input or a tensor."""
     return f"gradient.{name}"

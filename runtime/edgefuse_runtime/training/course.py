@@ -55,6 +55,15 @@ class StepOutcome:
         return ""
 
 
+def can_accumulate(bundle: Bundle, dataset: Dataset) -> bool:
+    """Whether a step of several batches can be taken."""
+    try:
+        check_accumulation(bundle, dataset)
+    except RunError:
+        return False
+    return True
+
+
 def check_accumulation(bundle: Bundle, dataset: Dataset) -> None:
     """Check that a bundle can be trained by steps of several batches.
 
@@ -82,6 +91,7 @@ class Course:
         bundle: The bundle that is trained.
         dataset: What it is trained on.
         batch_size: Rows in a batch.
+        rows_at_once: Rows whose gradients are computed at once; a batch of more comes in parts.
         parts: Batches in a step, whose gradients are added up.
         steps: Count of all steps.
         peak: The highest learning rate.
@@ -96,6 +106,7 @@ class Course:
     peak: float
     warmup_ratio: float
     seed: int
+    rows_at_once: int
     parts: int = 1
     _orders: dict[int, list[RowIndices]] = field(default_factory=dict, init=False, repr=False)
 
@@ -103,6 +114,11 @@ class Course:
     def steps_per_epoch(self) -> int:
         """Count of steps in an epoch."""
         return batches_per_epoch(len(self.dataset), self._rows)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step comes in parts."""
+        return self.rows_at_once < self._rows
 
     @property
     def _rows(self) -> int:
@@ -138,7 +154,8 @@ class Course:
 
     def _parts(self, rows: RowIndices) -> list[Part]:
         """The batches of a step, without those of which no term counts, if any does."""
-        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        at_once = self.rows_at_once
+        batches = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
         feeds = [self._collate(batch) for batch in batches]
         if len(feeds) == 1:
             return [Part(feeds[0], 1.0)]

@@ -9,7 +9,7 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import RunError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
-from edgefuse_runtime.data.batching import batches_per_epoch
+from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
 from edgefuse_runtime.files.output import check_space
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
@@ -19,6 +19,7 @@ from edgefuse_runtime.optimizers.optimizer import state_elements
 from edgefuse_runtime.training.checkpoint import Progress, load_checkpoint
 from edgefuse_runtime.training.course import Course, check_accumulation
 from edgefuse_runtime.training.loop import Job, Observer, TrainingLoop
+from edgefuse_runtime.training.memory_plan import MemoryPlan, plan_memory, usual_budget
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import Report
 from edgefuse_runtime.training.run import (
@@ -51,6 +52,7 @@ def finetune(
     settings: TrainingSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    budget: int | None = None,
     observer: Observer | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -67,6 +69,9 @@ def finetune(
         resume: Whether to go on from the last checkpoint of the run that is there, and end with the
             weights of a run that was never interrupted, bit for bit.
         overwrite: Whether to replace the run that is there.
+        budget: Bytes that the process may hold, mapped files not counted; None for what the board's
+            profile and this machine have free. It decides how many rows are computed at once, and
+            which layers' insides are kept.
         observer: Receiver of every step, evaluation and checkpoint.
         stop: Called after every step; True saves and raises `Interrupted`.
 
@@ -77,7 +82,8 @@ def finetune(
         DataError: A data file cannot be used.
         OutputError: The directory is not empty, or the disk is too small.
         RunError: The run to resume was made from something else, another process is training in
-            it, batches are smaller than the task learns from, or training diverged.
+            it, batches are smaller than the task learns from, a row does not fit into the budget,
+            or training diverged.
         Interrupted: `stop` gave True; everything up to the last step is saved.
     """
     stored = read_record(run) if resume else None
@@ -85,7 +91,14 @@ def finetune(
         check_free(run, overwrite=overwrite)
     filled = _fill(_settings(settings, stored), bundle)
     _check_batch(filled, bundle)
-    job = _job(bundle, run, train, valid, settings=filled)
+    dataset = bundle.read(train)
+    plan = None
+    if filled.rows_at_once is None or budget is not None:
+        plan = _plan(bundle, dataset, filled, budget=budget)
+        filled = msgspec.structs.replace(
+            filled, rows_at_once=plan.rows_at_once, kept_layers=plan.kept_layers
+        )
+    job = _job(bundle, run, dataset, valid, settings=filled)
     record = _record(job, train, valid, settings=filled)
     if stored:
         check_same(stored, record)
@@ -98,7 +111,8 @@ def finetune(
         threads=job.threads,
         token_ids=job.course.dataset.token_ids,
         seed=job.course.seed,
-        accumulates=job.course.parts > 1,
+        accumulates=job.course.accumulates,
+        kept_layers=filled.kept_layers or 0,
     )
     with claimed(run):
         progress = Progress()
@@ -109,6 +123,8 @@ def finetune(
             engine.load_state(state)
             del state  # a mapping would keep the file on the disk after it is replaced
         if observer:
+            if plan:
+                observer.on_plan(plan)
             observer.on_start(progress.step, job.course.steps)
         with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
             loop = TrainingLoop(job, engine, progress, log=log, observer=observer, stop=stop)
@@ -161,16 +177,33 @@ def _check_batch(settings: TrainingSettings, bundle: Bundle) -> None:
         )
 
 
+def _plan(
+    bundle: Bundle, dataset: Dataset, settings: TrainingSettings, *, budget: int | None
+) -> MemoryPlan:
+    """What a budget allows; without one, what board and machine have free, or the least."""
+    assert settings.batch_size
+    held = memory.anonymous()
+    return plan_memory(
+        bundle,
+        dataset,
+        batch_size=settings.batch_size,
+        in_parts=settings.gradient_accumulation_steps > 1,
+        budget=usual_budget(bundle.manifest.device, held=held) if budget is None else budget,
+        held=held,
+        refuse=budget is not None,
+    )
+
+
 def _job(
-    bundle: Bundle, run: Path, train: Path, valid: Path | None, *, settings: TrainingSettings
+    bundle: Bundle, run: Path, dataset: Dataset, valid: Path | None, *, settings: TrainingSettings
 ) -> Job:
     assert settings.batch_size
+    assert settings.rows_at_once
     assert settings.learning_rate
     assert settings.threads
-    dataset = bundle.read(train)
     rows = settings.batch_size * settings.gradient_accumulation_steps
     steps_per_epoch = batches_per_epoch(len(dataset), rows)
-    if settings.gradient_accumulation_steps > 1:
+    if settings.rows_at_once < rows:
         check_accumulation(bundle, dataset)
     return Job(
         bundle=bundle,
@@ -179,6 +212,7 @@ def _job(
             bundle=bundle,
             dataset=dataset,
             batch_size=settings.batch_size,
+            rows_at_once=settings.rows_at_once,
             parts=settings.gradient_accumulation_steps,
             steps=settings.epochs * steps_per_epoch,
             peak=settings.learning_rate,
@@ -220,6 +254,7 @@ def _report(job: Job, progress: Progress) -> Report:
         parameters=manifest.model.parameters,
         trained_parameters=manifest.tuning.trained_parameters,
         threads=job.threads,
+        rows_at_once=job.course.rows_at_once,
         machine=host,
         is_board=matches(manifest.device, host) and not emulated(),
         engine=manifest.engine.name,

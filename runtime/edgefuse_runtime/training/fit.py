@@ -33,7 +33,8 @@ def fit(
         parameters: Values of all trained parameters by name, such as `bundle.trainable()`.
         dataset: What to train on, such as `bundle.read(file)`.
         steps: Count of steps; the learning rate rises and falls over them.
-        settings: How to train; `epochs` and `save_every` mean nothing here.
+        settings: How to train; `epochs` and `save_every` mean nothing here, and
+            all rows of a batch are computed at once where it does not say how many.
         on_step: Called after each step.
 
     Returns:
@@ -44,26 +45,29 @@ def fit(
     """
     settings = settings or TrainingSettings()
     manifest = bundle.manifest
-    if settings.gradient_accumulation_steps > 1:
-        check_accumulation(bundle, dataset)
-    engine = open_engine(
-        bundle,
-        threads=settings.threads or default_threads(manifest.device),
-        token_ids=dataset.token_ids,
-        seed=settings.seed,
-        accumulates=settings.gradient_accumulation_steps > 1,
-    )
-    engine.set_parameters(parameters)
+    batch_size = settings.batch_size or manifest.batch_size
     course = Course(
         bundle=bundle,
         dataset=dataset,
-        batch_size=settings.batch_size or manifest.batch_size,
+        batch_size=batch_size,
+        rows_at_once=settings.rows_at_once or batch_size,
         parts=settings.gradient_accumulation_steps,
         steps=steps,
         peak=settings.learning_rate or manifest.tuning.learning_rate,
         warmup_ratio=settings.warmup_ratio,
         seed=settings.seed,
     )
+    if course.accumulates:
+        check_accumulation(bundle, dataset)
+    engine = open_engine(
+        bundle,
+        threads=settings.threads or default_threads(manifest.device),
+        token_ids=dataset.token_ids,
+        seed=settings.seed,
+        accumulates=course.accumulates,
+        kept_layers=settings.kept_layers or 0,
+    )
+    engine.set_parameters(parameters)
     for step in range(steps):
         outcome = course.take(engine, step)
         if outcome.divergence:

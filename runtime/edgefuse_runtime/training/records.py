@@ -64,6 +64,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         parameters: Count of parameters of the model that was exported.
         trained_parameters: Count of those that were trained, and of what the way of tuning added.
         threads: Threads of the engine.
+        rows_at_once: Rows whose gradients were computed at once.
         machine: The machine that the run ran on.
         is_board: Whether that is the board that the bundle was exported for.
         engine: Name of the engine.
@@ -84,6 +85,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parameters: int
     trained_parameters: int
     threads: int
+    rows_at_once: int
     machine: DeviceProfile
     is_board: bool
     engine: str

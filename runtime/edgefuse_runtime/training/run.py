@@ -40,6 +40,10 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         seed: Seed of the shuffling, and of what is drawn at every step.
         save_every: Steps between checkpoints; every epoch ends with one besides.
         threads: Threads to compute with; None takes the board's recommendation.
+        rows_at_once: Rows whose gradients are computed at once, as memory allows; None for what a
+            budget of memory allows.
+        kept_layers: Layers whose insides are kept for the backward pass, where they could be
+            computed anew; None for what the budget allows.
 
     Raises:
         RunError: A value is out of its range.
@@ -53,6 +57,8 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seed: int = 0
     save_every: int = 200
     threads: int | None = None
+    rows_at_once: int | None = None
+    kept_layers: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -63,6 +69,7 @@ class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "gradient_accumulation_steps",
             "save_every",
             "threads",
+            "rows_at_once",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -95,7 +102,7 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         bundle_id: Identity of the bundle.
         train: Training data.
         valid: Validation data.
-        settings: Settings, with learning rate, batch size and threads filled in.
+        settings: Settings, with what they leave open filled in.
         edgefuse_version: Version of the EdgeFuse that began the run.
     """
 

@@ -1,0 +1,33 @@
+"""Sizes of memory as people write them."""
+
+import re
+
+from edgefuse_devices.errors import InputError
+
+_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of a size such as 700MiB, 1.5GiB or 512 MB (units of IEC 80000-13, any case).
+
+    Args:
+        text: The size.
+        option: The option that it was given with, for the message.
+
+    Raises:
+        InputError: It is none, or it is nothing.
+    """
+    found = _SIZE.fullmatch(text)
+    unit = _UNITS.get(found[2].upper()) if found else None
+    if not found or not unit or not (size := int(float(found[1]) * unit)):
+        raise InputError(f"{option} {text} is no size of memory", "Give one such as 700MiB or 2GiB")
+    return size
