@@ -123,6 +123,7 @@ class FakeEngine:
         token_ids: NDArray[np.int64] | None = None,
         seed: int = 0,
         accumulates: bool = False,
+        kept_layers: int = 0,
     ) -> None:
         self._parameters = bundle.trainable()
         self._bias = bundle.frozen["classifier.bias"]

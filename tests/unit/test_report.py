@@ -75,6 +75,7 @@ def run_report(**changes):
         parameters=100,
         trained_parameters=90,
         threads=2,
+        rows_at_once=8,
         machine=PC,
         is_board=False,
         engine="onnxruntime",

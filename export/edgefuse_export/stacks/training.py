@@ -34,7 +34,7 @@ _PASSING = 3
 """Hidden states that live beside those that are kept: a layer's output, its gradient, the next."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StackTraining:
     """What layer-by-layer training takes.
 

@@ -142,13 +142,13 @@ class LayersEngine(FlatEngine):
             return open_session(folder / f"{name}.onnx", threads=training.threads)
 
         layers = self._spec.layers
+        self._lowest_kept = max(self._spec.lowest, len(layers) - training.kept_layers)
         self._entrance = _Graph(session("entrance"), tensors)
         self._forward = [
             _Graph(session(f"{self._keeping(index)}forward_{x.kind}"), tensors, x.prefix)
             for index, x in enumerate(layers)
         ]
         self._exit = _Graph(session("exit"), tensors, adds=True)
-        self._lowest_kept = max(self._spec.lowest, len(layers) - training.kept_layers)
         self._backward = [
             _Graph(session(f"{self._keeping(index)}backward_{x.kind}"), tensors, x.prefix)
             for index, x in enumerate(layers)

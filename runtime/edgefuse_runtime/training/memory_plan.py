@@ -13,7 +13,7 @@ from edgefuse_runtime.training.course import can_accumulate
 _MIB = 2**20
 
 _FRAGMENTS = 1.3
-"""What ONNX Runtime's arena takes of what lives in it, for pieces that are free are never joined."""
+"""What ONNX Runtime's arena takes of what lives in it: pieces that are free are never joined."""
 
 _SHARE_OF_BOARD, _SHARE_OF_FREE = 0.5, 0.9
 
