@@ -190,11 +190,13 @@ def _compare(
     worst = max(errors, key=lambda name: nan_last(errors[name]), default="")
     return ShapeCheck(
         shape=shape,
+        loss=expected.loss,
         loss_difference=abs(step.loss - expected.loss),
         gradient_norm_error=abs(step.gradient_norm - expected.norm)
         / (expected.norm + floor_of(0.0)),
         worst_gradient=worst,
         worst_gradient_error=errors.get(worst, 0.0),
+        largest_output=max(float(np.abs(output).max()) for output in expected.outputs.values()),
         output_difference=max(
             (
                 float(np.abs(inferred[name] - output).max())
@@ -214,7 +216,9 @@ def _refuse_difference(check: ShapeCheck, engine: str) -> None:
     rows, tokens = check.shape
     problem = beyond_rounding(
         loss=check.loss_difference,
+        loss_size=check.loss,
         outputs=check.output_difference,
+        output_size=check.largest_output,
         worst_gradient=check.worst_gradient,
         gradient=check.worst_gradient_error,
         norm=check.gradient_norm_error,

@@ -28,8 +28,8 @@ what keeps plain transformers from loading the model. 5: train.onnx is told the 
 6: inference.onnx takes weights as inputs, and model.onnx has them as external initializers. 7: so
 does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged unions, and folding P
 is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
-tuning names what gets no gradient, and the dropout. 10: an engine that goes layer by layer, and the
-footprint of a step."""
+tuning names what gets no gradient, and the dropout. 10: an engine that goes layer by layer, the
+footprint of a step, and sizes in the certificate."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""
@@ -111,6 +111,7 @@ class ShapeCheck(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         shape: (batch, sequence).
+        loss: Loss of torch.
         loss_difference: |loss of ONNX Runtime − loss of torch|.
         gradient_norm_error: |global norm − that of torch| / that of torch.
         worst_gradient: The parameter whose gradient differs most; empty where the engine gives no
@@ -118,14 +119,17 @@ class ShapeCheck(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         worst_gradient_error: max |g − g_torch|, less what float32 cannot hold beside the largest
             gradient of all (4.8e-7 of it), / (max |g_torch| + 1e-4 of that largest gradient), the
             largest of all parameters.
+        largest_output: max |output of torch|, of all outputs.
         output_difference: max |output of inference.onnx − output of torch|, of all outputs.
     """
 
     shape: tuple[int, int]
+    loss: float
     loss_difference: float
     gradient_norm_error: float
     worst_gradient: str
     worst_gradient_error: float
+    largest_output: float
     output_difference: float
 
 

@@ -14,6 +14,7 @@ class Replay(Struct, frozen=True, kw_only=True):
 
     Attributes:
         shape: (rows, tokens).
+        loss: Loss of torch.
         loss_difference: |loss − loss of torch|.
         gradient_norm_error: |norm − norm of torch| / norm of torch.
         gradients: Count of gradients compared; 0 where the engine gives none out.
@@ -24,6 +25,7 @@ class Replay(Struct, frozen=True, kw_only=True):
     """
 
     shape: tuple[int, int]
+    loss: float
     loss_difference: float
     gradient_norm_error: float
     gradients: int
@@ -37,6 +39,7 @@ class Replay(Struct, frozen=True, kw_only=True):
         rows, tokens = self.shape
         problem = beyond_rounding(
             loss=self.loss_difference,
+            loss_size=self.loss,
             outputs=self.output_error,
             worst_gradient=self.worst_gradient,
             gradient=self.worst_gradient_error,
@@ -65,6 +68,7 @@ def replay(batch: CheckedBatch, engine: Engine, model: InferenceModel) -> Replay
     distance = abs(step.gradient_norm - batch.gradient_norm)
     return Replay(
         shape=batch.shape,
+        loss=batch.loss,
         loss_difference=abs(step.loss - batch.loss),
         gradient_norm_error=distance / (batch.gradient_norm + floor_of(0.0)),
         gradients=len(errors),
