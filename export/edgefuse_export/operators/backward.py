@@ -210,6 +210,60 @@ def convolution_backward(  # noqa: PLR0917 - ATen's signature
     return grad_input, grad_weight, grad_bias
 
 
+def slice_backward(  # noqa: PLR0917 - ATen's signature
+    grad_output: Any,
+    input_sizes: Sequence[Any],
+    dim: int,
+    start: int,
+    end: int,  # noqa: ARG001 - the gradient's own size says it
+    step: int,
+) -> Any:
+    """Put zeros around a gradient of a part, as rotary positions take halves of a head.
+
+    torch's own rule writes the gradient into zeros index by index.
+
+    Raises:
+        ValueError: The part leaves out indices of an axis whose size is not known.
+    """
+    axis = dim % len(input_sizes)
+    axes = op.Constant(value_ints=[axis])
+    size, length = input_sizes[axis], grad_output.shape[axis]
+    if isinstance(size, int) and isinstance(length, int):
+        begin = start + size if start < 0 else min(start, size)
+        if step > 1:
+            length = min(length * step, size - begin)
+            grad_output = _spread(grad_output, axis, step=step, length=length)
+        pads = op.Constant(value_ints=[begin, size - begin - length])
+        return op.Pad(grad_output, pads, None, axes)
+    if step > 1 or start < 0:
+        raise ValueError("a part of a sequence leaves out tokens")
+    whole = op.Constant(value_ints=[size]) if isinstance(size, int) else op.Reshape(size, [1])
+    before = op.Constant(value_ints=[start])
+    part = op.Shape(grad_output, start=axis, end=axis + 1)
+    after = op.Sub(op.Sub(whole, before), part)
+    return op.Pad(grad_output, op.Concat(before, after, axis=0), None, axes)
+
+
+def _spread(value: Any, axis: int, *, step: int, length: int) -> Any:
+    """Put zeros between the entries of an axis, and cut it at a length."""
+    between = op.Unsqueeze(value, op.Constant(value_ints=[axis + 1]))
+    padded = op.Pad(
+        between,
+        op.Constant(value_ints=[0, step - 1]),
+        None,
+        op.Constant(value_ints=[axis + 1]),
+    )
+    sizes = op.Concat(
+        op.Shape(value, start=0, end=axis),
+        op.Constant(value_ints=[-1]),
+        op.Shape(value, start=axis + 1),
+        axis=0,
+    )
+    spread = op.Reshape(padded, sizes)
+    ends = (op.Constant(value_ints=[number]) for number in (0, length, axis))
+    return op.Slice(spread, *ends)
+
+
 def sum_over_axes(self: Any, dim: Any = None, keepdim: bool = False, dtype: int = -1) -> Any:  # noqa: FBT001, FBT002 - ATen's signature
     """Sum the rows of a matrix, a bias's gradient, by a product; else as torch does."""
     if len(self.shape) == 2 and list(dim) == [0] and self.dtype == ir.DataType.FLOAT:
@@ -228,6 +282,7 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.native_layer_norm_backward.default: layer_norm_backward,
     aten.sum.dim_IntList: sum_over_axes,
+    aten.slice_backward.default: slice_backward,
     aten.gelu_backward.default: gelu_backward,
     aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name
     aten.embedding_dense_backward.default: embedding_backward,
