@@ -1,4 +1,4 @@
-"""The gradient of parts of tensors: halves of a head, every second entry, tokens behind the first."""
+"""Gradients of parts of tensors: halves of a head, every second entry, tokens behind the first."""
 
 import numpy as np
 import onnx_ir as ir
