@@ -161,7 +161,7 @@ def _moments(graph: ir.Graph) -> list[dict[str, int]]:
         for value in node.inputs:
             if value is not None:
                 last_use[owners.get(value, value)] = step
-        if node.op_type in _ALIASES and node.inputs[0] is not None:
+        if (node.op_type in _ALIASES or _is_fused(node)) and node.inputs[0] is not None:
             owners[node.outputs[0]] = owners.get(node.inputs[0], node.inputs[0])
     living: dict[ir.Value, int] = {}
     moments = []
@@ -172,6 +172,13 @@ def _moments(graph: ir.Graph) -> list[dict[str, int]]:
         moments.append({str(value.name): size for value, size in living.items()})
         living = {value: size for value, size in living.items() if last_use.get(value, -1) > step}
     return moments
+
+
+def _is_fused(node: ir.Node) -> bool:
+    """Whether ONNX Runtime reads a transposed matrix as it was: its products can."""
+    readers = node.outputs[0].consumers()
+    products = bool(readers) and all(reader.op_type in {"MatMul", "Gemm"} for reader in readers)
+    return node.op_type == "Transpose" and products
 
 
 def _bytes(value: ir.Value) -> int:

@@ -18,3 +18,20 @@ def simplify(model: ir.Model) -> None:
     common.CommonSubexpressionEliminationPass()(model)
     with silence("onnxscript"):  # it says which constants it cannot compute; none of them matter
         optimizer.optimize(model)
+    _read_twice_transposed_as_it_was(model.graph)
+
+
+def _read_twice_transposed_as_it_was(graph: ir.Graph) -> None:
+    """Let readers of (Xᵀ)ᵀ read X: torch transposes a linear layer's weight for each product."""
+    for node in graph:
+        first = (
+            node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] else None
+        )
+        if first is None or first.op_type != "Transpose":
+            continue
+        inner, outer = (list(one.attributes.get_ints("perm", [])) for one in (first, node))
+        if inner and outer and [inner[axis] for axis in outer] == [*range(len(inner))]:
+            assert first.inputs[0] is not None
+            if not node.outputs[0].is_graph_output():
+                node.outputs[0].replace_all_uses_with(first.inputs[0])
+    common.RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))

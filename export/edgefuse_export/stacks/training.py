@@ -86,7 +86,7 @@ class StackTraining:
             peaks.append(self._footprint(kind.backward or kind.forward, self._of_kind(number)))
         if self.by_token:  # a chunk of tokens at a time, whatever the batch
             leaving = self._footprint(parts.exit, self._tokens)
-            peaks.append(Footprint([[Term(leaving.at(1, CHUNK), 0, 0)]]))
+            peaks.append(Footprint([[_in_chunks(t) for t in one] for one in leaving.moments]))
         else:
             peaks.append(self._footprint(parts.exit, self._batch))
         hidden, *contexts = self._reached_terms
@@ -157,6 +157,10 @@ class StackTraining:
         """Shapes of what the exit takes, where tokens know nothing of each other."""
         width = self._reached(1, 1)[0].shape[-1]
         return {HIDDEN: (rows * tokens, width), TARGETS: (rows * tokens,), COUNT: ()}
+
+
+def _in_chunks(term: Term) -> Term:
+    return Term(term.bytes, 0, term.tokens, CHUNK)
 
 
 def _taken(graph: ir.Model, shapes: Shapes) -> Shapes:

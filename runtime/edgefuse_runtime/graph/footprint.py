@@ -1,6 +1,7 @@
 """What a graph holds in memory, as a function of a batch's sizes."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -12,15 +13,23 @@ class Term(Struct, frozen=True, forbid_unknown_fields=True):
         bytes: The factor.
         rows: Exponent of the count of rows.
         tokens: Exponent of the count of tokens in a row.
+        chunk: Where the tokens of all rows are taken in chunks, the size of one; they are one row.
     """
 
     bytes: float
     rows: int
     tokens: int
+    chunk: int = 0
 
     def at(self, rows: int, tokens: int) -> float:
         """Its bytes for a batch."""
+        if self.chunk:
+            rows, tokens = 1, min(rows * tokens, self.chunk)
         return float(self.bytes * rows**self.rows * tokens**self.tokens)
+
+
+_Power: TypeAlias = tuple[int, int, int]
+"""Exponents of rows and tokens, and the size of a chunk."""
 
 
 class Footprint(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,18 +68,18 @@ def bytes_of(terms: Iterable[Term], rows: int, tokens: int) -> float:
 
 def added(terms: Iterable[Term]) -> list[Term]:
     """Terms of which none have the same exponents."""
-    sums: dict[tuple[int, int], float] = {}
+    sums: dict[_Power, float] = {}
     for term in terms:
-        power = term.rows, term.tokens
+        power = term.rows, term.tokens, term.chunk
         sums[power] = sums.get(power, 0.0) + term.bytes
     return [Term(factor, *power) for power, factor in sorted(sums.items()) if factor]
 
 
 def largest(moments: Sequence[Sequence[Term]]) -> list[list[Term]]:
     """Those of some sums that no other one exceeds for every batch."""
-    kept: list[dict[tuple[int, int], float]] = []
+    kept: list[dict[_Power, float]] = []
     for moment in moments:
-        factors = {(term.rows, term.tokens): term.bytes for term in added(moment)}
+        factors = {(term.rows, term.tokens, term.chunk): term.bytes for term in added(moment)}
         if any(_exceeds(other, factors) for other in kept):
             continue
         kept = [other for other in kept if not _exceeds(factors, other)]
@@ -78,5 +87,5 @@ def largest(moments: Sequence[Sequence[Term]]) -> list[list[Term]]:
     return [[Term(factor, *power) for power, factor in sorted(one.items())] for one in kept]
 
 
-def _exceeds(one: dict[tuple[int, int], float], other: dict[tuple[int, int], float]) -> bool:
+def _exceeds(one: dict[_Power, float], other: dict[_Power, float]) -> bool:
     return all(one.get(power, 0.0) >= factor for power, factor in other.items())
