@@ -80,7 +80,7 @@ def _llama(folder: Path, layers: int) -> str:
     config = AutoConfig.from_pretrained(tiny_llama())
     config.num_hidden_layers = layers
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_llama()).save_pretrained(folder)
     return str(folder)
