@@ -8,6 +8,28 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgefuse_export.stacks.caches import rebuilt, taken_apart
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers that a model goes through, one after the other.
+
+    Attributes:
+        name: Name of their list in the model.
+        layers: The layers, the first one first.
+        returned: For each layer, the count of what it returns in a tuple, hidden states first; 0
+            where it returns these alone.
+    """
+
+    name: str
+    layers: tuple[nn.Module, ...]
+    returned: tuple[int, ...]
+
+    def prefix(self, index: int) -> str:
+        """What the names of a layer's tensors begin with in the model."""
+        return f"{self.name}.{index}."
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -48,8 +70,10 @@ class Call:
             else contexts[leaf.context]
             for leaf in self.leaves
         ]
-        arguments, options = pytree.tree_unflatten(filled, self.structure)
-        return first_of(layer(*arguments, **options))
+        arguments, options = rebuilt(pytree.tree_unflatten(filled, self.structure))
+        output = layer(*arguments, **options)
+        states: Tensor = output if isinstance(output, Tensor) else output[0]
+        return states
 
 
 @dataclass(frozen=True)
@@ -68,48 +92,85 @@ class Entrance:
     calls: tuple[Call, ...]
     places: tuple[tuple[int, ...], ...]
 
+    def of_layer(self, index: int) -> list[Tensor]:
+        """Contexts of a layer."""
+        return [self.contexts[place] for place in self.places[index]]
+
 
 class NoStackError(Exception):
     """A model's layers are not called one after the other; the message says what they do."""
 
 
-def enter(module: nn.Module, layers: Sequence[nn.Module], batch: Sequence[Tensor]) -> Entrance:
+def look_at(
+    module: nn.Module, name: str, layers: Sequence[nn.Module], batch: Sequence[Tensor]
+) -> Stack:
+    """Run a module as it is, and see what its layers return.
+
+    Args:
+        module: A module that calls each of the layers once, in order.
+        name: Name of their list in the model.
+        layers: The layers.
+        batch: Arguments of the module.
+
+    Raises:
+        NoStackError: They are called otherwise, or give each other more than hidden states.
+    """
+    called: list[int] = []
+    returned: list[int] = []
+    beside: list[Tensor] = []
+
+    def hook(layer: nn.Module, arguments: Any, options: Any, output: Any) -> None:
+        called.append(next(index for index, one in enumerate(layers) if one is layer))
+        given = pytree.tree_leaves((arguments, options))
+        if any(tensor is leaf for tensor in beside for leaf in given):
+            raise NoStackError("its layers give each other more than hidden states")
+        alone = isinstance(output, Tensor)
+        returned.append(0 if alone else len(output))
+        if not alone:
+            beside.extend(x for x in pytree.tree_leaves(output[1:]) if isinstance(x, Tensor))
+
+    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers]
+    try:
+        module(*batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if called != [*range(len(layers))]:
+        raise NoStackError(_order(called, len(layers)))
+    return Stack(name, tuple(layers), tuple(returned))
+
+
+def enter(module: nn.Module, stack: Stack, batch: Sequence[Tensor]) -> Entrance:
     """Run a module up to its stack.
 
     Args:
         module: A module that calls each of the layers once, in order.
-        layers: The layers, whose own work is left out.
+        stack: The layers, whose own work is left out.
         batch: Arguments of the module.
 
     Raises:
-        NoStackError: A layer is called twice, or not at all.
+        NoStackError: Something is computed between the layers.
     """
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def reached(index: int) -> Any:
+    def reached(returned: int) -> Any:
         def forward(*arguments: Any, **options: Any) -> Any:
-            if len(seen) != index:
-                raise NoStackError(f"layer {index} is call {len(seen)} of the stack")
             seen.append((arguments, options))
-            return _hidden_in(arguments, options)
+            return _as_returned(_hidden_in(arguments, options), returned)
 
         return forward
 
-    with replaced(layers, [reached(index) for index in range(len(layers))]):
+    with _replaced(stack.layers, [reached(returned) for returned in stack.returned]):
         module(*batch)
-    if len(seen) < len(layers):
-        raise NoStackError(f"{len(seen)} of {len(layers)} layers are called")
-    return _entrance(seen)
+    return _entrance(stack, seen)
 
 
-def leave(
-    module: nn.Module, layers: Sequence[nn.Module], hidden: Tensor, batch: Sequence[Tensor]
-) -> Any:
+def leave(module: nn.Module, stack: Stack, hidden: Tensor, batch: Sequence[Tensor]) -> Any:
     """Run a module as if its stack had given some output.
 
     Args:
         module: A module that calls each of the layers.
-        layers: The layers, whose own work is left out.
+        stack: The layers, whose own work is left out.
         hidden: Output of the last of them.
         batch: Arguments of the module.
 
@@ -117,23 +178,22 @@ def leave(
         What the module returns.
     """
 
-    def passed(*arguments: Any, **options: Any) -> Any:
-        return _hidden_in(arguments, options)
+    def passed(returned: int) -> Any:
+        def forward(*arguments: Any, **options: Any) -> Any:
+            return _as_returned(_hidden_in(arguments, options), returned)
+
+        return forward
 
     def last(*_: Any, **__: Any) -> Any:
-        return hidden
+        return _as_returned(hidden, stack.returned[-1])
 
-    with replaced(layers, [*[passed] * (len(layers) - 1), last]):
+    with _replaced(stack.layers, [*map(passed, stack.returned[:-1]), last]):
         return module(*batch)
 
 
 @contextmanager
-def replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[None]:
-    """Let layers compute something else for a while.
-
-    Where a layer gives more than its output, the model reads it by its place in a tuple: so what
-    stands in for it does too.
-    """
+def _replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[None]:
+    """Let layers compute something else for a while."""
     for layer, forward in zip(layers, forwards, strict=True):
         layer.forward = forward
     try:
@@ -143,10 +203,8 @@ def replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[N
             del layer.forward
 
 
-def first_of(output: Any) -> Tensor:
-    """The hidden states among what a layer returns."""
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
+def _as_returned(hidden: Tensor, returned: int) -> Any:
+    return (hidden, *[None] * (returned - 1)) if returned else hidden
 
 
 def _hidden_in(arguments: Sequence[Any], options: dict[str, Any]) -> Tensor:
@@ -154,21 +212,29 @@ def _hidden_in(arguments: Sequence[Any], options: dict[str, Any]) -> Tensor:
     return found
 
 
-def _entrance(seen: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Entrance:
+def _order(called: Sequence[int], count: int) -> str:
+    """What is wrong with the order in which layers are called."""
+    if not called:
+        return "its layers are not called"
+    if len(called) > count and sorted({*called}) == [*range(count)]:
+        return "its loss runs the model more than once"
+    return "its layers are not called each once, one after the other"
+
+
+def _entrance(stack: Stack, seen: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Entrance:
     hidden = _hidden_in(*seen[0])
     contexts: list[Tensor] = []
     calls, places = [], []
-    for given in seen:
-        inside = _hidden_in(*given)
-        if inside is not hidden:  # layers pass it on as it is
-            raise NoStackError("something is computed between the layers")
-        leaves, structure = pytree.tree_flatten(given)
+    for layer, given in zip(stack.layers, seen, strict=True):
+        if _hidden_in(*given) is not hidden:  # layers pass it on as it is
+            raise NoStackError("something is computed between its layers")
+        leaves, structure = pytree.tree_flatten(taken_apart(given, layer))
         own: list[int] = []
         marked: list[Any] = []
         for leaf in leaves:
             if not isinstance(leaf, Tensor):
                 marked.append(leaf)
-            elif leaf is inside:
+            elif leaf is hidden:
                 marked.append(Slot())
             else:
                 place = next((i for i, known in enumerate(contexts) if known is leaf), None)

@@ -1,35 +1,18 @@
 """Where a model's stack of layers is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from edgefuse_export.silence import silence
-from edgefuse_export.stacks.calls import Entrance, NoStackError, enter
+from edgefuse_export.stacks.calls import Entrance, NoStackError, Stack, enter, look_at
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import example
 
 _FEWEST = 2
 """Layers below which nothing is gained by taking them apart."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The layers that a model goes through, one after the other.
-
-    Attributes:
-        name: Name of their list in the model.
-        layers: The layers, the first one first.
-    """
-
-    name: str
-    layers: tuple[nn.Module, ...]
-
-    def prefix(self, index: int) -> str:
-        """What the names of a layer's tensors begin with in the model."""
-        return f"{self.name}.{index}."
 
 
 def find_stack(task: ExportTask, model: nn.Module, *, vocabulary: int) -> Stack | str:
@@ -40,6 +23,8 @@ def find_stack(task: ExportTask, model: nn.Module, *, vocabulary: int) -> Stack 
         model: The model, in evaluation mode.
         vocabulary: Token ids are below it.
     """
+    if task.task.encoder_decoder:
+        return "it is a pair of an encoder and a decoder"
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -52,18 +37,26 @@ def find_stack(task: ExportTask, model: nn.Module, *, vocabulary: int) -> Stack 
     ]
     if not outer:
         return "it has no list of layers"
-    name, module = max(outer, key=lambda one: sum(p.numel() for p in one[1].parameters()))
+    name, layers = max(outer, key=lambda one: sum(p.numel() for p in one[1].parameters()))
+    if _share(layers):
+        return "its layers share tensors"
     batch = tuple(example(task, (2, 4), vocabulary=vocabulary).values())
     try:
-        entered(task, model, tuple(module), batch)
+        with silence("transformers"), torch.no_grad():
+            stack = look_at(task.loss(model), name, tuple(layers), batch)
+        entered(task, model, stack, batch)
     except NoStackError as error:
         return str(error)
-    return Stack(name, tuple(module))
+    return stack
 
 
-def entered(
-    task: ExportTask, model: nn.Module, layers: Sequence[nn.Module], batch: Sequence[Tensor]
-) -> Entrance:
+def entered(task: ExportTask, model: nn.Module, stack: Stack, batch: Sequence[Tensor]) -> Entrance:
     """What reaches a model's stack of a batch; gradients can be taken of it."""
     with silence("transformers"), torch.enable_grad():
-        return enter(task.loss(model), layers, batch)
+        return enter(task.loss(model), stack, batch)
+
+
+def _share(layers: nn.ModuleList) -> bool:
+    """Whether a tensor is in two layers."""
+    tensors = [{id(t) for t in (*x.parameters(), *x.buffers())} for x in layers]
+    return any(one & other for one, other in combinations(tensors, 2))

@@ -12,8 +12,8 @@ from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.passes.external_data import as_inputs
 from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
 from edgefuse_export.passes.simplify import simplify
-from edgefuse_export.stacks.calls import Entrance
-from edgefuse_export.stacks.find import Stack, entered
+from edgefuse_export.stacks.calls import Entrance, Stack
+from edgefuse_export.stacks.find import entered
 from edgefuse_export.stacks.kept import only, split
 from edgefuse_export.stacks.kinds import kinds_of
 from edgefuse_export.stacks.modules import EntrancePart, ExitPart, LayerPart, TokensPart
@@ -119,7 +119,7 @@ class _Maker:
             tuple(example(task, shape, vocabulary=vocabulary).values())
             for shape in (TRACED_SHAPE, OTHER_SHAPE)
         ]
-        self._entrances = [entered(task, model, stack.layers, batch) for batch in self._batches]
+        self._entrances = [entered(task, model, stack, batch) for batch in self._batches]
         self._names = [*task.inputs, *task.targets]
 
     def make(self) -> StackGraphs:
@@ -127,7 +127,7 @@ class _Maker:
         lowest = self._lowest(entrance)
         of_kind = kinds_of(
             layers,
-            entrance.calls,
+            entrance,
             differentiated=[index >= lowest for index in range(len(layers))],
         )
         kinds = [
@@ -164,7 +164,7 @@ class _Maker:
     def _entrance(self, gradients: Sequence[int]) -> ir.Model:
         part = EntrancePart(
             self._task.loss(self._model),
-            self._stack.layers,
+            self._stack,
             batch=len(self._names),
             gradients=gradients,
         )
@@ -207,14 +207,14 @@ class _Maker:
         tokens = self._task.token_loss(self._model)
         part: nn.Module
         if tokens is None:
-            part = ExitPart(whole, self._stack.layers)
+            part = ExitPart(whole, self._stack)
             batches = [
                 [hidden.detach().requires_grad_(needs_input), *batch]
                 for hidden, batch in zip(hiddens, self._batches, strict=True)
             ]
             names, outputs = [HIDDEN, *self._names], [*self._task.outputs]
         else:
-            part = TokensPart(tokens, self._stack.layers)
+            part = TokensPart(tokens, self._stack)
             batches = [
                 [
                     hidden.detach()[0].requires_grad_(needs_input),
@@ -230,7 +230,7 @@ class _Maker:
         return only(graph, lambda name: name == "loss" or name.startswith("gradient."))
 
     def _exit_forward(self) -> ir.Model:
-        part = ExitPart(self._task.loss(self._model), self._stack.layers)
+        part = ExitPart(self._task.loss(self._model), self._stack)
         batches = [
             [entrance.hidden.detach(), *batch]
             for entrance, batch in zip(self._entrances, self._batches, strict=True)

@@ -1,36 +1,45 @@
 """Layers that compute the same of other tensors: a kind."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from edgefuse_export.stacks.calls import Call, Slot
-
-_PLACE = "layer_idx"
-"""What transformers calls a layer's place: it finds the layer's part of a cache, and no more."""
+from edgefuse_export.silence import silence
+from edgefuse_export.stacks.caches import PLACE
+from edgefuse_export.stacks.calls import Call, Entrance, Slot
 
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def kinds_of(
-    layers: Sequence[nn.Module], calls: Sequence[Call], *, differentiated: Sequence[bool]
+    layers: Sequence[nn.Module], entrance: Entrance, *, differentiated: Sequence[bool]
 ) -> list[int]:
     """Number of the kind of each layer, from 0.
 
     Two layers are of one kind if they are made of the same modules with the same settings, have
-    tensors of the same shapes of which the same train, and are called alike.
+    tensors of the same shapes of which the same train, and are called alike. Their places in the
+    stack may differ, unless they compute something of it.
 
     Args:
         layers: The layers of a stack.
-        calls: How each is called.
+        entrance: What reaches them.
         differentiated: Whether the gradient of each one's input is wanted.
     """
     known: dict[Hashable, int] = {}
     kinds = []
-    for layer, call, learns in zip(layers, calls, differentiated, strict=True):
-        leaves = tuple(map(_leaf, call.leaves))
-        signature = (_module(layer), leaves, str(call.structure), learns)
+    for index, (layer, learns) in enumerate(zip(layers, differentiated, strict=True)):
+        call, contexts = entrance.calls[index], entrance.of_layer(index)
+        signature = (
+            _module(layer),
+            tuple(map(_leaf, call.leaves)),
+            str(call.structure),
+            tuple(map(_context, contexts)),
+            learns,
+            index if _computes_of_place(layer, call, entrance.hidden, contexts) else None,
+        )
         kinds.append(known.setdefault(signature, len(known)))
     return kinds
 
@@ -41,9 +50,9 @@ def _module(layer: nn.Module) -> Hashable:
             name,
             type(module),
             tuple(
-                (key, value)
+                (key, _hashable(value))
                 for key, value in sorted(vars(module).items())
-                if key != _PLACE and not key.startswith("_") and _is_plain(value)
+                if key != PLACE and not key.startswith("_") and _is_plain(value)
             ),
             tuple(
                 (key, tuple(value.shape), value.dtype, value.requires_grad)
@@ -56,12 +65,51 @@ def _module(layer: nn.Module) -> Hashable:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | frozenset):
+    if isinstance(value, tuple | list | frozenset):
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
 
 
+def _hashable(value: Any) -> Hashable:
+    found: Hashable = tuple(map(_hashable, value)) if isinstance(value, tuple | list) else value
+    return found
+
+
 def _leaf(leaf: Any) -> Hashable:
     assert not isinstance(leaf, Tensor)
-    found: Hashable = leaf if isinstance(leaf, Slot) or _is_plain(leaf) else type(leaf).__qualname__
-    return found
+    if isinstance(leaf, Slot):
+        return leaf
+    return _hashable(leaf) if _is_plain(leaf) else type(leaf).__qualname__
+
+
+def _context(context: Tensor) -> Hashable:
+    """What of a shared tensor its graphs depend on: rows and tokens are the same for all layers."""
+    return tuple(context.shape), context.dtype, context.requires_grad
+
+
+def _computes_of_place(
+    layer: nn.Module, call: Call, hidden: Tensor, contexts: Sequence[Tensor]
+) -> bool:
+    """Whether a layer gives something else at another place."""
+    if not _placed(layer):
+        return False
+    with silence("transformers"), torch.no_grad():
+        here = call.of(layer, hidden, contexts)
+        with _moved(layer):
+            there = call.of(layer, hidden, contexts)
+    return not torch.allclose(here, there, equal_nan=True)
+
+
+@contextmanager
+def _moved(layer: nn.Module) -> Iterator[None]:
+    """Let a layer believe for a while that it is at another place."""
+    places = {
+        module: getattr(module, PLACE) for module in layer.modules() if hasattr(module, PLACE)
+    }
+    for module, place in places.items():
+        setattr(module, PLACE, 0 if place else 1)
+    try:
+        yield
+    finally:
+        for module, place in places.items():
+            setattr(module, PLACE, place)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgefuse_export.stacks.calls import Call, enter, leave
+from edgefuse_export.stacks.calls import Call, Stack, enter, leave
 
 
 class EntrancePart(nn.Module):
@@ -20,26 +20,26 @@ class EntrancePart(nn.Module):
     """
 
     def __init__(
-        self, loss: nn.Module, layers: Sequence[nn.Module], *, batch: int, gradients: Sequence[int]
+        self, loss: nn.Module, stack: Stack, *, batch: int, gradients: Sequence[int]
     ) -> None:
         """Take it from a task's loss.
 
         Args:
             loss: The loss module of a task.
-            layers: The layers of the stack.
+            stack: The stack.
             batch: Count of the batch's tensors; gradients of outputs follow them.
             gradients: Indices of the outputs that have one.
         """
         super().__init__()
         self.model = loss.model
         # In a tuple, so that their tensors keep the model's names:
-        self._run = (loss, tuple(layers))
+        self._run = (loss, stack)
         self._batch, self._gradients = batch, list(gradients)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Map the batch, and the gradients of some outputs."""
-        loss, layers = self._run
-        entrance = enter(loss, layers, tensors[: self._batch])
+        loss, stack = self._run
+        entrance = enter(loss, stack, tensors[: self._batch])
         # Copies: what is given as it came would be no output of a graph.
         outputs = [entrance.hidden, *(context.clone() for context in entrance.contexts)]
         scalar = torch.zeros(())
@@ -75,21 +75,21 @@ class ExitPart(nn.Module):
         model: The model.
     """
 
-    def __init__(self, loss: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, loss: nn.Module, stack: Stack) -> None:
         """Take it from a task's loss.
 
         Args:
             loss: The loss module of a task.
-            layers: The layers of the stack.
+            stack: The stack.
         """
         super().__init__()
         self.model = loss.model
-        self._run = (loss, tuple(layers))
+        self._run = (loss, stack)
 
     def forward(self, hidden: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
         """Map the last layer's output, (batch, sequence, hidden), and the batch."""
-        loss, layers = self._run
-        found: tuple[Tensor, ...] = leave(loss, layers, hidden, batch)
+        loss, stack = self._run
+        found: tuple[Tensor, ...] = leave(loss, stack, hidden, batch)
         return found
 
 
@@ -102,19 +102,19 @@ class TokensPart(nn.Module):
         model: The model.
     """
 
-    def __init__(self, loss: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, loss: nn.Module, stack: Stack) -> None:
         """Take it from a task's loss of tokens.
 
         Args:
             loss: A loss module whose `tokens` maps logits and targets to the loss of each token.
-            layers: The layers of the stack.
+            stack: The stack.
         """
         super().__init__()
         self.model = loss.model
-        self._run = (loss, tuple(layers))
+        self._run = (loss, stack)
 
     def forward(self, hidden: Tensor, targets: Tensor, count: Tensor) -> tuple[Tensor, ...]:
         """Map hidden states (tokens, hidden), targets (tokens,), and a float32 scalar."""
-        loss, layers = self._run
-        losses = leave(loss, layers, hidden.unsqueeze(0), (targets.unsqueeze(0),))
+        loss, stack = self._run
+        losses = leave(loss, stack, hidden.unsqueeze(0), (targets.unsqueeze(0),))
         return ((losses / count).sum(),)

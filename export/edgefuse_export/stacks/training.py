@@ -12,7 +12,8 @@ from edgefuse_devices.errors import ModelError
 from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.source import Source
-from edgefuse_export.stacks.find import Stack, entered, find_stack
+from edgefuse_export.stacks.calls import Stack
+from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
 from edgefuse_export.trace import batch_shapes, example
@@ -127,9 +128,7 @@ class StackTraining:
         source = self.source
         batch = example(source.task, (rows, tokens), vocabulary=source.vocabulary)
         with torch.no_grad():
-            entrance = entered(
-                source.task, source.model, self.parts.stack.layers, tuple(batch.values())
-            )
+            entrance = entered(source.task, source.model, self.parts.stack, tuple(batch.values()))
         return [entrance.hidden, *entrance.contexts]
 
     def _batch(self, rows: int, tokens: int) -> dict[str, Sequence[int]]:

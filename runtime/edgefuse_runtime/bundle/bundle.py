@@ -117,7 +117,7 @@ class Bundle:
             seed=seed,
             accumulates=accumulates,
             kept_layers=kept_layers,
-            learned_tokens=getattr(manifest.task, "learned_tokens", None),
+            learned_tokens=manifest.task.learned_tokens,
         )
 
 

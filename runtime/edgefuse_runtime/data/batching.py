@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,18 @@ RowIndices = NDArray[np.intp]
 
 Feeds = dict[str, NDArray[Any]]
 """Arrays by the name of the graph's input."""
+
+
+class LearnedTokens(NamedTuple):
+    """The tokens of a batch that its loss is the mean over.
+
+    Attributes:
+        places: Their places among all tokens of the batch, row after row.
+        targets: The token id to learn at each.
+    """
+
+    places: NDArray[np.intp]
+    targets: NDArray[np.int64]
 
 
 class Example(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import RunError
-from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.data.batching import Feeds, LearnedTokens
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.optimizers.optimizer import Optimizer
@@ -62,9 +62,8 @@ class Training:
             the others would cost, with the same result. None means all of them.
         seed: Seed of what is drawn at every step.
         accumulates: Whether steps come in parts, which takes memory for one gradient more.
-        learned_tokens: Which tokens of a batch the task's loss is computed of, where it is a mean
-            over tokens that know nothing of each other: their places among all tokens of the
-            batch, and the token ids to learn there. None where the loss is another.
+        learned_tokens: Which tokens the task's loss of a batch is the mean over; gives None where
+            it is no such mean.
         kept_layers: Count of layers, from the last one down, whose insides are kept for the
             backward pass, where the engine can compute them anew.
     """
@@ -79,7 +78,7 @@ class Training:
     token_ids: NDArray[np.int64] | None = None
     seed: int = 0
     accumulates: bool = False
-    learned_tokens: Callable[[Feeds], tuple[NDArray[np.intp], NDArray[np.int64]]] | None = None
+    learned_tokens: Callable[[Feeds], LearnedTokens | None] = lambda _: None
     kept_layers: int = 0
 
     @property

@@ -183,7 +183,8 @@ class LayersEngine(FlatEngine):
             found = graph.run({**entered.pop(), OUTPUT_GRADIENT: gradient})
             gradient = found[gradient_of(HIDDEN)]
             for own, place in enumerate(layer.contexts):
-                if value := found.get(gradient_of(context_name(own))):
+                value = found.get(gradient_of(context_name(own)))
+                if value is not None:
                     shared[place] = shared.get(place, np.float32(0)) + value.numpy()
         if self._entrance_backward:
             sums = {gradient_of(context_name(place)): value for place, value in shared.items()}
@@ -195,8 +196,9 @@ class LayersEngine(FlatEngine):
         if not self._spec.by_token:
             found = self._exit.run({**feeds, HIDDEN: hidden})
             return float(found["loss"].numpy()), found.get(gradient_of(HIDDEN))
-        assert self._learned is not None, "a task whose loss is by token says which are learned"
-        places, targets = self._learned(feeds)
+        learned = self._learned(feeds)
+        assert learned is not None, "a task whose loss is by token says which are learned"
+        places, targets = learned
         states = hidden.numpy()
         tokens = states.reshape(-1, states.shape[-1])
         gradient = np.zeros_like(tokens)
@@ -247,9 +249,9 @@ class _Graph:
                 self._binding.bind_cpu_input(name, frozen)
             else:
                 self._batch.add(name)
-        self._names = [value.name for value in session.get_outputs()]
         self._free, self._sums = [], []
-        for name in self._names:
+        self._bound = 0  # outputs come in the order in which they were bound
+        for name in (value.name for value in session.get_outputs()):
             gradient = tensors.gradients.get(prefix + name.removeprefix(gradient_of("")))
             if gradient is None or not name.startswith(gradient_of("")):
                 self._free.append(name)
@@ -258,6 +260,7 @@ class _Graph:
             if adds:
                 self._sums.append((gradient, array))
             self._place(self._binding.bind_output, name, array)
+            self._bound += 1
 
     @staticmethod
     def _place(bind: Any, name: str, array: NDArray[Any]) -> None:
@@ -282,16 +285,15 @@ class _Graph:
         for name in self._batch:
             value = given[name]
             if isinstance(value, np.ndarray | np.generic):
-                self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                self._binding.bind_cpu_input(name, np.asarray(value, order="C"))
             else:
                 self._binding.bind_ortvalue_input(name, value)
         for name in self._free:
             self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
         self._session.run_with_iobinding(self._binding)
-        values = dict(zip(self._names, self._binding.get_outputs(), strict=True))
         for gradient, part in self._sums:
             np.add(gradient, part, out=gradient)
-        return {name: values[name] for name in self._free}
+        return dict(zip(self._free, self._binding.get_outputs()[self._bound :], strict=True))
 
 
 def _own(contexts: Sequence[Any], layer: Layer) -> dict[str, Any]:

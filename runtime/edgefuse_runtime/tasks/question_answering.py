@@ -219,6 +219,9 @@ class QuestionAnswering(Tagged, frozen=True, kw_only=True, tag="question-answeri
         """Count the windows."""
         return len(feeds[TARGETS[0]])
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def random_feeds(
         self,
         rng: np.random.Generator,

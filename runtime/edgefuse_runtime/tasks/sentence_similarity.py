@@ -193,6 +193,9 @@ class SentenceSimilarity(Tagged, frozen=True, kw_only=True, tag="sentence-simila
         """Count the rows; None of a ranking, where rows are held against one another."""
         return self.rows.terms(feeds)
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def random_feeds(
         self,
         rng: np.random.Generator,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.data import asked
-from edgefuse_runtime.data.batching import Example, Feeds
+from edgefuse_runtime.data.batching import Example, Feeds, LearnedTokens
 
 Asked = asked.Asked
 """What a model is asked to predict for: a text, or the fields of a row as data files have them."""
@@ -175,6 +175,18 @@ class Task(Protocol):
         Returns:
             The count; None where a loss has no such terms, because rows are held against one
             another.
+        """
+        ...
+
+    def learned_tokens(self, feeds: Feeds) -> LearnedTokens | None:
+        """Which tokens the loss of a batch is the mean over, where it needs nothing but those.
+
+        Args:
+            feeds: A batch with its targets.
+
+        Returns:
+            Their places and targets; None where the loss is no mean over tokens that know nothing
+            of each other behind a model's layers.
         """
         ...
 

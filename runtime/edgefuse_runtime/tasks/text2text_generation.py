@@ -171,6 +171,9 @@ class Text2TextGeneration(Tagged, frozen=True, kw_only=True, tag="text2text-gene
         """Count the tokens that are learned."""
         return int(np.count_nonzero(feeds[TARGET] != IGNORED))
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def random_feeds(
         self,
         rng: np.random.Generator,

@@ -141,6 +141,9 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         """Count the rows."""
         return len(feeds[TARGET])
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def random_feeds(
         self,
         rng: np.random.Generator,

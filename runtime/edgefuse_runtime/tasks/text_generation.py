@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgefuse_runtime.data.batching import Feeds, pad, random_texts
+from edgefuse_runtime.data.batching import Feeds, LearnedTokens, pad, random_texts
 from edgefuse_runtime.data.rows import Row
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import next_token, text_metrics
@@ -118,12 +118,12 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         """Count the tokens that are learned."""
         return int(np.count_nonzero(feeds[TARGET][:, 1:] != IGNORED))
 
-    def learned_tokens(self, feeds: Feeds) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    def learned_tokens(self, feeds: Feeds) -> LearnedTokens:
         """Places of the tokens whose next one is learned, and that one."""
         following = np.full_like(feeds[TARGET], IGNORED)
         following[:, :-1] = feeds[TARGET][:, 1:]
         places = np.flatnonzero(following != IGNORED)
-        return places, following.ravel()[places]
+        return LearnedTokens(places, following.ravel()[places])
 
     def random_feeds(
         self,

@@ -131,6 +131,9 @@ class TokenClassification(Tagged, frozen=True, kw_only=True, tag="token-classifi
         """Count the words."""
         return int(np.count_nonzero(feeds[TARGET] != IGNORED))
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        """None: the loss is no mean over tokens that know nothing of each other."""
+
     def random_feeds(
         self,
         rng: np.random.Generator,
