@@ -208,7 +208,7 @@ def export(
     sequence_length: int | None = None,
     optimizer: "Optimizer | None" = None,
     dropout: str | float | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     seed: int = 0,
     revision: str | None = None,
     overwrite: bool = False,
@@ -228,7 +228,7 @@ def export(
         optimizer: The optimizer with its settings; None for `AdamW()`.
         dropout: Probability that an activation is dropped while training, `model` for the model's
             own probabilities; None for none.
-        engine: Name of the engine that will run the bundle.
+        engine: Name of the engine that will run the bundle; None for the one that suits the model.
         seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
         overwrite: Whether to replace a bundle that is there.

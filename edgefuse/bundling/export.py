@@ -5,32 +5,28 @@ from pathlib import Path
 
 import msgspec
 
+from edgefuse.bundling.engine import check_engine, check_task, find_engine, suitable_engine
 from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
 from edgefuse.bundling.source import find_origin
 from edgefuse.bundling.tokenizer_proof import prove_tokenizer
-from edgefuse.tuning.way import Prepared, Way
+from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
-from edgefuse_devices.names import unknown
 from edgefuse_devices.profile import DeviceProfile
-from edgefuse_export.engines.engine import EngineExport
-from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.operators.dropout import parse_dropout
 from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.checking.texts import write_texts
-from edgefuse_runtime.engines.engine import EngineSpec
 from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
 
 _BYTES_BESIDE_WEIGHTS = 20_000_000
-_OTHERWISE = "Export with --engine onnxruntime, or train otherwise"
 
 
 def export(
@@ -44,7 +40,7 @@ def export(
     sequence_length: int | None = None,
     optimizer: Optimizer | None = None,
     dropout: str | float | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     seed: int = 0,
     revision: str | None = None,
     overwrite: bool = False,
@@ -64,7 +60,7 @@ def export(
         optimizer: The optimizer; None for AdamW.
         dropout: Probability that an activation is dropped while training, `model` for the model's
             own probabilities; None for none.
-        engine: Name of the engine whose graphs to write.
+        engine: Name of the engine whose graphs to write; None for the one that suits the model.
         seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
         overwrite: Replace a bundle that is there.
@@ -79,11 +75,11 @@ def export(
     _check_numbers(optimizer, batch_size, seed)
     dropping = parse_dropout(dropout)
     way = find_way(tune)
-    engine_export = _find_engine(engine)
     origin = find_origin(model, revision)
     loaded = load(origin, task, seed=seed)
     _check_batch(loaded.task, batch_size)
-    _check_task(engine_export, loaded.task)
+    if engine:
+        check_task(find_engine(engine), loaded.task)
     ready = make_ready(
         origin,
         task,
@@ -92,18 +88,22 @@ def export(
         rows=batch_size or BATCH_SIZES[0],
         sequence_length=sequence_length,
     )
-    _check_engine(engine_export.spec(), ready.prepared, optimizer, dropout=dropping is not None)
+    source = Source(
+        task=loaded.task,
+        model=ready.model,
+        inference=ready.prepared.inference,
+        merges=ready.prepared.merges,
+        fused=ready.fused,
+        optimizer=optimizer,
+        dropout=dropping,
+        vocabulary=ready.model.config.vocab_size,
+    )
+    engine_export = find_engine(engine or suitable_engine(source))
+    check_engine(
+        engine_export, source, rates=ready.prepared.rates.values(), mask=ready.prepared.mask
+    )
     request = Request(
-        source=Source(
-            task=loaded.task,
-            model=ready.model,
-            inference=ready.prepared.inference,
-            merges=ready.prepared.merges,
-            fused=ready.fused,
-            optimizer=optimizer,
-            dropout=dropping,
-            vocabulary=ready.model.config.vocab_size,
-        ),
+        source=source,
         info=ready.info,
         tuning=way.name,
         not_plain=ready.prepared.not_plain,
@@ -156,25 +156,3 @@ def _check_batch(task: ExportTask, batch_size: int | None) -> None:
             f"{least} rows at once",
             f"Give {least} or more",
         )
-
-
-def _find_engine(name: str) -> EngineExport:
-    if name not in ENGINE_EXPORTS:
-        raise InputError(*unknown("engine", name, list(ENGINE_EXPORTS)))
-    return ENGINE_EXPORTS[name]
-
-
-def _check_task(engine: EngineExport, task: ExportTask) -> None:
-    """Refuse a task that the engine cannot train before the model is prepared and traced."""
-    if refusal := engine.refusal(task):
-        raise InputError(refusal, _OTHERWISE)
-
-
-def _check_engine(
-    engine: EngineSpec, prepared: Prepared, optimizer: Optimizer, *, dropout: bool
-) -> None:
-    refusal = engine.refusal(
-        rates=prepared.rates.values(), mask=prepared.mask, optimizer=optimizer, dropout=dropout
-    )
-    if refusal:
-        raise InputError(refusal, _OTHERWISE)

@@ -10,7 +10,10 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from edgefuse.bundling.chains import plain_form
 from edgefuse.bundling.context import context_of_shapes
+from edgefuse.bundling.engine import suitable_engine
+from edgefuse.bundling.fused import fused_mlps
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import facts_of, load_with_head
 from edgefuse.hub.copies import with_tensors
@@ -23,6 +26,7 @@ from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
 from edgefuse_export.silence import silence
+from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.optimizers.adamw import AdamW
@@ -75,6 +79,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         parameters: Count of the model's own parameters.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row.
+        engine: Name of the engine that an export takes where none is asked for.
         ways: Costs of each way.
     """
 
@@ -84,6 +89,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     parameters: int
     batch_size: int
     sequence_length: int
+    engine: str
     ways: Sequence[WayPlan]
 
 
@@ -129,6 +135,7 @@ def plan(
         parameters=with_head.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
+        engine=_engine(with_head, export_task, optimizer or AdamW()),
         ways=plan_ways(
             with_head,
             export_task,
@@ -137,6 +144,21 @@ def plan(
             optimizer=optimizer,
             on_progress=on_progress,
         ),
+    )
+
+
+def _engine(model: PreTrainedModel, task: ExportTask, optimizer: Optimizer) -> str:
+    return suitable_engine(
+        Source(
+            task=task,
+            model=model,
+            inference=None,
+            merges=[],
+            fused=fused_mlps(plain_form(model)),
+            optimizer=optimizer,
+            dropout=None,
+            vocabulary=model.config.vocab_size,
+        )
     )
 
 

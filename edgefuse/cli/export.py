@@ -66,8 +66,14 @@ def export(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="The engine that will run the bundle.")
-    ] = "onnxruntime",
+        str | None,
+        typer.Option(
+            help="The engine that will run the bundle: onnxruntime-layers, onnxruntime or "
+            "onnxruntime-training.  [default: layer by layer for language models that are stacks "
+            "of layers, else onnxruntime]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of a new head.")] = 0,
     revision: Revision = None,
     overwrite: Overwrite = False,

@@ -22,12 +22,14 @@ from edgefuse.tuning.way import Context, Prepared, Way
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
 from edgefuse_export.engines import registry as engine_exports
-from edgefuse_export.engines.engine import TrainingContents
+from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
 from edgefuse_export.gradient import IR_VERSION, OPSET
 from edgefuse_export.optimizers import registry as optimizer_exports
+from edgefuse_export.source import Source
 from edgefuse_export.tasks import registry as task_exports
 from edgefuse_export.tasks.task import ExportTask, ModelFacts, WantedTask
 from edgefuse_export.tasks.text_classification import WantedTextClassification
+from edgefuse_export.whole import WholeGraphs, whole_graphs
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
 from edgefuse_runtime.data.tokenization import tokenize
@@ -146,6 +148,9 @@ class TextLength(Tagged, frozen=True, kw_only=True, tag="text-length"):
     def terms(self, feeds: Feeds) -> float:
         return len(feeds["lengths"])
 
+    def learned_tokens(self, feeds: Feeds) -> None:
+        pass
+
     def random_feeds(
         self, rng: Any, shape: tuple[int, int], token_ids: np.ndarray, *, padded: bool = False
     ) -> Feeds:
@@ -188,6 +193,9 @@ class TextLengthExport:
 
     def loss(self, model: nn.Module) -> nn.Module:
         return SquaredError(model)
+
+    def token_loss(self, model: nn.Module) -> None:
+        pass
 
     def save(self, directory: Path, *, length: int) -> None:
         pass
@@ -336,19 +344,26 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     def installed(self) -> str:
         return np.__version__
 
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
+        return 0
+
     def open(self, training: Training) -> NumpyEngine:
         return NumpyEngine(training)
 
 
 class NumpyExport:
-    def spec(self) -> Numpy:
+    def spec(self, graphs: TrainingGraphs | None = None) -> Numpy:
         return Numpy()
 
     def refusal(self, task: ExportTask) -> str:
         return "" if len(task.outputs) == 1 else "numpy has one output"
 
+    def graphs(self, source: Source) -> WholeGraphs:
+        return whole_graphs(source)
+
     def write(self, contents: TrainingContents) -> None:
-        ir.save(contents.graph, contents.folder / "train.onnx")
+        assert isinstance(contents.graphs, WholeGraphs)
+        ir.save(contents.graphs.training, contents.folder / "train.onnx")
 
 
 def test_an_engine_from_outside_trains_and_says_what_it_cannot(

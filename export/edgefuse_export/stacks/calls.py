@@ -217,7 +217,7 @@ def _order(called: Sequence[int], count: int) -> str:
     if not called:
         return "its layers are not called"
     if len(called) > count and sorted({*called}) == [*range(count)]:
-        return "its loss runs the model more than once"
+        return "its layers are gone through more than once"
     return "its layers are not called each once, one after the other"
 
 

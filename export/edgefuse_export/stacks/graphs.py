@@ -134,12 +134,14 @@ class _Maker:
             self._kind(of_kind.index(kind), differentiate=of_kind.index(kind) >= lowest)
             for kind in range(max(of_kind) + 1)
         ]
+        entering, entering_backward = self._entrance(entrance)
+        leaving, leaving_forward = self._exit(needs_input=lowest < len(layers))
         return StackGraphs(
-            entrance=only(self._entrance([]), "loss".__ne__),
-            entrance_backward=self._entrance_backward(entrance),
+            entrance=entering,
+            entrance_backward=entering_backward,
             kinds=kinds,
-            exit=self._exit(needs_input=lowest < len(layers)),
-            exit_forward=self._exit_forward(),
+            exit=leaving,
+            exit_forward=leaving_forward,
             stack=self._stack,
             of_kind=of_kind,
             contexts=list(entrance.places),
@@ -161,28 +163,25 @@ class _Maker:
         outputs = (entrance.hidden, *entrance.contexts)
         return [index for index, output in enumerate(outputs) if output.requires_grad]
 
-    def _entrance(self, gradients: Sequence[int]) -> ir.Model:
+    def _entrance(self, entrance: Entrance) -> tuple[ir.Model, ir.Model | None]:
+        """What is before the stack, and its backward pass where something trains there."""
+        gradients = self._differentiable(entrance)
         part = EntrancePart(
             self._task.loss(self._model),
             self._stack,
             batch=len(self._names),
             gradients=gradients,
         )
-        outputs = [HIDDEN, *map(context_name, range(len(self._entrances[0].contexts)))]
+        outputs = [HIDDEN, *map(context_name, range(len(entrance.contexts)))]
         batches = []
-        for batch, entrance in zip(self._batches, self._entrances, strict=True):
-            reached = (entrance.hidden, *entrance.contexts)
+        for batch, one in zip(self._batches, self._entrances, strict=True):
+            reached = (one.hidden, *one.contexts)
             batches.append([*batch, *(torch.ones_like(reached[index]) for index in gradients)])
         names = [*self._names, *(gradient_of(outputs[index]) for index in gradients)]
-        return self._graph(part, batches, names, outputs, differentiate=bool(gradients))
-
-    def _entrance_backward(self, entrance: Entrance) -> ir.Model | None:
-        gradients = self._differentiable(entrance)
-        if not gradients:
-            return None
         with only_used(self._model, [(entrance.hidden, *entrance.contexts)[i] for i in gradients]):
-            graph = self._entrance(gradients)
-        return only(graph, lambda name: name.startswith("gradient."))
+            graph = self._graph(part, batches, names, outputs, differentiate=bool(gradients))
+        forward = only(graph, {*outputs}.__contains__)
+        return forward, only(graph, _is_gradient) if gradients else None
 
     def _kind(self, index: int, *, differentiate: bool) -> Kind:
         layer, own = self._stack.layers[index], self._entrances[0].places[index]
@@ -199,44 +198,41 @@ class _Maker:
         forward = only(graph, OUTPUT.__eq__)
         if not differentiate:
             return Kind(forward)
-        backward = only(graph, lambda name: name.startswith("gradient."))
+        backward = only(graph, _is_gradient)
         return Kind(forward, backward, split(graph))
 
-    def _exit(self, *, needs_input: bool) -> ir.Model:
-        whole, hiddens = self._task.loss(self._model), [e.hidden for e in self._entrances]
-        tokens = self._task.token_loss(self._model)
-        part: nn.Module
-        if tokens is None:
-            part = ExitPart(whole, self._stack)
-            batches = [
-                [hidden.detach().requires_grad_(needs_input), *batch]
-                for hidden, batch in zip(hiddens, self._batches, strict=True)
-            ]
-            names, outputs = [HIDDEN, *self._names], [*self._task.outputs]
-        else:
-            part = TokensPart(tokens, self._stack)
-            batches = [
-                [
-                    hidden.detach()[0].requires_grad_(needs_input),
-                    torch.zeros(hidden.shape[1], dtype=torch.int64),
-                    torch.tensor(float(hidden.shape[1])),
-                ]
-                for hidden in hiddens
-            ]
-            names, outputs = [HIDDEN, TARGETS, COUNT], []
-        with only_used(self._model, [part(*batches[0])[0]] if self._train else []):
-            differentiate = needs_input or any(p.requires_grad for p in self._model.parameters())
-            graph = self._graph(part, batches, names, outputs, differentiate=differentiate)
-        return only(graph, lambda name: name == "loss" or name.startswith("gradient."))
-
-    def _exit_forward(self) -> ir.Model:
+    def _exit(self, *, needs_input: bool) -> tuple[ir.Model, ir.Model]:
+        """What is behind the stack with its gradients, and with its outputs."""
         part = ExitPart(self._task.loss(self._model), self._stack)
+        names, outputs = [HIDDEN, *self._names], self._task.outputs
         batches = [
-            [entrance.hidden.detach(), *batch]
+            [entrance.hidden.detach().requires_grad_(needs_input), *batch]
             for entrance, batch in zip(self._entrances, self._batches, strict=True)
         ]
-        names = [HIDDEN, *self._names]
-        return self._graph(part, batches, names, self._task.outputs, differentiate=False)
+        tokens = self._task.token_loss(self._model) if self._train else None
+        with only_used(self._model, [part(*batches[0])[0]] if self._train else []):
+            trains = any(p.requires_grad for p in self._model.parameters())
+            learns = self._train and (needs_input or trains)
+            graph = self._graph(
+                part, batches, names, outputs, differentiate=learns and tokens is None
+            )
+            by_token = tokens and self._tokens(
+                tokens, needs_input=needs_input, differentiate=learns
+            )
+        backward = by_token or only(graph, lambda name: name == "loss" or _is_gradient(name))
+        return backward, only(graph, lambda name: not _is_gradient(name), keep=names)
+
+    def _tokens(self, loss: nn.Module, *, needs_input: bool, differentiate: bool) -> ir.Model:
+        batches = [
+            [
+                entrance.hidden.detach()[0].requires_grad_(needs_input),
+                torch.zeros(entrance.hidden.shape[1], dtype=torch.int64),
+                torch.tensor(float(entrance.hidden.shape[1])),
+            ]
+            for entrance in self._entrances
+        ]
+        part, names = TokensPart(loss, self._stack), [HIDDEN, TARGETS, COUNT]
+        return self._graph(part, batches, names, [], differentiate=differentiate)
 
     def _graph(
         self,
@@ -278,7 +274,11 @@ def only_used(model: nn.Module, outputs: Sequence[Tensor]) -> Iterator[None]:
             parameter.requires_grad = True
 
 
+def _is_gradient(name: str) -> bool:
+    return name.startswith(gradient_of(""))
+
+
 def _gradients(model: ir.Model) -> list[str]:
-    names = [str(value.name) for value in model.graph.outputs]
-    own = [name.removeprefix("gradient.") for name in names if name.startswith("gradient.")]
+    names = [str(value.name) for value in model.graph.outputs if _is_gradient(str(value.name))]
+    own = [name.removeprefix(gradient_of("")) for name in names]
     return [name for name in own if name != HIDDEN and not is_context(name)]

@@ -1,6 +1,6 @@
 """A layer's forward pass that gives out what its backward pass needs, and that backward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -30,17 +30,18 @@ _MADE = "made."
 """What stands before the names of forward values, until those that are kept are known."""
 
 
-def only(model: ir.Model, wanted: Callable[[str], bool]) -> ir.Model:
+def only(model: ir.Model, wanted: Callable[[str], bool], *, keep: Collection[str] = ()) -> ir.Model:
     """The part of a graph that makes some of its outputs; inputs that nobody reads go.
 
     Args:
         model: A graph; it is not changed.
         wanted: Whether to keep an output of a name.
+        keep: Names of inputs that stay, whether anybody reads them or not.
     """
     part = model.clone()
     for value in [value for value in part.graph.outputs if not wanted(str(value.name))]:
         part.graph.outputs.remove(value)
-    _tidy(part)
+    _tidy(part, keep)
     return part
 
 
@@ -89,11 +90,11 @@ def _given_out(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
     return value
 
 
-def _tidy(model: ir.Model) -> None:
+def _tidy(model: ir.Model, keep: Collection[str] = ()) -> None:
     """Remove nodes that nobody reads, and inputs of which only sizes are read, or nothing."""
     RemoveUnusedNodesPass()(model)
     inputs = model.graph.inputs
-    for value in list(inputs):
+    for value in [value for value in inputs if value.name not in keep]:
         if all(node.op_type == "Shape" for node in value.consumers()):
             read_sizes_elsewhere(value, [other for other in inputs if other is not value])
         if not value.uses() and value not in model.graph.outputs:

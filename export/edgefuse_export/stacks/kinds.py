@@ -103,13 +103,16 @@ def _computes_of_place(
 @contextmanager
 def _moved(layer: nn.Module) -> Iterator[None]:
     """Let a layer believe for a while that it is at another place."""
-    places = {
-        module: getattr(module, PLACE) for module in layer.modules() if hasattr(module, PLACE)
-    }
-    for module, place in places.items():
+    placed = [(module, getattr(module, PLACE)) for module in _placed(layer)]
+    for module, place in placed:
         setattr(module, PLACE, 0 if place else 1)
     try:
         yield
     finally:
-        for module, place in places.items():
+        for module, place in placed:
             setattr(module, PLACE, place)
+
+
+def _placed(layer: nn.Module) -> list[nn.Module]:
+    """The modules of a layer that know its place."""
+    return [module for module in layer.modules() if hasattr(module, PLACE)]

@@ -6,7 +6,7 @@ from functools import cache, cached_property
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
@@ -17,7 +17,7 @@ from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
 from edgefuse_export.trace import batch_shapes, example
-from edgefuse_runtime.engines.onnxruntime_layers import CHUNK
+from edgefuse_runtime.engines.onnxruntime_layers import CHUNK, NO_DROPOUT
 from edgefuse_runtime.graph.footprint import Footprint, Term, added
 from edgefuse_runtime.graph.stack import (
     COUNT,
@@ -168,27 +168,38 @@ def _taken(graph: ir.Model, shapes: Shapes) -> Shapes:
     return lambda rows, tokens: {n: s for n, s in shapes(rows, tokens).items() if n in names}
 
 
+def why_whole(source: Source) -> str:
+    """Why a model cannot be trained layer by layer, as a sentence; empty where it can."""
+    if source.dropout is not None:
+        return NO_DROPOUT
+    if source.optimizer.follows_gradient and source.fused:
+        return (
+            f"Layer by layer, {source.optimizer.name} cannot train fused MLPs: what their rows' "
+            "gradients are divided by differs from layer to layer"
+        )
+    stack = find_stack(source.task, source.model, vocabulary=source.vocabulary)
+    return _no_stack(source.model, stack) if isinstance(stack, str) else ""
+
+
 def stack_training(source: Source) -> StackTraining:
     """Trace and differentiate the parts of a model.
 
     Raises:
         ModelError: The model is no stack of layers, or a part cannot be traced or differentiated.
     """
-    if source.optimizer.follows_gradient and source.fused:
-        raise ModelError(
-            f"Layer by layer, {source.optimizer.name} cannot train fused MLPs: what their rows' "
-            "gradients are divided by differs from layer to layer",
-            _WHOLE,
-        )
+    if why := why_whole(source):
+        raise ModelError(why, _WHOLE)
     stack = _stack(source, source.model)
     parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary)
     return StackTraining(source, parts)
 
 
-def _stack(source: Source, model: torch.nn.Module) -> Stack:
+def _stack(source: Source, model: nn.Module) -> Stack:
     stack = find_stack(source.task, model, vocabulary=source.vocabulary)
     if isinstance(stack, str):
-        raise ModelError(
-            f"{type(model).__name__} cannot be trained layer by layer: {stack}", _WHOLE
-        )
+        raise ModelError(_no_stack(model, stack), _WHOLE)
     return stack
+
+
+def _no_stack(model: nn.Module, reason: str) -> str:
+    return f"{type(model).__name__} cannot be trained layer by layer: {reason}"

@@ -4,6 +4,14 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
 
     manifest.json            the description (see `manifest.py`)
     train.onnx               batch and every weight → loss, gradient norm, every gradient
+    layers/                  in its place, where training goes layer by layer:
+        entrance.onnx            batch → input of the first layer, contexts
+        forward_K.onnx           a layer of kind K: input, contexts → output
+        exit.onnx                output of the last layer, targets → loss, gradients
+        backward_K.onnx          input, contexts, gradient of the output → gradients
+        keeping_forward_K.onnx   the same as forward_K.onnx, and what the backward pass needs
+        keeping_backward_K.onnx  the same as backward_K.onnx of that
+        entrance_backward.onnx   batch, gradients of input and contexts → gradients
     gradient_norm.onnx       every gradient → their norm, where a batch comes in parts
     optimizer.onnx           one step of the optimizer, over blocks of elements or a parameter
     inference.onnx           batch and every weight, merged → outputs

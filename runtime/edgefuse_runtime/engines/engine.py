@@ -168,19 +168,22 @@ class EngineSpec(Protocol):
     """An engine that a bundle was exported for: a member of the manifest's union.
 
     Attributes:
-        files: What the engine needs in a bundle, as paths in it.
         frees_rows: Whether the engine leaves out rows of embeddings whose tokens do not occur.
         no_accumulation: Why it cannot train on a batch in parts, as the end of a sentence; empty
             where it can.
     """
 
-    files: ClassVar[tuple[str, ...]]
     frees_rows: ClassVar[bool]
     no_accumulation: ClassVar[str]
 
     @property
     def name(self) -> str:
         """The name."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What the engine needs in a bundle, as paths in it."""
         ...
 
     @property

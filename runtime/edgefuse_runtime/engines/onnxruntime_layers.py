@@ -46,6 +46,9 @@ FOLDER = "layers"
 CHUNK = 128
 """Tokens whose logits are held at a time."""
 
+NO_DROPOUT = "Layer by layer there is no dropout"
+"""Why it cannot train so, as a sentence."""
+
 
 class Layer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A layer of a stack.
@@ -73,12 +76,6 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
             one that is not differentiated.
     """
 
-    files: ClassVar[tuple[str, ...]] = (
-        f"{FOLDER}/entrance.onnx",
-        f"{FOLDER}/exit.onnx",
-        "gradient_norm.onnx",
-        "optimizer.onnx",
-    )
     frees_rows: ClassVar[bool] = False
     no_accumulation: ClassVar[str] = ""
 
@@ -87,6 +84,25 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
     lowest: int
     by_token: bool
     kept: list[list[Term]]
+
+    def __post_init__(self) -> None:
+        """Check that the numbers are of something that is there."""
+        if not 0 <= self.lowest <= len(self.layers):
+            raise ValueError(f"the lowest of {len(self.layers)} layers is {self.lowest}")
+        for layer in self.layers:
+            if not 0 <= layer.kind < len(self.kept) or min(layer.contexts, default=0) < 0:
+                raise ValueError(f"there is no layer such as {layer}")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The graphs: those around the layers, of each kind, and what comes after gradients."""
+        learning = {layer.kind for layer in self.layers[self.lowest :]}
+        kinds = [f"forward_{layer.kind}" for layer in self.layers]
+        kinds += [f"{keeping}backward_{kind}" for kind in learning for keeping in ("", "keeping_")]
+        kinds += [f"keeping_forward_{kind}" for kind in learning]
+        names = dict.fromkeys(["entrance", "exit", *kinds])
+        graphs = (f"{FOLDER}/{name}.onnx" for name in names)
+        return (*graphs, "gradient_norm.onnx", "optimizer.onnx")
 
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
         """Count of layers, from the last one down, whose insides a budget holds.
@@ -113,7 +129,7 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         dropout: bool,
     ) -> str:
         """Why it cannot train so: it has no dropout."""
-        return "Layer by layer there is no dropout" if dropout else ""
+        return NO_DROPOUT if dropout else ""
 
     def installed(self) -> str:
         """Version of onnxruntime here."""
