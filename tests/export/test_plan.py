@@ -186,6 +186,8 @@ def test_the_command_prints_a_table_or_one_object(
     assert "bitfit: LlamaForSequenceClassification has no biases" in table
     assert "of the 4,096 MiB that training may take" in table
     assert "Too large" not in table
+    assert "engine: onnxruntime, which" in table
+    assert found["engine"] == "onnxruntime"
     assert found["device"] == "rpi5"
     assert [row["way"] for row in found["ways"] if not row["possible"]] == ["mpo", "bitfit"]
     assert all(row["flops"] > 0 for row in found["ways"] if row["possible"])

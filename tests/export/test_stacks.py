@@ -208,6 +208,27 @@ def test_layers_that_do_not_follow_each_other_are_no_stack(call: Any, reason: st
     assert find_stack(GENERATION, Toy(call), vocabulary=VOCABULARY) == reason
 
 
+class Sized(Block):
+    """A layer that is told a length, and would compute it wrongly of other batches."""
+
+    def forward(self, hidden: Tensor, length: int) -> Tensor:
+        made: Tensor = self.linear(hidden) / length
+        return made
+
+
+def sized(layers: Sequence[nn.Module], hidden: Tensor) -> Tensor:
+    for layer in layers:
+        hidden = layer(hidden, hidden.shape[1])
+    return hidden
+
+
+def test_layers_that_are_given_sizes_are_no_stack() -> None:
+    model = Toy(sized)
+    model.layers = nn.ModuleList([Sized(place, reads=False) for place in range(3)])
+    found = find_stack(GENERATION, model, vocabulary=VOCABULARY)
+    assert found == "its layers are given sizes of the batch as numbers"
+
+
 def test_layers_that_share_a_matrix_are_no_stack() -> None:
     model = Toy(in_turn)
     model.layers[2].linear.weight = model.layers[0].linear.weight

@@ -1,8 +1,9 @@
-"""The second engine says in a sentence what it cannot train."""
+"""Engines say in a sentence what they cannot train."""
 
 import pytest
 
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
+from edgefuse_runtime.engines.onnxruntime_layers import NO_DROPOUT, OnnxRuntimeLayers
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTraining
 from edgefuse_runtime.graph.masks import RandomMask
 from edgefuse_runtime.optimizers.registry import OPTIMIZERS, find_optimizer
@@ -30,3 +31,5 @@ def test_what_it_cannot_is_a_sentence(change: dict[str, object], sentence: str) 
     assert bool(refusal) == bool(sentence)
     assert sentence in refusal
     assert OnnxRuntime(version="1.23.0").refusal(**{**PLAIN, **change}) == ""
+    layers = OnnxRuntimeLayers(version="1.23.0", layers=[], lowest=0, by_token=False, kept=[])
+    assert layers.refusal(**{**PLAIN, **change}) == (NO_DROPOUT if "dropout" in change else "")

@@ -1,6 +1,6 @@
 """How a model calls the layers of its stack, as data: so that each can be called alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +74,11 @@ class Call:
         output = layer(*arguments, **options)
         states: Tensor = output if isinstance(output, Tensor) else output[0]
         return states
+
+    @property
+    def signature(self) -> Hashable:
+        """What is the same for calls that are alike, whatever their tensors hold."""
+        return tuple(map(_alike, self.leaves)), str(self.structure)
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,25 @@ def _replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[
     finally:
         for layer in layers:
             del layer.forward
+
+
+def plain(value: Any) -> bool:
+    """Whether a setting is a number, a text, or some of them."""
+    if isinstance(value, tuple | list | frozenset):
+        return all(map(plain, value))
+    return isinstance(value, bool | int | float | str | None)
+
+
+def hashable(value: Any) -> Hashable:
+    """A plain setting as a key."""
+    found: Hashable = tuple(map(hashable, value)) if isinstance(value, tuple | list) else value
+    return found
+
+
+def _alike(leaf: Any) -> Hashable:
+    if isinstance(leaf, Slot):
+        return leaf
+    return hashable(leaf) if plain(leaf) else type(leaf).__qualname__
 
 
 def _as_returned(hidden: Tensor, returned: int) -> Any:

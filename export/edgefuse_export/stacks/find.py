@@ -14,6 +14,9 @@ from edgefuse_export.trace import example
 _FEWEST = 2
 """Layers below which nothing is gained by taking them apart."""
 
+_SHAPES = ((2, 4), (3, 5))
+"""(batch, sequence) of batches that a model is tried with."""
+
 
 def find_stack(task: ExportTask, model: nn.Module, *, vocabulary: int) -> Stack | str:
     """The stack of a model, or why it has none, as the end of a sentence.
@@ -40,14 +43,15 @@ def find_stack(task: ExportTask, model: nn.Module, *, vocabulary: int) -> Stack 
     name, layers = max(outer, key=lambda one: sum(p.numel() for p in one[1].parameters()))
     if _share(layers):
         return "its layers share tensors"
-    batch = tuple(example(task, (2, 4), vocabulary=vocabulary).values())
+    batches = [tuple(example(task, s, vocabulary=vocabulary).values()) for s in _SHAPES]
     try:
         with silence("transformers"), torch.no_grad():
-            stack = look_at(task.loss(model), name, tuple(layers), batch)
-        entered(task, model, stack, batch)
+            stack = look_at(task.loss(model), name, tuple(layers), batches[0])
+        entrances = [entered(task, model, stack, batch) for batch in batches]
     except NoStackError as error:
         return str(error)
-    return stack
+    one, other = ([call.signature for call in entrance.calls] for entrance in entrances)
+    return stack if one == other else "its layers are given sizes of the batch as numbers"
 
 
 def entered(task: ExportTask, model: nn.Module, stack: Stack, batch: Sequence[Tensor]) -> Entrance:

@@ -2,16 +2,13 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgefuse_export.silence import silence
 from edgefuse_export.stacks.caches import PLACE
-from edgefuse_export.stacks.calls import Call, Entrance, Slot
-
-_PLAIN = (bool, int, float, str, type(None))
+from edgefuse_export.stacks.calls import Call, Entrance, hashable, plain
 
 
 def kinds_of(
@@ -34,8 +31,7 @@ def kinds_of(
         call, contexts = entrance.calls[index], entrance.of_layer(index)
         signature = (
             _module(layer),
-            tuple(map(_leaf, call.leaves)),
-            str(call.structure),
+            call.signature,
             tuple(map(_context, contexts)),
             learns,
             index if _computes_of_place(layer, call, entrance.hidden, contexts) else None,
@@ -50,9 +46,9 @@ def _module(layer: nn.Module) -> Hashable:
             name,
             type(module),
             tuple(
-                (key, _hashable(value))
+                (key, hashable(value))
                 for key, value in sorted(vars(module).items())
-                if key != PLACE and not key.startswith("_") and _is_plain(value)
+                if key != PLACE and not key.startswith("_") and plain(value)
             ),
             tuple(
                 (key, tuple(value.shape), value.dtype, value.requires_grad)
@@ -62,24 +58,6 @@ def _module(layer: nn.Module) -> Hashable:
         )
         for name, module in layer.named_modules(remove_duplicate=False)
     )
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list | frozenset):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
-
-
-def _hashable(value: Any) -> Hashable:
-    found: Hashable = tuple(map(_hashable, value)) if isinstance(value, tuple | list) else value
-    return found
-
-
-def _leaf(leaf: Any) -> Hashable:
-    assert not isinstance(leaf, Tensor)
-    if isinstance(leaf, Slot):
-        return leaf
-    return _hashable(leaf) if _is_plain(leaf) else type(leaf).__qualname__
 
 
 def _context(context: Tensor) -> Hashable:
