@@ -208,6 +208,7 @@ def export(
     sequence_length: int | None = None,
     optimizer: "Optimizer | None" = None,
     dropout: str | float | None = None,
+    base: str = "float32",
     engine: str | None = None,
     seed: int = 0,
     revision: str | None = None,
@@ -228,6 +229,7 @@ def export(
         optimizer: The optimizer with its settings; None for `AdamW()`.
         dropout: Probability that an activation is dropped while training, `model` for the model's
             own probabilities; None for none.
+        base: How matrices that do not train are kept: float32, int8 or int4.
         engine: Name of the engine that will run the bundle; None for the one that suits the model.
         seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
@@ -257,6 +259,7 @@ def export(
         sequence_length=sequence_length,
         optimizer=optimizer,
         dropout=dropout,
+        base=base,
         engine=engine,
         seed=seed,
         revision=revision,

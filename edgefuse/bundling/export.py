@@ -1,7 +1,9 @@
 """`edgefuse export` as a plain function: find, load, prepare, write."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -14,7 +16,11 @@ from edgefuse.bundling.tokenizer_proof import prove_tokenizer
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
+from edgefuse_devices.names import unknown
 from edgefuse_devices.profile import DeviceProfile
+from edgefuse_export.base.frozen import quantize_frozen
+from edgefuse_export.engines.engine import EngineExport
+from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.operators.dropout import parse_dropout
 from edgefuse_export.source import Source
 from edgefuse_export.tasks.task import ExportTask, WantedTask
@@ -22,10 +28,12 @@ from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.checking.texts import write_texts
 from edgefuse_runtime.files.output import check_replaceable, new_directory
+from edgefuse_runtime.graph.base import BITS, Precision
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
 
+_FLOAT = "float32"
 _BYTES_BESIDE_WEIGHTS = 20_000_000
 
 
@@ -40,6 +48,7 @@ def export(
     sequence_length: int | None = None,
     optimizer: Optimizer | None = None,
     dropout: str | float | None = None,
+    base: str = "float32",
     engine: str | None = None,
     seed: int = 0,
     revision: str | None = None,
@@ -60,6 +69,7 @@ def export(
         optimizer: The optimizer; None for AdamW.
         dropout: Probability that an activation is dropped while training, `model` for the model's
             own probabilities; None for none.
+        base: How matrices that do not train are kept: float32, int8 or int4.
         engine: Name of the engine whose graphs to write; None for the one that suits the model.
         seed: Seed of a head that the model lacks.
         revision: Branch, tag or commit on the hub.
@@ -75,6 +85,7 @@ def export(
     _check_numbers(optimizer, batch_size, seed)
     dropping = parse_dropout(dropout)
     way = find_way(tune)
+    precision = _find_precision(base)
     origin = find_origin(model, revision)
     loaded = load(origin, task, seed=seed)
     _check_batch(loaded.task, batch_size)
@@ -102,6 +113,12 @@ def export(
     check_engine(
         engine_export, source, rates=ready.prepared.rates.values(), mask=ready.prepared.mask
     )
+    if precision:
+        _check_few_bits(engine_export, precision)
+        frozen = quantize_frozen(
+            loaded.task, ready.model, precision, way=way.name, vocabulary=source.vocabulary
+        )
+        source = replace(source, base=frozen)
     request = Request(
         source=source,
         info=ready.info,
@@ -155,4 +172,23 @@ def _check_batch(task: ExportTask, batch_size: int | None) -> None:
             f"--batch-size is {batch_size}, and {task.task.summary} learns nothing from fewer than "
             f"{least} rows at once",
             f"Give {least} or more",
+        )
+
+
+def _find_precision(base: str) -> Precision | None:
+    """How matrices that do not train are kept, if not in float32."""
+    if base == _FLOAT:
+        return None
+    if base not in BITS:
+        raise InputError(*unknown("precision of a base", base, [_FLOAT, *BITS]))
+    return cast("Precision", base)
+
+
+def _check_few_bits(engine: EngineExport, precision: Precision) -> None:
+    if not engine.keeps_few_bits:
+        able = [name for name, one in ENGINE_EXPORTS.items() if one.keeps_few_bits]
+        raise InputError(
+            f"The engine {engine.spec().name} keeps every matrix in float32, and --base is "
+            f"{precision}",
+            f"Export with --engine {' or --engine '.join(able)}",
         )

@@ -65,6 +65,10 @@ def export(
             "[default: none]"
         ),
     ] = None,
+    base: Annotated[
+        str,
+        typer.Option(help="How matrices that do not train are kept: float32, int8 or int4."),
+    ] = "float32",
     engine: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +103,7 @@ def export(
             sequence_length=sequence_length,
             optimizer=find_optimizer(optimizer, optimizer_options),
             dropout=dropout,
+            base=base,
             engine=engine,
             seed=seed,
             revision=revision,
@@ -126,7 +131,7 @@ def _batch_size(text: str) -> int | None:
 
 def _show(bundle: "Bundle") -> None:
     manifest = bundle.manifest
-    memory = manifest.predicted_memory
+    memory, base = manifest.predicted_memory, manifest.base
     print_table(
         Table.of(
             ("what", "bundle"),
@@ -134,6 +139,7 @@ def _show(bundle: "Bundle") -> None:
                 ("model", f"{manifest.model.source} ({manifest.model.architecture})"),
                 ("parameters", f"{manifest.model.parameters:,}"),
                 ("trained", f"{manifest.tuning.trained_parameters:,} ({manifest.tuning.method})"),
+                ("base", f"{base.matrices} matrices in {base.precision}" if base else "float32"),
                 ("dropout", "none" if (share := manifest.tuning.dropout) is None else share),
                 ("task", manifest.task.summary),
                 ("batch", f"{manifest.batch_size} rows of up to {manifest.sequence_length} tokens"),
@@ -152,6 +158,12 @@ def _show(bundle: "Bundle") -> None:
         print_text("Nothing was checked against torch.")
     else:
         _show_certificate(certificate)
+    if base:
+        print_text(
+            f"The base in {base.precision} against float32, before training, on random tokens: "
+            f"loss {base.loss:.4f} and {base.float_loss:.4f}, outputs "
+            f"{100 * base.output_error:.2f} % apart."
+        )
     if unused := manifest.tuning.without_gradient:
         more = f" and {len(unused) - _LISTED} more" if len(unused) > _LISTED else ""
         print_text(

@@ -1,12 +1,13 @@
 """What training graphs are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from torch import nn
 
+from edgefuse_export.base.frozen import FrozenBase
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.operators.dropout import Dropout
 from edgefuse_export.passes.norm_weights import NormWeight, norm_weights
@@ -29,6 +30,7 @@ class Source:
         optimizer: The optimizer.
         dropout: How training drops activations; None for not at all.
         vocabulary: Count of token ids.
+        base: Matrices that do not train, in few bits; None where all stay float32.
     """
 
     task: ExportTask
@@ -39,11 +41,25 @@ class Source:
     optimizer: Optimizer
     dropout: Dropout | None
     vocabulary: int
+    base: FrozenBase | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, np.ndarray]:
         """Parameters and buffers of the model by name, the model's own memory."""
         return {name: value.numpy() for name, value in self.model.state_dict().items()}
+
+    def frozen(self, trained: Collection[str]) -> dict[str, np.ndarray]:
+        """What a bundle keeps of the tensors that do not train: a matrix or its codes and scales.
+
+        Args:
+            trained: Names of the parameters that do.
+        """
+        blocks = self.base.blocks if self.base else {}
+        kept: dict[str, np.ndarray] = {}
+        for name, tensor in self.tensors.items():
+            if name not in trained:
+                kept |= blocks[name].named(name) if name in blocks else {name: tensor}
+        return kept
 
     @cached_property
     def neurons(self) -> Mapping[str, NormWeight]:

@@ -124,6 +124,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
         parameters=parameters,
         merges=[*source.merges, *map(_fold, source.fused)],
         gradient_mask=request.mask,
+        base=source.base.record if source.base else None,
         device=request.device,
         predicted_memory=memory,
         footprint=footprint,
@@ -131,7 +132,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
         files={},
     )
     bundle = Bundle(directory, manifest, "")
-    _write_tensors(bundle, tensors)
+    _write_tensors(bundle, source)
     _write_masks(bundle, request.kept)
     _write_inference(bundle, graphs.inference)
     engine.write(TrainingContents(directory, source, graphs, parameters))
@@ -171,7 +172,7 @@ def _plan_memory(
     source, tensors = request.source, request.source.tensors
     optimizer = source.optimizer
     trained = sum(tensors[p.name].nbytes for p in parameters)
-    frozen = sum(t.nbytes for t in tensors.values()) - trained
+    frozen = sum(t.nbytes for t in source.frozen({p.name for p in parameters}).values())
     shapes = [parameter.shape for parameter in parameters]
     update = update_bytes(OPTIMIZER_GRAPHS[optimizer.name](optimizer), shapes)
 
@@ -203,13 +204,12 @@ def _plan_memory(
     )
 
 
-def _write_tensors(bundle: Bundle, tensors: Mapping[str, np.ndarray]) -> None:
-    trained = {parameter.name for parameter in bundle.manifest.parameters}
-    for name, part in (
-        ("trainable", {n: t for n, t in tensors.items() if n in trained}),
-        ("frozen", {n: t for n, t in tensors.items() if n not in trained}),
-    ):
-        write_tensors(bundle.path / f"{name}.safetensors", part)
+def _write_tensors(bundle: Bundle, source: Source) -> None:
+    trained = [parameter.name for parameter in bundle.manifest.parameters]
+    write_tensors(
+        bundle.path / "trainable.safetensors", {n: source.tensors[n] for n in trained}
+    )
+    write_tensors(bundle.path / "frozen.safetensors", source.frozen(trained))
 
 
 def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:

@@ -4,9 +4,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgefuse_devices.errors import BundleError, InputError
 
 _ERRORS_ONLY = 3
+_INT4 = 22
+"""ONNX's number of the type (`TensorProto.DataType`)."""
 
 
 @cache
@@ -54,6 +59,20 @@ def session_options(*, threads: int) -> Any:
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def bind_tensor(binding: Any, value: Any, tensor: NDArray[Any]) -> None:
+    """Bind a tensor, which must outlive the binding, to an input where it lies.
+
+    Args:
+        binding: An `onnxruntime.IOBinding`.
+        value: The input, as the session describes it.
+        tensor: The tensor; of int4 its bytes, each with two numbers.
+    """
+    if value.type == "tensor(int4)":  # numpy has no such type
+        binding.bind_input(value.name, "cpu", 0, _INT4, value.shape, tensor.ctypes.data)
+    else:
+        binding.bind_cpu_input(value.name, np.asarray(tensor, order="C"))
 
 
 def open_session(model: Path, *, threads: int) -> Any:

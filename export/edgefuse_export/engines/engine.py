@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import onnx_ir as ir
 
@@ -62,7 +62,13 @@ class TrainingContents:
 
 
 class EngineExport(Protocol):
-    """An engine that bundles are exported for."""
+    """An engine that bundles are exported for.
+
+    Attributes:
+        keeps_few_bits: Whether its graphs take matrices that do not train in few bits.
+    """
+
+    keeps_few_bits: ClassVar[bool]
 
     def spec(self, graphs: TrainingGraphs | None = None) -> EngineSpec:
         """The same engine on the board's side, of the version that is installed here.

@@ -1,5 +1,7 @@
 """The stock onnxruntime: a gradient graph and an optimizer graph."""
 
+from typing import ClassVar
+
 import onnx_ir as ir
 
 from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
@@ -17,6 +19,8 @@ from edgefuse_runtime.session import onnxruntime
 
 class OnnxRuntimeExport:
     """train.onnx, gradient_norm.onnx and optimizer.onnx."""
+
+    keeps_few_bits: ClassVar[bool] = False
 
     def spec(self, graphs: TrainingGraphs | None = None) -> OnnxRuntime:  # noqa: ARG002
         """The engine, of the version that is installed here."""

@@ -1,5 +1,7 @@
 """The stock onnxruntime, layer by layer: a pair of graphs a kind of layer."""
 
+from typing import ClassVar
+
 import onnx_ir as ir
 
 from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
@@ -13,6 +15,8 @@ from edgefuse_runtime.session import onnxruntime
 
 class OnnxRuntimeLayersExport:
     """The graphs in the bundle's `layers/`, gradient_norm.onnx and optimizer.onnx."""
+
+    keeps_few_bits: ClassVar[bool] = True
 
     def spec(self, graphs: TrainingGraphs | None = None) -> OnnxRuntimeLayers:
         """The engine, of the version that is installed here, and what its graphs are for."""

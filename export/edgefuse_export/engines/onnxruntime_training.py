@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -53,6 +53,8 @@ _CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 class OnnxRuntimeTrainingExport:
     """The artifacts of onnxruntime-training, in the bundle's `training/`."""
+
+    keeps_few_bits: ClassVar[bool] = False
 
     def spec(self, graphs: TrainingGraphs | None = None) -> OnnxRuntimeTraining:  # noqa: ARG002
         """The engine, of the version that is installed here."""

@@ -37,12 +37,13 @@ def as_external_initializers(
         model.graph.inputs.remove(value)
         begin, end = header[name]["data_offsets"]
         assert value.dtype is not None
+        assert value.shape is not None  # of int4 the file knows bytes only
         value.const_value = ir.ExternalTensor(
             location,
             start + begin,
             end - begin,
             value.dtype,
-            shape=ir.Shape(header[name]["shape"]),
+            shape=value.shape,
             name=name,
             base_dir=file.parent,
         )

@@ -13,6 +13,7 @@ from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
 from edgefuse_export.passes.inference import inference_graph
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.calls import Stack
+from edgefuse_export.stacks.few_bits import read_blocks
 from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
@@ -60,15 +61,18 @@ class StackTraining:
 
     @cached_property
     def inference(self) -> ir.Model:
-        """The forward parts in one graph, of another model where merges make one."""
+        """The forward parts in one graph, of another model where merges make one.
+
+        With a base in few bits it is the model that trains, with its P and nothing merged.
+        """
         source, parts = self.source, self.parts
-        if source.inference is not None:
+        if source.inference is not None and not source.base:
             stack = _stack(source, source.inference)
             parts = stack_graphs(
                 source.task, source.inference, stack, vocabulary=source.vocabulary, train=False
             )
         whole = join(parts, batch=[*source.task.inputs, *source.task.targets])
-        return inference_graph(whole, source.task, fused=source.fused)
+        return inference_graph(whole, source.task, fused=() if source.base else source.fused)
 
     def free_rows(self, name: str, *, padding_id: int) -> bool:  # noqa: ARG002
         """No embedding: where one trains, all of its rows do."""
@@ -191,6 +195,8 @@ def stack_training(source: Source) -> StackTraining:
         raise ModelError(why, _WHOLE)
     stack = _stack(source, source.model)
     parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary)
+    if source.base:
+        read_blocks(parts, source.base.blocks)
     return StackTraining(source, parts)
 
 

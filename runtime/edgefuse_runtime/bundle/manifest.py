@@ -11,6 +11,7 @@ from edgefuse_devices.errors import BundleError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.engines import registry as engines
 from edgefuse_runtime.engines.engine import EngineSpec
+from edgefuse_runtime.graph.base import Base
 from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.merges import Merge
@@ -21,7 +22,7 @@ from edgefuse_runtime.tagged import decode_member
 from edgefuse_runtime.tasks import registry as tasks
 from edgefuse_runtime.tasks.task import Task
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """Raised with every change of what the manifest holds or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.
@@ -29,7 +30,7 @@ what keeps plain transformers from loading the model. 5: train.onnx is told the 
 does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged unions, and folding P
 is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
 tuning names what gets no gradient, and the dropout. 10: an engine that goes layer by layer, the
-footprint of a step, and sizes in the certificate."""
+footprint of a step, and sizes in the certificate. 11: the base in few bits."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""
@@ -194,6 +195,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         merges: Recipes of the plain model's weights for inference, in the order in which they are
             applied.
         gradient_mask: Which part of the gradients counts; None for all of them.
+        base: How matrices that do not train are kept; None for float32.
         device: The board that the bundle was exported for.
         predicted_memory: What training is expected to hold there.
         footprint: What a step holds besides tensors and gradients, for any size of batch.
@@ -215,6 +217,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parameters: list[Parameter]
     merges: list[Merge] = []
     gradient_mask: GradientMask | None = None
+    base: Base | None = None
     device: DeviceProfile
     predicted_memory: PredictedMemory
     footprint: Footprint

@@ -15,7 +15,7 @@ from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.files.output import new_directory
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.files.tensor_file import write_tensors
-from edgefuse_runtime.inference.model import InferenceModel, inference_tensors
+from edgefuse_runtime.inference.model import InferenceModel, inference_tensors, plain_tensors
 from edgefuse_runtime.session import onnxruntime
 from edgefuse_runtime.tasks.task import Task
 
@@ -85,7 +85,8 @@ def convert(
         padding_id=manifest.padding_id,
         sequence_length=manifest.sequence_length,
     )
-    tensors = trained if to == "peft" else inference_tensors(bundle, trained)
+    makes = {"onnx": inference_tensors, "transformers": plain_tensors}
+    tensors = trained if to == "peft" else makes[to](bundle, trained)
     size = sum(tensor.nbytes for tensor in tensors.values())
     with new_directory(
         output, marker=MARKER, overwrite=overwrite, needed_bytes=size + _SLACK

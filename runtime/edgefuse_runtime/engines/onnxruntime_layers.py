@@ -37,7 +37,7 @@ from edgefuse_runtime.graph.stack import (
     is_context,
 )
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import onnxruntime, open_session
+from edgefuse_runtime.session import bind_tensor, onnxruntime, open_session
 from edgefuse_runtime.tagged import Tagged
 
 FOLDER = "layers"
@@ -253,16 +253,16 @@ class _Graph:
             adds: Whether gradients are added to what is there: another graph, or another run, gives
                 a part of them.
         """
-        self._session = session
+        self._session, self._tensors = session, tensors
         self._binding = session.io_binding()
         self._batch: set[str] = set()
-        for name in (value.name for value in session.get_inputs()):
+        for value in session.get_inputs():
+            name = value.name
             if (whole := prefix + name) in tensors.values:
                 array = tensors.values[whole]
                 self._place(self._binding.bind_input, name, array)
             elif whole in tensors.frozen:
-                frozen = np.asarray(tensors.frozen[whole], order="C")
-                self._binding.bind_cpu_input(name, frozen)
+                bind_tensor(self._binding, value, tensors.frozen[whole])
             else:
                 self._batch.add(name)
         self._free, self._sums = [], []

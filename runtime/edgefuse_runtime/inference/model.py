@@ -10,21 +10,34 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches
+from edgefuse_runtime.graph.base import in_floats
 from edgefuse_runtime.graph.merges import merged
-from edgefuse_runtime.session import open_session
+from edgefuse_runtime.session import bind_tensor, open_session
 from edgefuse_runtime.tasks.task import Outputs
 
 
 def inference_tensors(bundle: Bundle, trained: Mapping[str, NDArray[Any]]) -> dict[str, np.ndarray]:
     """Every weight that inference takes, by name: trained and frozen ones, merged.
 
+    Nothing is merged with a base in few bits: inference computes with it and with the updates apart.
     What nothing is made of stays a view: of the trained parameter, or of the frozen weights' file.
 
     Args:
         bundle: An opened bundle.
         trained: Trained parameters of a checkpoint or an engine.
     """
-    return merged(bundle.manifest.merges, {**bundle.frozen, **trained})
+    tensors = {**bundle.frozen, **trained}
+    return tensors if bundle.manifest.base else merged(bundle.manifest.merges, tensors)
+
+
+def plain_tensors(bundle: Bundle, trained: Mapping[str, NDArray[Any]]) -> dict[str, np.ndarray]:
+    """Every weight of the plain model, by name: what is merged, and no codes but floats.
+
+    Args:
+        bundle: An opened bundle.
+        trained: Trained parameters of a checkpoint or an engine.
+    """
+    return merged(bundle.manifest.merges, {**in_floats(bundle.frozen), **trained})
 
 
 class InferenceModel:
@@ -52,9 +65,9 @@ class InferenceModel:
         self.outputs = [value.name for value in self._session.get_outputs()]
         self._binding = self._session.io_binding()
         tensors = inference_tensors(bundle, trained)
-        inputs = {value.name for value in self._session.get_inputs()}
-        for name in inputs - set(bundle.manifest.inputs):
-            self._binding.bind_cpu_input(name, np.asarray(tensors[name], order="C"))
+        for value in self._session.get_inputs():
+            if value.name not in bundle.manifest.inputs:
+                bind_tensor(self._binding, value, tensors[value.name])
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

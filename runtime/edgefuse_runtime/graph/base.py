@@ -1,0 +1,109 @@
+"""The frozen base in few bits: a matrix as codes, and a scale for every block of them.
+
+    W[…, j] = codes[…, j] · scale[…, j // BLOCK]
+
+Graphs take `codes_of(W)` and `scale_of(W)` in the place of W, and so does frozen.safetensors hold
+them: int8 codes as they are; of int4 codes two in a byte, the first in its lower half, as ONNX
+packs them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+BLOCK = 32
+"""Codes of a row that share a scale."""
+
+Precision = Literal["int8", "int4"]
+
+BITS: Mapping[Precision, int] = {"int8": 8, "int4": 4}
+
+_CODES, _SCALE = ".quantized", ".scale"
+
+
+class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How matrices that do not train are kept, and what that changes.
+
+    The differences are those of the model before training, in torch, on a batch of random tokens.
+
+    Attributes:
+        precision: What codes are.
+        block: Codes that share a scale.
+        matrices: Count of the matrices that are kept so.
+        float_loss: Loss of the model in float32.
+        loss: Loss of the model whose matrices are codes times scales.
+        output_error: ‖outputs − outputs in float32‖ / ‖outputs in float32‖.
+    """
+
+    precision: Precision
+    block: int
+    matrices: int
+    float_loss: float
+    loss: float
+    output_error: float
+
+
+class Blocks(NamedTuple):
+    """A matrix, or a stack of them, in few bits.
+
+    Attributes:
+        codes: int8 of the matrix's shape (…, columns), or uint8 of (…, columns / 2), two int4 each.
+        scale: float16 of shape (…, columns / BLOCK).
+    """
+
+    codes: NDArray[Any]
+    scale: NDArray[np.float16]
+
+    @property
+    def precision(self) -> Precision:
+        """What the codes are."""
+        return "int4" if self.codes.dtype == np.uint8 else "int8"
+
+    def floats(self) -> NDArray[np.float32]:
+        """The matrix, float32."""
+        codes = unpacked(self.codes) if self.precision == "int4" else self.codes
+        blocks = codes.reshape(*self.scale.shape, BLOCK).astype(np.float32)
+        blocks *= self.scale[..., None].astype(np.float32)
+        return blocks.reshape(codes.shape)
+
+    def named(self, name: str) -> dict[str, NDArray[Any]]:
+        """The tensors that a file keeps in the place of the matrix of a name."""
+        return {codes_of(name): self.codes, scale_of(name): self.scale}
+
+
+def codes_of(name: str) -> str:
+    """Name of the codes of a matrix."""
+    return f"{name}{_CODES}"
+
+
+def scale_of(name: str) -> str:
+    """Name of the scales of a matrix."""
+    return f"{name}{_SCALE}"
+
+
+def packed(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Put two int4 codes, from -8 to 7, into every byte: (…, columns) → (…, columns / 2)."""
+    halves = codes.view(np.uint8) & 0x0F
+    return halves[..., ::2] | (halves[..., 1::2] << 4)
+
+
+def unpacked(codes: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Take two int4 codes out of every byte: (…, bytes) → (…, 2 bytes)."""
+    halves = np.stack([codes & 0x0F, codes >> 4], axis=-1)
+    signed = (halves ^ 8).view(np.int8) - np.int8(8)
+    return signed.reshape(*codes.shape[:-1], -1)
+
+
+def in_floats(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Tensors of a file with float32 matrices in the place of codes and scales."""
+    matrices = [
+        name.removesuffix(_CODES)
+        for name in tensors
+        if name.endswith(_CODES) and scale_of(name.removesuffix(_CODES)) in tensors
+    ]
+    kept = {part for name in matrices for part in (codes_of(name), scale_of(name))}
+    made = {n: Blocks(tensors[codes_of(n)], tensors[scale_of(n)]).floats() for n in matrices}
+    return {name: tensor for name, tensor in tensors.items() if name not in kept} | made
