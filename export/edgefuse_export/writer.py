@@ -206,9 +206,7 @@ def _plan_memory(
 
 def _write_tensors(bundle: Bundle, source: Source) -> None:
     trained = [parameter.name for parameter in bundle.manifest.parameters]
-    write_tensors(
-        bundle.path / "trainable.safetensors", {n: source.tensors[n] for n in trained}
-    )
+    write_tensors(bundle.path / "trainable.safetensors", {n: source.tensors[n] for n in trained})
     write_tensors(bundle.path / "frozen.safetensors", source.frozen(trained))
 
 

@@ -68,8 +68,17 @@ def bind_tensor(binding: Any, value: Any, tensor: NDArray[Any]) -> None:
         binding: An `onnxruntime.IOBinding`.
         value: The input, as the session describes it.
         tensor: The tensor; of int4 its bytes, each with two numbers.
+
+    Raises:
+        BundleError: It has not as many numbers as the input.
     """
-    if value.type == "tensor(int4)":  # numpy has no such type
+    if value.type == "tensor(int4)":  # numpy has no such type, and a place in memory no size
+        if [*tensor.shape[:-1], 2 * tensor.shape[-1]] != value.shape or tensor.itemsize != 1:
+            raise BundleError(
+                f"{value.name} is {tensor.shape} bytes, and the graph takes {value.shape} int4",
+                "Copy the bundle again, or export it anew",
+            )
+        assert tensor.flags.c_contiguous
         binding.bind_input(value.name, "cpu", 0, _INT4, value.shape, tensor.ctypes.data)
     else:
         binding.bind_cpu_input(value.name, np.asarray(tensor, order="C"))

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgefuse_export.passes.quantized_base import read_quantized
+from edgefuse_export.passes.row_shards import split_rows
 from edgefuse_export.stacks.graphs import StackGraphs
-from edgefuse_runtime.graph.base import Blocks
+from edgefuse_runtime.graph.base import BLOCK, Blocks, whole_of
+
+LARGEST = 2**22
+"""Floats that are made of a matrix at a time, where that can be chosen: 16 MiB."""
 
 
 def read_blocks(parts: StackGraphs, base: Mapping[str, Blocks]) -> None:
@@ -17,17 +21,26 @@ def read_blocks(parts: StackGraphs, base: Mapping[str, Blocks]) -> None:
         base: Matrices in few bits, by their names in the model. Where one layer has one, so have
             all of its kind.
     """
+    _split(parts.exit, base)
     around = [parts.entrance, parts.entrance_backward, parts.exit, parts.exit_forward]
     for graph in filter(None, around):
         _read(graph, base, "")
     for number, kind in enumerate(parts.kinds):
         prefix = parts.stack.prefix(parts.of_kind.index(number))
-        _read(kind.forward, base, prefix)
-        if kind.backward is not None:
-            _read(kind.backward, base, prefix)
+        for graph in filter(None, (kind.forward, kind.backward, *(kind.keeping or ()))):
+            _read(graph, base, prefix)
+
+
+def _split(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
+    """Read large matrices in parts."""
+    for name in [str(value.name) for value in graph.graph.inputs if value.name in base]:
+        columns = base[name].scale.shape[-1] * BLOCK
+        split_rows(graph.graph, name, most=LARGEST // columns)
 
 
 def _read(graph: ir.Model, base: Mapping[str, Blocks], prefix: str) -> None:
     names = [str(value.name) for value in graph.graph.inputs]
-    kept = {name: base[prefix + name].precision for name in names if prefix + name in base}
+    kept = {
+        name: blocks.precision for name in names if (blocks := base.get(whole_of(prefix + name)))
+    }
     read_quantized(graph, kept)

@@ -24,6 +24,7 @@ from edgefuse_devices.errors import InternalError
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Tensors, Training
 from edgefuse_runtime.engines.flat import FlatEngine
+from edgefuse_runtime.graph.base import tensor_or_rows
 from edgefuse_runtime.graph.footprint import Term, bytes_of
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.stack import (
@@ -261,8 +262,8 @@ class _Graph:
             if (whole := prefix + name) in tensors.values:
                 array = tensors.values[whole]
                 self._place(self._binding.bind_input, name, array)
-            elif whole in tensors.frozen:
-                bind_tensor(self._binding, value, tensors.frozen[whole])
+            elif (frozen := tensor_or_rows(tensors.frozen, whole)) is not None:
+                bind_tensor(self._binding, value, frozen)
             else:
                 self._batch.add(name)
         self._free, self._sums = [], []

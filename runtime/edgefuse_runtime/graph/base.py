@@ -7,6 +7,7 @@ them: int8 codes as they are; of int4 codes two in a byte, the first in its lowe
 packs them.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ Precision = Literal["int8", "int4"]
 BITS: Mapping[Precision, int] = {"int8": 8, "int4": 4}
 
 _CODES, _SCALE = ".quantized", ".scale"
+_ROWS = re.compile(r"(.+)\[(\d+):(\d+)\](.*)")
 
 
 class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +84,23 @@ def codes_of(name: str) -> str:
 def scale_of(name: str) -> str:
     """Name of the scales of a matrix."""
     return f"{name}{_SCALE}"
+
+
+def rows_of(name: str, begin: int, end: int) -> str:
+    """Name of some rows of a matrix, of which codes and scales have names too."""
+    return f"{name}[{begin}:{end}]"
+
+
+def whole_of(name: str) -> str:
+    """Name of the matrix, or of its codes or scales, of which `rows_of` names some rows."""
+    return _ROWS.sub(r"\1\4", name)
+
+
+def tensor_or_rows(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any] | None:
+    """The tensor of a name, or those of its rows that `rows_of` names; None where there is none."""
+    tensor = tensors.get(whole_of(name))
+    found = _ROWS.fullmatch(name)
+    return tensor[int(found[2]) : int(found[3])] if tensor is not None and found else tensor
 
 
 def packed(codes: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from edgefuse_runtime.tasks.task import Outputs
 def inference_tensors(bundle: Bundle, trained: Mapping[str, NDArray[Any]]) -> dict[str, np.ndarray]:
     """Every weight that inference takes, by name: trained and frozen ones, merged.
 
-    Nothing is merged with a base in few bits: inference computes with it and with the updates apart.
+    Nothing is merged with a base in few bits: inference computes with it and the updates apart.
     What nothing is made of stays a view: of the trained parameter, or of the frozen weights' file.
 
     Args:
