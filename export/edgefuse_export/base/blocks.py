@@ -31,7 +31,7 @@ def quantize(matrix: Floats, precision: Precision) -> Blocks:
     make: dict[Precision, Callable[[Floats], tuple[Floats, Floats]]]
     make = {"int8": _in_8_bits, "int4": _in_4_bits}
     blocks = np.ascontiguousarray(matrix).reshape(-1, BLOCK)
-    codes = np.empty(blocks.shape, np.int8)
+    codes: NDArray[np.int8] = np.empty(blocks.shape, np.int8)
     scale = np.empty(len(blocks), np.float16)
     for begin in range(0, len(blocks), _CHUNK):
         chunk = slice(begin, begin + _CHUNK)
@@ -44,7 +44,7 @@ def quantize(matrix: Floats, precision: Precision) -> Blocks:
 
 
 def _in_8_bits(blocks: Floats) -> tuple[Floats, Floats]:
-    scale = _stored(np.abs(blocks).max(1) / 127)
+    scale = _stored(np.abs(blocks).max(1) / np.float32(127))
     return _rounded(blocks, scale, 127, 127), scale
 
 

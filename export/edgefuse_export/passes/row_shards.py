@@ -104,7 +104,7 @@ class _Shards:
             for begin, end in pairwise(bounds)
         ]
         self._insert("Split", [left, lengths], pieces, product, axis=-1)
-        parts = []
+        parts: list[ir.Value] = []
         for piece, (begin, end) in zip(pieces, pairwise(bounds), strict=True):
             part = self._value(f"{result.name}[{begin}:{end}]", result.shape)
             self._insert("MatMul", [piece, self._rows(begin, end)], [part], product)

@@ -105,8 +105,9 @@ def tensor_or_rows(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[An
 
 def packed(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Put two int4 codes, from -8 to 7, into every byte: (…, columns) → (…, columns / 2)."""
-    halves = codes.view(np.uint8) & 0x0F
-    return halves[..., ::2] | (halves[..., 1::2] << 4)
+    halves = codes.view(np.uint8) & np.uint8(0x0F)
+    joined: NDArray[np.uint8] = halves[..., ::2] | (halves[..., 1::2] << np.uint8(4))
+    return joined
 
 
 def unpacked(codes: NDArray[np.uint8]) -> NDArray[np.int8]:
