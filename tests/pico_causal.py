@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from edgefuse.hub.silence import silence_transformers
-from tests.pico_models import TEXTS, pico_config
+from tests.pico_models import HIDDEN_SIZE, TEXTS, pico_config
 
 END = "<|end|>"
 START = "<|start|>"
@@ -51,10 +51,16 @@ def causal_tokenizer(*, begins: bool = False, chats: bool = False) -> PreTrained
 
 
 def causal_model(
-    architecture: str = "llama", *, tied: bool = False, layers: int = 1, seed: int = 0
+    architecture: str = "llama",
+    *,
+    tied: bool = False,
+    layers: int = 1,
+    seed: int = 0,
+    hidden_size: int = HIDDEN_SIZE,
 ) -> PreTrainedModel:
     """A pico language model in evaluation mode."""
     config = pico_config(architecture)
+    config.hidden_size = hidden_size
     config.vocab_size = byte_tokenizer().get_vocab_size()
     config.num_hidden_layers = layers
     config.tie_word_embeddings = tied

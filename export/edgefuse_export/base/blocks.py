@@ -1,6 +1,7 @@
 """Codes and scales of a matrix, block by block, symmetric about zero."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def _rounded(blocks: Floats, scale: Floats, below: int, above: int) -> Floats:
     return codes
 
 
-def _stored(scale: Floats) -> Floats:
+def _stored(scale: NDArray[Any]) -> Floats:
     """Scales as float16 holds them: codes are made for what is multiplied with them."""
     return scale.astype(np.float16).astype(np.float32)
 

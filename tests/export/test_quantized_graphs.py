@@ -1,0 +1,150 @@
+"""Graphs that take codes and scales compute what they did with the floats."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_ir import tape
+
+from edgefuse_devices.errors import BundleError
+from edgefuse_export.base.blocks import quantize
+from edgefuse_export.gradient import IR_VERSION, OPSET
+from edgefuse_export.passes.quantized_base import read_quantized
+from edgefuse_export.passes.row_shards import split_rows
+from edgefuse_runtime.graph.base import Precision, codes_of, tensor_or_rows
+from edgefuse_runtime.session import bind_tensor, open_session
+
+ROWS, COLUMNS, TOKENS = 100, 64, 5
+FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
+PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
+W = np.random.default_rng(0).normal(size=(ROWS, COLUMNS)).astype(np.float32)
+
+
+def value(name: str, kind: ir.TensorType, *shape: int | str) -> ir.Value:
+    return ir.Value(name=name, type=kind, shape=ir.Shape(shape))
+
+
+def tied_model() -> ir.Model:
+    """Rows that are looked up, x Wᵀ, and (x Wᵀ) W: an embedding, a head and its gradient."""
+    ids, x = value("ids", INT64, "rows", "tokens"), value("x", FLOAT, "n", COLUMNS)
+    w = value("w", FLOAT, ROWS, COLUMNS)
+    recorder = tape.Tape()
+    rows = recorder.op("Gather", [w, ids])
+    turned = recorder.op("Transpose", [w], {"perm": [1, 0]})
+    scores = recorder.op("MatMul", [x, turned])
+    back = recorder.op("MatMul", [scores, recorder.op("Transpose", [turned], {"perm": [1, 0]})])
+    shapes = {
+        "rows": (rows, ["rows", "tokens", COLUMNS]),
+        "scores": (scores, ["n", ROWS]),
+        "back": (back, ["n", COLUMNS]),
+    }
+    for name, (output, shape) in shapes.items():
+        output.name, output.type, output.shape = name, FLOAT, ir.Shape(shape)
+    graph = ir.Graph(
+        [ids, x, w], [rows, scores, back], nodes=recorder.nodes, opset_imports={"": OPSET}
+    )
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def only(model: ir.Model, *names: str) -> ir.Model:
+    """The same without some outputs, and without what only they are made of."""
+    for output in [one for one in model.graph.outputs if one.name not in names]:
+        model.graph.outputs.remove(output)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
+    for unread in [one for one in model.graph.inputs if not one.uses()]:
+        model.graph.inputs.remove(unread)
+    return model
+
+
+def run(model: ir.Model, precision: Precision, folder: Path) -> dict[str, np.ndarray]:
+    ir.save(model, folder / "model.onnx")
+    session = open_session(folder / "model.onnx", threads=1)
+    rng = np.random.default_rng(1)
+    feeds = {
+        "ids": rng.integers(ROWS, size=(2, TOKENS)),
+        "x": rng.normal(size=(3, COLUMNS)).astype(np.float32),
+    }
+    tensors, binding = quantize(W, precision).named("w"), session.io_binding()
+    for one in session.get_inputs():
+        given = feeds[one.name] if one.name in feeds else tensor_or_rows(tensors, one.name)
+        assert given is not None, one.name
+        bind_tensor(binding, one, given)
+    names = [one.name for one in session.get_outputs()]
+    for name in names:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    return dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+
+
+def expected(precision: Precision) -> dict[str, np.ndarray]:
+    rng, floats = np.random.default_rng(1), quantize(W, precision).floats()
+    rows = floats[rng.integers(ROWS, size=(2, TOKENS))]
+    scores = rng.normal(size=(3, COLUMNS)).astype(np.float32) @ floats.T
+    return {"rows": rows, "scores": scores, "back": scores @ floats}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("outputs", [("rows",), ("scores",), ("rows", "scores", "back")])
+def test_codes_and_scales_are_read_in_the_place_of_floats(
+    outputs: tuple[str, ...], precision: Precision, tmp_path: Path
+) -> None:
+    model = only(tied_model(), *outputs)
+    read_quantized(model, {"w": precision})
+    assert [one.name for one in model.graph.outputs] == [*outputs]
+    found, wanted = run(model, precision, tmp_path), expected(precision)
+    assert found.keys() == set(outputs)
+    for name in outputs:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_that_are_looked_up_are_the_only_ones_that_become_floats(
+    precision: Precision,
+) -> None:
+    model = only(tied_model(), "rows")
+    read_quantized(model, {"w": precision})
+    floats = [
+        one
+        for node in model.graph
+        for one in node.outputs
+        if one.dtype == ir.DataType.FLOAT and one.shape is not None and one.shape[0] == ROWS
+    ]
+    assert all(one.shape is not None and one.shape[-1] < COLUMNS for one in floats)  # scales
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("most", [16, 64, 99])
+def test_a_vocabulary_is_scored_in_parts_that_no_two_products_share(
+    most: int, precision: Precision, tmp_path: Path
+) -> None:
+    model = only(tied_model(), "scores", "back")
+    names = split_rows(model.graph, "w", most=most)
+    assert len(names) == len(set(names)) > 2
+    assert "w" not in {one.name for one in model.graph.inputs}
+    for name in names:
+        shape = next(one.shape for one in model.graph.inputs if one.name == name)
+        assert shape is not None
+        assert shape.numpy()[0] <= most
+    read_quantized(model, dict.fromkeys(names, precision))
+    found, wanted = run(model, precision, tmp_path), expected(precision)
+    for name in ("scores", "back"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_small_or_read_otherwise_stays_whole() -> None:
+    assert split_rows(only(tied_model(), "scores").graph, "w", most=ROWS) == ["w"]
+    looked_up = tied_model().graph
+    assert split_rows(looked_up, "w", most=16) == ["w"]
+    assert [one.name for one in looked_up.inputs] == ["ids", "x", "w"]
+
+
+def test_int4_of_another_size_is_refused_before_memory_is_read(tmp_path: Path) -> None:
+    model = only(tied_model(), "scores")
+    read_quantized(model, {"w": "int4"})
+    ir.save(model, tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx", threads=1)
+    (codes,) = [one for one in session.get_inputs() if one.name == codes_of("w")]
+    short = quantize(W[:50], "int4").codes
+    with pytest.raises(BundleError, match=r"w\.quantized is \(50, 32\) bytes"):
+        bind_tensor(session.io_binding(), codes, short)
