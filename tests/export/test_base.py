@@ -40,7 +40,7 @@ HIDDEN, VOCABULARY, RANK = 64, 300, 2
 TASK = TextGenerationExport(TextGeneration(end_id=0, stop_ids=[0]))
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 EVERY = pytest.mark.parametrize("precision", PRECISIONS)
-SMALL = {"q_proj", "k_proj", "v_proj"}  # of fewer rows than it takes
+SMALL = {"q_proj", "k_proj", "v_proj", "o_proj"}  # of too few rows, or of half a block
 STEPS, RATE = 10, 1e-3
 
 

@@ -1,11 +1,13 @@
 """The stock onnxruntime, layer by layer: a pair of graphs a kind of layer."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from edgefuse_export.engines.engine import TrainingContents, TrainingGraphs
 from edgefuse_export.engines.onnxruntime import write_update
+from edgefuse_export.passes.quantized_base import dequantize_first
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.training import StackTraining, stack_training
 from edgefuse_export.tasks.task import ExportTask
@@ -51,14 +53,19 @@ class OnnxRuntimeLayersExport:
         assert isinstance(contents.graphs, StackTraining)
         folder, parts = contents.folder / FOLDER, contents.graphs.parts
         folder.mkdir()
-        ir.save(parts.entrance, folder / "entrance.onnx")
-        ir.save(parts.exit, folder / "exit.onnx")
+        _save(parts.entrance, folder / "entrance.onnx")
+        _save(parts.exit, folder / "exit.onnx")
         if parts.entrance_backward is not None:
-            ir.save(parts.entrance_backward, folder / "entrance_backward.onnx")
+            _save(parts.entrance_backward, folder / "entrance_backward.onnx")
         for number, kind in enumerate(parts.kinds):
-            ir.save(kind.forward, folder / f"forward_{number}.onnx")
+            _save(kind.forward, folder / f"forward_{number}.onnx")
             if kind.backward is not None:
-                ir.save(kind.backward, folder / f"backward_{number}.onnx")
+                _save(kind.backward, folder / f"backward_{number}.onnx")
             for name, graph in zip(("forward", "backward"), kind.keeping or (), strict=False):
-                ir.save(graph, folder / f"keeping_{name}_{number}.onnx")
+                _save(graph, folder / f"keeping_{name}_{number}.onnx")
         write_update(contents)
+
+
+def _save(graph: ir.Model, file: Path) -> None:
+    dequantize_first(graph.graph)
+    ir.save(graph, file)

@@ -5,8 +5,9 @@ Before → after, for a matrix W of blocks of 32 along its last axis:
     MatMul(x, W)    →  MatMul(x, DequantizeLinear(W.quantized, Cast(W.scale)))
     Gather(W, ids)  →  DequantizeLinear(Gather(W.quantized, ids), Cast(Gather(W.scale, ids)))
 
-What is dequantised of inputs is neither folded nor kept between runs, and its memory is used anew
-after the last product that reads it. Of an embedding only the rows of a batch are. ONNX Runtime's
+What is dequantised of inputs is neither folded nor kept between runs. Every product has floats of
+its own, whose memory is free after it: were they shared, all of a layer's would be there from the
+forward to the backward product. Of an embedding only the rows of a batch are made. ONNX Runtime's
 Gather takes no int4: its own GatherBlockQuantized, which does both, is in its place.
 """
 
@@ -19,6 +20,7 @@ from edgefuse_runtime.graph.base import BLOCK, Precision, codes_of, scale_of
 _TYPES: Mapping[Precision, ir.DataType] = {"int8": ir.DataType.INT8, "int4": ir.DataType.INT4}
 _CONTRIBUTED = "com.microsoft"
 _FLOAT = ir.DataType.FLOAT
+_SWAPPED = (1, 0)
 
 
 def read_quantized(model: ir.Model, matrices: Mapping[str, Precision]) -> None:
@@ -31,6 +33,53 @@ def read_quantized(model: ir.Model, matrices: Mapping[str, Precision]) -> None:
     model.graph.opset_imports[_CONTRIBUTED] = 1
     for value in [value for value in model.graph.inputs if value.name in matrices]:
         _Matrix(model.graph, value, matrices[str(value.name)]).read()
+
+
+def dequantize_first(graph: ir.Graph) -> None:
+    """Move what makes floats of whole matrices to a graph's beginning, in place.
+
+    Of the inputs of an operator ONNX Runtime computes that first which is latest in the file. So
+    floats are made when nothing else is left to do for the product that reads them; made beside
+    it in the file, those of all layers would be made before the first product.
+    """
+    made = []
+    for node in graph:
+        if node.op_type == "DequantizeLinear" and node.inputs[0] in graph.inputs:
+            scale = node.inputs[1]
+            assert scale is not None
+            cast = scale.producer()
+            assert cast is not None
+            made += [node] if cast in made else [cast, node]
+    if made:
+        graph.remove(made)
+        graph.insert_before(graph[0], made)
+
+
+def readers(matrix: ir.Value, *, transposed: bool = False) -> list[tuple[ir.Node, int, bool]]:
+    """Where a matrix is read beyond what only transposes it.
+
+    Args:
+        matrix: A value with two axes, or a stack of such.
+        transposed: Whether it stands for its transpose.
+
+    Returns:
+        Nodes, the places among their inputs, and whether they read it transposed.
+    """
+    found = []
+    for node, place in matrix.uses():
+        if node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm")) == _SWAPPED:
+            found += readers(node.outputs[0], transposed=not transposed)
+        else:
+            found.append((node, place, transposed))
+    return found
+
+
+def remove_unread_transposes(graph: ir.Graph) -> None:
+    """Remove what transposes a matrix for nobody, in place."""
+    for node in reversed(graph):
+        value = node.outputs[0]
+        if node.op_type == "Transpose" and not value.uses() and not value.is_graph_output():
+            graph.remove(node, safe=True)
 
 
 class _Matrix:
@@ -46,16 +95,17 @@ class _Matrix:
 
     def read(self) -> None:
         graph, floats = self._graph, self._floats
-        rows = [node for node in floats.consumers() if self._is_gather(node)]
         first = next(node for node in graph if floats in node.inputs)
-        by_rows = self._precision == "int8" and len(rows) == len(floats.consumers())
+        found = readers(floats)
+        by_rows = self._precision == "int8" and all(self._is_gather(one) for one, *_ in found)
         scale = self._scale if by_rows else self._cast(self._scale, first)
-        whole = _value(f"{floats.name}.floats", _FLOAT, floats.shape)
-        if len(rows) < len(floats.consumers()):
-            self._insert("DequantizeLinear", [self._codes, scale], whole, first, axis=-1)
-        for node in rows:
-            self._gather(node, scale)
-        floats.replace_all_uses_with(whole)
+        for number, (node, place, transposed) in enumerate(found):
+            if self._is_gather(node):
+                self._gather(node, scale)
+            else:
+                made = self._whole(node, scale, number, transposed=transposed)
+                node.replace_input_with(place, made)
+        remove_unread_transposes(graph)
         graph.inputs.remove(floats)
         graph.inputs.extend([self._codes, self._scale])
 
@@ -65,6 +115,23 @@ class _Matrix:
             and node.inputs[0] is self._floats
             and node.attributes.get_int("axis", 0) == 0
         )
+
+    def _whole(self, node: ir.Node, scale: ir.Value, number: int, *, transposed: bool) -> ir.Value:
+        """Make floats of the whole matrix for one reader.
+
+        ONNX Runtime joins nodes that are equal: an axis counted from the other end tells two apart.
+        """
+        rank = len(self._codes.shape or ())
+        floats = _value(f"{self._floats.name}.floats_{number}", _FLOAT, self._codes.shape)
+        axis = rank - 1 if number % 2 else -1
+        self._insert("DequantizeLinear", [self._codes, scale], floats, node, axis=axis)
+        if not transposed:
+            return floats
+        assert floats.shape is not None
+        turned = _value(f"{floats.name}.transposed", _FLOAT, floats.shape[::-1])
+        transpose = ir.node("Transpose", [floats], {"perm": _SWAPPED}, outputs=[turned])
+        self._graph.insert_before(node, transpose)
+        return turned
 
     def _gather(self, node: ir.Node, scale: ir.Value) -> None:
         """Make floats of the rows that are looked up, and of no others."""

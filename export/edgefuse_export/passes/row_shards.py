@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+from edgefuse_export.passes.quantized_base import readers, remove_unread_transposes
 from edgefuse_runtime.graph.base import rows_of
 
 _SWAPPED = (1, 0)
@@ -34,37 +35,19 @@ def split_rows(graph: ir.Graph, name: str, *, most: int) -> list[str]:
     matrix = next(value for value in graph.inputs if value.name == name)
     assert matrix.shape is not None
     rows = matrix.shape.numpy()[0]
-    products = _products(matrix, transposed=False)
-    if rows <= most or products is None:
+    found = readers(matrix)
+    if rows <= most or any(node.op_type != "MatMul" or place != 1 for node, place, _ in found):
         return [name]
     shards = _Shards(graph, matrix)
-    for product, transposed in products:
+    for product, _, transposed in found:
         if transposed:
             shards.score(product, [*range(0, rows, most), rows])
         else:
             shards.add_up(product, [0, *range(most // 2, rows, most), rows])
-    for node in reversed(graph):
-        if node.op_type == "Transpose" and not node.outputs[0].uses():  # the matrix itself
-            graph.remove(node, safe=True)
+    remove_unread_transposes(graph)
     graph.inputs.remove(matrix)
     graph.inputs.extend(shards.inputs.values())
     return [*shards.inputs]
-
-
-def _products(value: ir.Value, *, transposed: bool) -> list[tuple[ir.Node, bool]] | None:
-    """Products whose right side is a matrix, and whether transposed; None for other readers."""
-    found: list[tuple[ir.Node, bool]] = []
-    for node in value.consumers():
-        if node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm")) == _SWAPPED:
-            below = _products(node.outputs[0], transposed=not transposed)
-        elif node.op_type == "MatMul" and node.inputs[1] is value is not node.inputs[0]:
-            below = [(node, transposed)]
-        else:
-            below = None
-        if below is None:
-            return None
-        found += below
-    return found
 
 
 class _Shards:

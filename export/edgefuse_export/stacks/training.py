@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
 from edgefuse_export.passes.inference import inference_graph
+from edgefuse_export.passes.quantized_base import dequantize_first
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.calls import Stack
 from edgefuse_export.stacks.few_bits import read_blocks
@@ -72,6 +73,7 @@ class StackTraining:
                 source.task, source.inference, stack, vocabulary=source.vocabulary, train=False
             )
         whole = join(parts, batch=[*source.task.inputs, *source.task.targets])
+        dequantize_first(whole.graph)
         return inference_graph(whole, source.task, fused=() if source.base else source.fused)
 
     def free_rows(self, name: str, *, padding_id: int) -> bool:  # noqa: ARG002
