@@ -1,5 +1,6 @@
 """Graphs that take codes and scales compute what they did with the floats."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from onnx_ir import tape
 from edgefuse_devices.errors import BundleError
 from edgefuse_export.base.blocks import quantize
 from edgefuse_export.gradient import IR_VERSION, OPSET
-from edgefuse_export.passes.quantized_base import read_quantized
+from edgefuse_export.passes.quantized_base import dequantize_first, read_quantized
 from edgefuse_export.passes.row_shards import split_rows
 from edgefuse_runtime.graph.base import Precision, codes_of, tensor_or_rows
-from edgefuse_runtime.session import bind_tensor, open_session
+from edgefuse_runtime.session import bind_tensor, onnxruntime, open_session, session_options
 
 ROWS, COLUMNS, TOKENS = 100, 64, 5
 FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
@@ -148,3 +149,53 @@ def test_int4_of_another_size_is_refused_before_memory_is_read(tmp_path: Path) -
     short = quantize(W[:50], "int4").codes
     with pytest.raises(BundleError, match=r"w\.quantized is \(50, 32\) bytes"):
         bind_tensor(session.io_binding(), codes, short)
+
+
+def deep_model(layers: int) -> ir.Model:
+    """Square products one after the other, x W₀ᵀ W₁ᵀ …, and then back through all of them."""
+    hidden = x = value("x", FLOAT, "n", COLUMNS)
+    matrices = [value(f"w{index}", FLOAT, COLUMNS, COLUMNS) for index in range(layers)]
+    recorder = tape.Tape()
+    for w in matrices:
+        turned = recorder.op("Transpose", [w], {"perm": [1, 0]})
+        hidden = recorder.op("Relu", [recorder.op("MatMul", [hidden, turned])])
+    for w in reversed(matrices):
+        hidden = recorder.op("MatMul", [hidden, w])
+    hidden.name, hidden.type, hidden.shape = "y", FLOAT, ir.Shape(["n", COLUMNS])
+    graph = ir.Graph([x, *matrices], [hidden], nodes=recorder.nodes, opset_imports={"": OPSET})
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def operators_as_they_run(model: ir.Model, folder: Path) -> list[str]:
+    """Kinds of operators in the order in which ONNX Runtime runs them."""
+    ir.save(model, folder / "deep.onnx")
+    options = session_options(threads=1)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime().InferenceSession(str(folder / "deep.onnx"), options)
+    blocks = quantize(W[:COLUMNS], "int8")
+    binding = session.io_binding()
+    for one in session.get_inputs():
+        rows = np.ones((2, COLUMNS), np.float32)
+        named = {**blocks.named(one.name.partition(".")[0]), "x": rows}
+        bind_tensor(binding, one, named[one.name])
+    binding.bind_output("y", "cpu")
+    session.run_with_iobinding(binding)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    runs = [one for one in events if one["name"].endswith("_kernel_time")]
+    return [one["args"]["op_name"] for one in sorted(runs, key=lambda one: one["ts"])]
+
+
+def test_floats_are_made_for_one_product_at_a_time(tmp_path: Path) -> None:
+    layers = 6
+    model = deep_model(layers)
+    read_quantized(model, {f"w{index}": "int8" for index in range(layers)})
+    dequantize_first(model.graph)
+    living = most = 0
+    ran = operators_as_they_run(model, tmp_path)
+    for operator in ran:
+        living += operator == "DequantizeLinear"
+        most = max(most, living)
+        living -= operator in {"MatMul", "FusedMatMul"}
+    assert ran.count("DequantizeLinear") == 2 * layers
+    assert most == 1
