@@ -39,6 +39,10 @@ class WholeGraphs:
     task: ExportTask
     vocabulary: int
 
+    @property
+    def decoding(self) -> None:
+        """None: layers are not apart, and their keys and values are inside."""
+
     def free_rows(self, name: str, *, padding_id: int) -> bool:
         """Let a trained embedding have any number of rows, where that is the same."""
         return free_rows(self.training.graph, name, padding_id=padding_id)

@@ -12,6 +12,7 @@ from edgefuse_devices import __version__
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.certificate import certify
+from edgefuse_export.decoding import write_decoding
 from edgefuse_export.engines.engine import EngineExport, TrainingContents
 from edgefuse_export.fused_mlp import FusedMLP
 from edgefuse_export.memory import available_bytes, update_bytes
@@ -135,6 +136,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     _write_tensors(bundle, source)
     _write_masks(bundle, request.kept)
     _write_inference(bundle, graphs.inference)
+    write_decoding(bundle, graphs.decoding)
     engine.write(TrainingContents(directory, source, graphs, parameters))
 
     on_progress(STAGES[2], 2, len(STAGES))

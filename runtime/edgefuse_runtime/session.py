@@ -39,11 +39,13 @@ def onnxruntime() -> Any:
     return ort
 
 
-def session_options(*, threads: int) -> Any:
+def session_options(*, threads: int, arena: bool = True) -> Any:
     """Make the `onnxruntime.SessionOptions` of every session, of either engine.
 
     Args:
         threads: Intra-operator threads.
+        arena: Whether runs take their memory from the shared arena. It gives nothing back, and what
+            is a little larger at every run, as keys and values are, finds no place in what is free.
 
     Raises:
         InputError: onnxruntime is not installed.
@@ -54,7 +56,8 @@ def session_options(*, threads: int) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     # A memory pattern is a second arena, made anew for every shape of batch.
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry("session.use_env_allocators", "1" if arena else "0")
     # Spin between operators, which is fast, but not between runs, where the threads of another
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -84,12 +87,13 @@ def bind_tensor(binding: Any, value: Any, tensor: NDArray[Any]) -> None:
         binding.bind_cpu_input(value.name, np.asarray(tensor, order="C"))
 
 
-def open_session(model: Path, *, threads: int) -> Any:
+def open_session(model: Path, *, threads: int, arena: bool = True) -> Any:
     """Open an ONNX model on the CPU.
 
     Args:
         model: The .onnx file.
         threads: Intra-operator threads.
+        arena: Whether runs take their memory from the arena that sessions share.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -99,7 +103,7 @@ def open_session(model: Path, *, threads: int) -> Any:
         BundleError: onnxruntime refuses the model.
     """
     ort = onnxruntime()
-    options = session_options(threads=threads)
+    options = session_options(threads=threads, arena=arena)
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this

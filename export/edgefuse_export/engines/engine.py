@@ -23,6 +23,14 @@ class TrainingGraphs(Protocol):
         ...
 
     @property
+    def decoding(self) -> ir.Model | None:
+        """What goes on behind tokens whose keys and values it is given; None for none.
+
+        New tokens, keys and values, and every tensor but P → logits, keys and values.
+        """
+        ...
+
+    @property
     def trainable(self) -> Sequence[str]:
         """Names of trained parameters, in the model's order."""
         ...

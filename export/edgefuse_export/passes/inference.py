@@ -34,17 +34,23 @@ def inference_graph(forward: ir.Model, task: ExportTask, *, fused: Sequence[Fuse
     for target in task.targets:
         read_sizes_elsewhere(inputs[target], [inputs[name] for name in task.inputs])
         graph.inputs.remove(inputs[target])
+    leave_out_multiplicities(model, fused)
+    assert [value.name for value in graph.inputs][: len(task.inputs)] == list(task.inputs)
+    return model
+
+
+def leave_out_multiplicities(model: ir.Model, fused: Sequence[FusedMLP]) -> None:
+    """Cut P out of a graph whose tensors are inputs, in place."""
+    inputs = {value.name: value for value in model.graph.inputs}
     for block in fused:
         multiplicity = inputs[block.multiplicity]
-        graph.inputs.remove(multiplicity)
+        model.graph.inputs.remove(multiplicity)
         for product in multiplicity.consumers():
             if product.op_type == "Mul":
                 (activation,) = (v for v in product.inputs if v is not multiplicity)
                 assert activation is not None
                 product.outputs[0].replace_all_uses_with(activation)
     common.RemoveUnusedNodesPass()(model)
-    assert [value.name for value in graph.inputs][: len(task.inputs)] == list(task.inputs)
-    return model
 
 
 def read_sizes_elsewhere(target: ir.Value, others: Sequence[ir.Value]) -> None:

@@ -31,6 +31,16 @@ def read_blocks(parts: StackGraphs, base: Mapping[str, Blocks]) -> None:
             _read(graph, base, prefix)
 
 
+def read_base(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
+    """Let a graph of the whole model take codes and scales in the place of matrices, in place.
+
+    Args:
+        graph: The graph.
+        base: Matrices in few bits, by their names in the model.
+    """
+    _read(graph, base, "")
+
+
 def _split(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
     """Read large matrices in parts."""
     for name in [str(value.name) for value in graph.graph.inputs if value.name in base]:

@@ -29,7 +29,7 @@ def join(graphs: StackGraphs, *, batch: Sequence[str]) -> ir.Model:
             if (name := str(value.name)) in batch:
                 inputs.setdefault(name, _like(value, name))
     imports = dict(graphs.entrance.graph.opset_imports)
-    whole = _Whole(ir.Graph([], [], nodes=[], opset_imports=imports, name="inference"), inputs)
+    whole = Whole(ir.Graph([], [], nodes=[], opset_imports=imports, name="inference"), inputs)
     reached = whole.append(graphs.entrance, "entrance/", {})
     hidden = reached[HIDDEN]
     for index, kind in enumerate(graphs.of_kind):
@@ -49,7 +49,7 @@ def join(graphs: StackGraphs, *, batch: Sequence[str]) -> ir.Model:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class Whole:
     """A graph that grows.
 
     Attributes:

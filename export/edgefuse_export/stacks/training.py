@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
-from edgefuse_export.passes.inference import inference_graph
+from edgefuse_export.passes.inference import inference_graph, leave_out_multiplicities
 from edgefuse_export.passes.quantized_base import dequantize_first
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.calls import Stack
-from edgefuse_export.stacks.few_bits import read_blocks
+from edgefuse_export.stacks.decoding import decoding_graph
+from edgefuse_export.stacks.few_bits import read_base, read_blocks
 from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
+from edgefuse_export.tasks.task import ExportWriter
 from edgefuse_export.trace import batch_shapes, example
 from edgefuse_runtime.engines.onnxruntime_layers import CHUNK, NO_DROPOUT
 from edgefuse_runtime.graph.footprint import Footprint, Term, added
@@ -75,6 +77,24 @@ class StackTraining:
         whole = join(parts, batch=[*source.task.inputs, *source.task.targets])
         dequantize_first(whole.graph)
         return inference_graph(whole, source.task, fused=() if source.base else source.fused)
+
+    @cached_property
+    def decoding(self) -> ir.Model | None:
+        """The model as it infers, with its keys and values, where the task writes by them."""
+        source = self.source
+        if not isinstance(source.task, ExportWriter):
+            return None
+        model = source.model if source.base else source.inference or source.model
+        decoder = source.task.decoder(model)
+        graph = decoder and decoding_graph(decoder, _stack(source, model))
+        if graph is None:
+            return None
+        if source.base:
+            read_base(graph, source.base.blocks)
+            dequantize_first(graph.graph)
+        else:
+            leave_out_multiplicities(graph, source.fused)
+        return graph
 
     def free_rows(self, name: str, *, padding_id: int) -> bool:  # noqa: ARG002
         """No embedding: where one trains, all of its rows do."""

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from edgefuse_runtime.tasks.task import Task
 
@@ -84,6 +84,20 @@ class ExportTask(Protocol):
         Args:
             directory: The folder that transformers will load.
             length: Count of tokens that texts are cut to.
+        """
+        ...
+
+
+@runtime_checkable
+class ExportWriter(Protocol):
+    """A task whose models write token by token."""
+
+    def decoder(self, model: "nn.Module") -> "nn.Module | None":
+        """The module that goes on behind tokens whose keys and values are there.
+
+        Its `forward` maps token ids, mask and places of new tokens, and transformers' cache of
+        those before, to logits; its attribute `model` is the model. None where the model keeps no
+        keys and values.
         """
         ...
 

@@ -47,6 +47,12 @@ class TextGenerationExport:
 
         return TokenLosses(model)
 
+    def decoder(self, model: "nn.Module") -> "nn.Module | None":
+        """The model with its cache, if it takes one."""
+        from edgefuse_export.losses.decoder import Decoder, takes_cache
+
+        return Decoder(model) if takes_cache(model) else None
+
     def save(self, directory: Path, *, length: int) -> None:
         """Nothing: transformers' own files say it all."""
 

@@ -15,7 +15,10 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
     gradient_norm.onnx       every gradient → their norm, where a batch comes in parts
     optimizer.onnx           one step of the optimizer, over blocks of elements or a parameter
     inference.onnx           batch and every weight, merged → outputs
-    model.onnx               the same with weights as external initializers, for `convert --to onnx`
+    decode.onnx              tokens, keys and values of those before, and every weight, merged →
+                             logits, keys and values; where a model that writes keeps any
+    model.onnx               inference.onnx with weights as external initializers, for
+                             `convert --to onnx`
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
     masks.safetensors        what part of the gradients counts, where that is chosen
@@ -46,6 +49,7 @@ from edgefuse_runtime.files.tensor_file import map_tensors
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
+DECODING = "decode.onnx"
 
 _NEEDED = (
     "inference.onnx",

@@ -1,6 +1,6 @@
 """The inference graph, with weights as training left them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches
+from edgefuse_runtime.bundle.bundle import DECODING, Bundle
+from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches, pad
 from edgefuse_runtime.graph.base import in_floats
 from edgefuse_runtime.graph.merges import merged
-from edgefuse_runtime.session import bind_tensor, open_session
-from edgefuse_runtime.tasks.task import Outputs
+from edgefuse_runtime.inference.bound import BoundGraph
+from edgefuse_runtime.inference.continuation import Continuation
+from edgefuse_runtime.tasks.task import NextLogits, Outputs
 
 
 def inference_tensors(bundle: Bundle, trained: Mapping[str, NDArray[Any]]) -> dict[str, np.ndarray]:
@@ -44,15 +45,12 @@ class InferenceModel:
     """A bundle's model with given weights, used where they stand.
 
     What is merged or not in C order is a copy: later changes do not reach it.
-
-    Attributes:
-        outputs: Names of what the graph gives.
     """
 
     def __init__(
         self, bundle: Bundle, trained: Mapping[str, NDArray[Any]], *, threads: int
     ) -> None:
-        """Open inference.onnx.
+        """Take the weights; graphs are opened when they are needed.
 
         Args:
             bundle: An opened bundle.
@@ -61,13 +59,16 @@ class InferenceModel:
         """
         self._manifest = bundle.manifest
         self._bundle = bundle
-        self._session = open_session(bundle.path / "inference.onnx", threads=threads)
-        self.outputs = [value.name for value in self._session.get_outputs()]
-        self._binding = self._session.io_binding()
-        tensors = inference_tensors(bundle, trained)
-        for value in self._session.get_inputs():
-            if value.name not in bundle.manifest.inputs:
-                bind_tensor(self._binding, value, tensors[value.name])
+        self._tensors = {
+            name: np.asarray(tensor, order="C")
+            for name, tensor in inference_tensors(bundle, trained).items()
+        }
+        self._threads = threads
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the graph gives."""
+        return self._graph.outputs
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -81,14 +82,40 @@ class InferenceModel:
 
     def run(self, feeds: Feeds) -> Outputs:
         """Outputs of a batch by their names; targets among the feeds are not looked at."""
-        for name in self._manifest.inputs:
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(feeds[name]))
-        for name in self.outputs:
-            self._binding.bind_output(name, "cpu")  # anew: batches differ in their rows
-        self._session.run_with_iobinding(self._binding)
-        outputs = dict(zip(self.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
-        self._binding.clear_binding_outputs()  # what was copied would stay until the next run
-        return outputs
+        return {name: value.numpy() for name, value in self._graph.run(feeds).items()}
+
+    def next_logits(self) -> NextLogits:
+        """A function that gives the logits after texts, and may remember what it read last.
+
+        By decode.onnx, if the bundle has it; else every text is read as a whole.
+        """
+        if DECODING in self._manifest.files:
+            return self.continuation()
+        return self.read
+
+    def continuation(self) -> Continuation:
+        """Those logits by decode.onnx, with nothing read yet."""
+        return Continuation(self._decoding, padding_id=self.padding_id)
+
+    def read(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Those logits by inference.onnx, all of whose outputs are held."""
+        rows = [np.array(text, np.int64) for text in texts]
+        input_ids, mask = pad(rows, self.padding_id)
+        logits = self.run({"input_ids": input_ids, "attention_mask": mask})["logits"]
+        last: NDArray[np.float32] = logits[np.arange(len(rows)), mask.sum(axis=1) - 1]
+        return last
+
+    @cached_property
+    def _graph(self) -> BoundGraph:
+        return self._open("inference.onnx")
+
+    @cached_property
+    def _decoding(self) -> BoundGraph:
+        return self._open(DECODING, arena=False)
+
+    def _open(self, name: str, *, arena: bool = True) -> BoundGraph:
+        file = self._bundle.path / name
+        return BoundGraph(file, self._tensors, threads=self._threads, arena=arena)
 
     def over(self, dataset: Dataset) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
         """Run the model over any number of rows, in batches of like length.

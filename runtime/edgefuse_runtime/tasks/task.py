@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -22,6 +22,9 @@ Asked = asked.Asked
 
 Outputs = dict[str, NDArray[Any]]
 """Arrays by the name of the inference graph's output."""
+
+NextLogits = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
+"""A function of the token ids of texts: logits of the token after each, (texts, vocabulary)."""
 
 Figures = dict[str, float]
 """Figures of merit by their names, the primary one first."""
@@ -86,6 +89,10 @@ class Model(Protocol):
 
     def run(self, feeds: Feeds) -> Outputs:
         """Outputs of a batch by their names; targets among the feeds are not looked at."""
+        ...
+
+    def next_logits(self) -> NextLogits:
+        """A function that gives the logits after texts, and may remember what it read last."""
         ...
 
 

@@ -24,7 +24,14 @@ from edgefuse_runtime.tasks.passages import (
     question_of,
     read_passages,
 )
-from edgefuse_runtime.tasks.task import Asked, Figure, Figures, Model, Outputs
+from edgefuse_runtime.tasks.task import (
+    Asked,
+    Figure,
+    Figures,
+    Model,
+    NextLogits,
+    Outputs,
+)
 
 TARGET = "labels"
 """The training graph's input that holds the token ids to learn, (batch, tokens)."""
@@ -162,32 +169,32 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         self, examples: Sequence[EncodedPassage], model: Model, options: GenerationOptions
     ) -> list[Written]:
         """How each text goes on."""
-        return self._writer(examples, model).write(examples, options)
+        writer = self._writer(examples, model.tokenizer, model.next_logits())
+        return writer.write(examples, options)
 
     def stream(
         self, example: EncodedPassage, model: Model, options: GenerationOptions
     ) -> Iterator[str]:
         """How a text goes on, as it is made."""
-        return self._writer([example], model).stream(example, options)
+        writer = self._writer([example], model.tokenizer, model.next_logits())
+        return writer.stream(example, options)
 
-    def _writer(self, examples: Sequence[EncodedPassage], model: Model) -> Writer:
-        """Writes behind prompts; the whole text is computed anew for every token."""
-        prompts = [example.token_ids[: example.prompt_length] for example in examples]
-        limits = model.tokenizer.truncation
+    def _writer(
+        self, examples: Sequence[EncodedPassage], tokenizer: Tokenizer, next_logits: NextLogits
+    ) -> Writer:
+        """Writes behind prompts."""
+        limits = tokenizer.truncation
         assert limits is not None
+        prompts = [example.token_ids[: example.prompt_length].tolist() for example in examples]
 
         def step(written: Mapping[int, Sequence[int]]) -> NDArray[np.float32]:
-            rows = [np.array([*prompts[row], *ids], np.int64) for row, ids in written.items()]
-            input_ids, mask = pad(rows, model.padding_id)
-            logits = model.run({"input_ids": input_ids, "attention_mask": mask})["logits"]
-            last: NDArray[np.float32] = logits[np.arange(len(rows)), mask.sum(axis=1) - 1]
-            return last
+            return next_logits([[*prompts[row], *ids] for row, ids in written.items()])
 
         return Writer(
             step=step,
             rooms=[int(limits["max_length"]) - len(prompt) for prompt in prompts],
             stops=self.stop_ids,
-            tokenizer=model.tokenizer,
+            tokenizer=tokenizer,
         )
 
     @property

@@ -1,0 +1,164 @@
+"""The graph that writes: it goes on behind tokens whose keys and values it is given.
+
+    input_ids, attention_mask, position_ids, past_key_values.N, every tensor
+      → logits of the last token, present.N
+
+It is traced in parts as the training graphs are, each kind of layer once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import nn
+
+from edgefuse_export.gradient import forward_graph
+from edgefuse_export.passes.external_data import as_inputs
+from edgefuse_export.passes.simplify import simplify
+from edgefuse_export.silence import silence
+from edgefuse_export.stacks.cache import KeysAndValues, cache_of, kept_in
+from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
+from edgefuse_export.stacks.calls import Entrance
+from edgefuse_export.stacks.find import Stack
+from edgefuse_export.stacks.graphs import only
+from edgefuse_export.stacks.joined import Whole
+from edgefuse_export.stacks.kinds import kinds_of
+from edgefuse_export.trace import trace_module
+from edgefuse_runtime.graph.cache import POSITIONS, past_name, present_name
+from edgefuse_runtime.graph.stack import HIDDEN, OUTPUT, context_name
+
+_TOKENS = ("input_ids", "attention_mask", POSITIONS)
+_PARTS = ("key", "value")
+
+_TRACED = (3, 6, 5)
+"""(batch, past, new) of the example that is traced."""
+
+_OTHER = (5, 10, 7)
+
+
+def decoding_graph(decoder: nn.Module, stack: Stack) -> ir.Model | None:
+    """Trace a language model that keeps keys and values.
+
+    Args:
+        decoder: A `Decoder` around the model, in evaluation mode, with eager attention.
+        stack: The model's stack.
+
+    Returns:
+        The graph, every tensor an input; None for a model whose layers do not all keep keys and
+        values alone, of their own tokens.
+    """
+    with silence("transformers"), torch.no_grad():
+        try:
+            return _Maker(decoder, stack).make()
+        except Exception:  # noqa: BLE001 - whatever attention makes of a cache that is not its own
+            return None
+
+
+class _Maker:
+    """What the parts of one model have in common."""
+
+    def __init__(self, decoder: nn.Module, stack: Stack) -> None:
+        self._decoder, self._stack = decoder, stack
+        self._texts = [Text.any(*shape) for shape in (_TRACED, _OTHER)]
+        self._entrances = [self._entered(text) for text in self._texts]
+        self._kept = self._shapes()
+
+    def make(self) -> ir.Model:
+        layers, entrance = self._stack.layers, self._entrances[0]
+        of_kind = kinds_of(layers, entrance.calls, differentiated=[False] * len(layers))
+        kinds = [self._layer(of_kind.index(kind)) for kind in range(max(of_kind) + 1)]
+        first, last = self._entrance(), self._exit()
+        inputs = {
+            "input_ids": _tokens("input_ids", "sequence_length"),
+            "attention_mask": _tokens("attention_mask", "total_sequence_length"),
+            POSITIONS: _tokens(POSITIONS, "sequence_length"),
+        }
+        for index, kept in enumerate(self._kept):
+            for part, (heads, size) in zip(_PARTS, kept, strict=True):
+                name = past_name(index, part)
+                shape = ir.Shape(["batch_size", heads, "past_sequence_length", size])
+                inputs[name] = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
+        own = [*inputs]
+        imports = dict(first.graph.opset_imports)
+        whole = Whole(ir.Graph([], [], nodes=[], opset_imports=imports, name="decoding"), inputs)
+        reached = whole.append(first, "entrance/", {})
+        hidden, presents = reached[HIDDEN], {}
+        for index, kind in enumerate(of_kind):
+            given = {
+                context_name(place): reached[context_name(context)]
+                for place, context in enumerate(entrance.places[index])
+            }
+            given |= {part: inputs[past_name(index, part)] for part in _PARTS}
+            prefix = self._stack.prefix(index)
+            made = whole.append(kinds[kind], prefix, {**given, HIDDEN: hidden}, prefix=prefix)
+            hidden = made[OUTPUT]
+            presents |= {present_name(index, part): made[_present(part)] for part in _PARTS}
+        logits = whole.append(last, "exit/", {HIDDEN: hidden})
+        for name, value in (*logits.items(), *presents.items()):
+            value.name = name
+            whole.graph.outputs.append(value)
+        tensors = sorted(inputs.keys() - {*own})
+        whole.graph.inputs.extend(inputs[name] for name in (*own, *tensors))
+        model = ir.Model(whole.graph, ir_version=first.ir_version, producer_name="edgefuse")
+        RemoveUnusedNodesPass()(model)
+        if not inputs[POSITIONS].uses():
+            whole.graph.inputs.remove(inputs[POSITIONS])
+        return model
+
+    def _entered(self, text: Text) -> Entrance:
+        return text.enter(self._decoder, self._stack.layers)
+
+    def _shapes(self) -> list[list[tuple[int, int]]]:
+        """Heads and sizes of each layer's keys and values."""
+        cache = cache_of([])
+        self._decoder(*Text.any(1, 0, 2), cache)
+        kept = [kept_in(cache, index) for index in range(len(self._stack.layers))]
+        return [
+            [(tensor.shape[1], tensor.shape[3]) for tensor in (one.keys, one.values)]
+            for one in kept
+        ]
+
+    def _entrance(self) -> ir.Model:
+        part = CachedEntrance(self._decoder, self._stack.layers)
+        contexts = map(context_name, range(len(self._entrances[0].contexts)))
+        return self._graph(part, self._texts, _TOKENS, [HIDDEN, *contexts])
+
+    def _layer(self, index: int) -> ir.Model:
+        entrance = self._entrances[0]
+        part = CachedLayer(self._stack.layers[index], entrance.calls[index], index)
+        examples = []
+        for (rows, past, _), reached in zip((_TRACED, _OTHER), self._entrances, strict=True):
+            contexts = [reached.contexts[place] for place in reached.places[index]]
+            kept = [torch.ones(rows, heads, past, size) for heads, size in self._kept[index]]
+            examples.append([reached.hidden, *kept, *contexts])
+        names = [HIDDEN, *_PARTS, *map(context_name, range(len(entrance.places[index])))]
+        return self._graph(part, examples, names, [OUTPUT, *map(_present, _PARTS)])
+
+    def _exit(self) -> ir.Model:
+        part = LastToken(self._decoder, self._stack.layers)
+        return self._graph(part, [[e.hidden] for e in self._entrances], [HIDDEN], ["logits"])
+
+    def _graph(
+        self,
+        part: nn.Module,
+        examples: Sequence[Sequence[Any]],
+        names: Sequence[str],
+        outputs: Sequence[str],
+    ) -> ir.Model:
+        """Trace a part, and make a graph of it whose tensors are inputs."""
+        program = trace_module(part, *examples, model=self._decoder.model)
+        graph = forward_graph(program, outputs, inputs=names)
+        as_inputs(graph, {name.removeprefix("model.") for name in part.state_dict()})
+        simplify(graph)
+        return only(graph, "loss".__ne__)
+
+
+def _present(part: str) -> str:
+    return f"present.{part}"
+
+
+def _tokens(name: str, length: str) -> ir.Value:
+    shape = ir.Shape(["batch_size", length])
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=shape)

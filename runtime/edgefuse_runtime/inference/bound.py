@@ -1,0 +1,62 @@
+"""A graph whose weights are bound once, where they stand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgefuse_runtime.session import bind_tensor, open_session
+
+
+class BoundGraph:
+    """A graph of a bundle's folder with its weights.
+
+    Attributes:
+        shapes: Shapes of what every run takes, by name; sizes that are free are texts.
+        outputs: Names of what the graph gives.
+    """
+
+    def __init__(
+        self, file: Path, tensors: Mapping[str, NDArray[Any]], *, threads: int, arena: bool = True
+    ) -> None:
+        """Open the graph.
+
+        Args:
+            file: The .onnx file.
+            tensors: Weights by name; what is not in C order is copied.
+            threads: Intra-operator threads of ONNX Runtime.
+            arena: Whether runs take their memory from the arena that all sessions share.
+        """
+        self._session = open_session(file, threads=threads, arena=arena)
+        self._binding = self._session.io_binding()
+        self.shapes: dict[str, list[int | str]] = {}
+        for value in self._session.get_inputs():
+            if value.name in tensors:
+                bind_tensor(self._binding, value, tensors[value.name])
+            else:
+                self.shapes[value.name] = value.shape
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the graph.
+
+        Args:
+            feeds: Arrays, or values of ONNX Runtime, by name; others than it takes do no harm.
+
+        Returns:
+            Values of ONNX Runtime by name.
+        """
+        for name in self.shapes:
+            value = feeds[name]
+            if isinstance(value, np.ndarray):
+                self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                self._binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
+        self._session.run_with_iobinding(self._binding)
+        values = dict(zip(self.outputs, self._binding.get_outputs(), strict=True))
+        self._binding.clear_binding_outputs()  # they would stay until the next run
+        return values
