@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from edgefuse.cli import devices
 from edgefuse.cli.bench import bench
+from edgefuse.cli.chat import chat
 from edgefuse.cli.compress import compress
 from edgefuse.cli.convert import convert
 from edgefuse.cli.demo import demo
@@ -53,6 +54,7 @@ app.command()(export)
 app.command()(finetune)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(chat)
 app.command()(convert)
 app.command()(bench)
 app.command()(doctor)

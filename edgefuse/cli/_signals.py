@@ -9,13 +9,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     """Note the first Ctrl-C or SIGTERM while the block runs; a second one acts as usual.
+
+    Args:
+        *signals: Which to note; none for both.
 
     Yields:
         A function that returns whether one has come.
     """
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in signals or _SIGNALS}
     come = False
 
     def restore() -> None:
@@ -27,7 +30,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         come = True
         restore()
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: come

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefuse_devices.errors import DataError, OutputError
+from edgefuse_devices.errors import DataError, InputError, OutputError
 from edgefuse_devices.options import make
 from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
@@ -25,7 +25,7 @@ from edgefuse_runtime.measuring import bench as measuring
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.progress import OnProgress, silent
 from edgefuse_runtime.tasks.registry import evaluation_options_of
-from edgefuse_runtime.tasks.task import Asked, Prediction, StreamsText
+from edgefuse_runtime.tasks.task import Asked, Converses, Prediction, StreamsText, Talk
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training import run as runs
 from edgefuse_runtime.training.loop import Observer
@@ -192,6 +192,26 @@ class Predictor:
         """
         chosen = self._options(self.bundle.manifest.task.prediction_options, options)
         return stream(self.bundle, self._model, asked, options=chosen)
+
+    def conversation(self, *, system: str = "", **options: object) -> Talk:
+        """Begin a conversation, whose `answer(text)` gives an answer piece by piece.
+
+        Args:
+            system: What the model is told before anything is said; empty for nothing.
+            **options: The task's own options of `predict`.
+
+        Raises:
+            InputError: The model's task is another one, its tokenizer has no chat template, or an
+                option is another task's, or does not hold.
+        """
+        task = self.bundle.manifest.task
+        if not isinstance(task, Converses):
+            raise InputError(
+                f"A model for {task.name} answers nobody",
+                "Chat with one for text-generation, or use `edgefuse predict`",
+            )
+        chosen = self._options(task.prediction_options, options)
+        return task.conversation(self._model, chosen, system=system)
 
     def evaluate(
         self, data: StrPath, *, on_progress: OnProgress = silent, **options: object

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 
 @dataclass(frozen=True)
@@ -23,15 +21,12 @@ class KeysAndValues:
     values: Tensor
 
 
-def cache_of(layers: Sequence[KeysAndValues]) -> "DynamicCache":
+def cache_of(layers: Sequence[KeysAndValues]) -> DynamicCache:
     """A cache that grows in every layer: one with a window, too, keeps what has left it.
 
     Args:
         layers: What each layer keeps, the first layer's first.
     """
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
     cache = DynamicCache()
     for kept in layers:
         layer = DynamicLayer()
@@ -41,7 +36,7 @@ def cache_of(layers: Sequence[KeysAndValues]) -> "DynamicCache":
     return cache
 
 
-def kept_in(cache: "DynamicCache", index: int) -> KeysAndValues:
+def kept_in(cache: DynamicCache, index: int) -> KeysAndValues:
     """What a layer keeps in a cache."""
     layer = cache.layers[index]
     assert layer.keys is not None

@@ -18,7 +18,7 @@ from edgefuse_export.gradient import forward_graph
 from edgefuse_export.passes.external_data import as_inputs
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.silence import silence
-from edgefuse_export.stacks.cache import KeysAndValues, cache_of, kept_in
+from edgefuse_export.stacks.cache import cache_of, kept_in
 from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
 from edgefuse_export.stacks.calls import Entrance
 from edgefuse_export.stacks.find import Stack
@@ -26,11 +26,11 @@ from edgefuse_export.stacks.graphs import only
 from edgefuse_export.stacks.joined import Whole
 from edgefuse_export.stacks.kinds import kinds_of
 from edgefuse_export.trace import trace_module
-from edgefuse_runtime.graph.cache import POSITIONS, past_name, present_name
+from edgefuse_runtime.graph.cache import POSITIONS, Part, past_name, present_name
 from edgefuse_runtime.graph.stack import HIDDEN, OUTPUT, context_name
 
 _TOKENS = ("input_ids", "attention_mask", POSITIONS)
-_PARTS = ("key", "value")
+_PARTS: tuple[Part, ...] = ("key", "value")
 
 _TRACED = (3, 6, 5)
 """(batch, past, new) of the example that is traced."""
@@ -69,43 +69,55 @@ class _Maker:
         layers, entrance = self._stack.layers, self._entrances[0]
         of_kind = kinds_of(layers, entrance.calls, differentiated=[False] * len(layers))
         kinds = [self._layer(of_kind.index(kind)) for kind in range(max(of_kind) + 1)]
-        first, last = self._entrance(), self._exit()
-        inputs = {
-            "input_ids": _tokens("input_ids", "sequence_length"),
-            "attention_mask": _tokens("attention_mask", "total_sequence_length"),
-            POSITIONS: _tokens(POSITIONS, "sequence_length"),
+        return self._joined(self._entrance(), [kinds[kind] for kind in of_kind], self._exit())
+
+    def _joined(self, first: ir.Model, layers: Sequence[ir.Model], last: ir.Model) -> ir.Model:
+        """Put the parts together."""
+        own, places = self._inputs(), self._entrances[0].places
+        imports = dict(first.graph.opset_imports)
+        graph = ir.Graph([], [], nodes=[], opset_imports=imports, name="decoding")
+        whole = Whole(graph, {**own})
+        reached, presents = whole.append(first, "entrance/", {}), {}
+        hidden = reached[HIDDEN]
+        for index, layer in enumerate(layers):
+            given = {context_name(i): reached[context_name(j)] for i, j in enumerate(places[index])}
+            given |= {part: own[past_name(index, part)] for part in _PARTS}
+            prefix = self._stack.prefix(index)
+            made = whole.append(layer, prefix, {**given, HIDDEN: hidden}, prefix=prefix)
+            hidden = made[OUTPUT]
+            presents |= {present_name(index, part): made[_present(part)] for part in _PARTS}
+        for name, value in (
+            *whole.append(last, "exit/", {HIDDEN: hidden}).items(),
+            *presents.items(),
+        ):
+            value.name = name
+            graph.outputs.append(value)
+        tensors = sorted(whole.inputs.keys() - own.keys())
+        graph.inputs.extend(whole.inputs[name] for name in (*own, *tensors))
+        model = ir.Model(graph, ir_version=first.ir_version, producer_name="edgefuse")
+        RemoveUnusedNodesPass()(model)
+        if not own[POSITIONS].uses():  # the model reads places off the mask
+            graph.inputs.remove(own[POSITIONS])
+        return model
+
+    def _inputs(self) -> dict[str, ir.Value]:
+        """Inputs of the whole graph, with optimum's names of their sizes."""
+        lengths = ("sequence_length", "total_sequence_length", "sequence_length")
+        shapes: dict[str, list[int | str]] = {
+            name: ["batch_size", length] for name, length in zip(_TOKENS, lengths, strict=True)
         }
         for index, kept in enumerate(self._kept):
             for part, (heads, size) in zip(_PARTS, kept, strict=True):
-                name = past_name(index, part)
-                shape = ir.Shape(["batch_size", heads, "past_sequence_length", size])
-                inputs[name] = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
-        own = [*inputs]
-        imports = dict(first.graph.opset_imports)
-        whole = Whole(ir.Graph([], [], nodes=[], opset_imports=imports, name="decoding"), inputs)
-        reached = whole.append(first, "entrance/", {})
-        hidden, presents = reached[HIDDEN], {}
-        for index, kind in enumerate(of_kind):
-            given = {
-                context_name(place): reached[context_name(context)]
-                for place, context in enumerate(entrance.places[index])
-            }
-            given |= {part: inputs[past_name(index, part)] for part in _PARTS}
-            prefix = self._stack.prefix(index)
-            made = whole.append(kinds[kind], prefix, {**given, HIDDEN: hidden}, prefix=prefix)
-            hidden = made[OUTPUT]
-            presents |= {present_name(index, part): made[_present(part)] for part in _PARTS}
-        logits = whole.append(last, "exit/", {HIDDEN: hidden})
-        for name, value in (*logits.items(), *presents.items()):
-            value.name = name
-            whole.graph.outputs.append(value)
-        tensors = sorted(inputs.keys() - {*own})
-        whole.graph.inputs.extend(inputs[name] for name in (*own, *tensors))
-        model = ir.Model(whole.graph, ir_version=first.ir_version, producer_name="edgefuse")
-        RemoveUnusedNodesPass()(model)
-        if not inputs[POSITIONS].uses():
-            whole.graph.inputs.remove(inputs[POSITIONS])
-        return model
+                shape = ["batch_size", heads, "past_sequence_length", size]
+                shapes[past_name(index, part)] = shape
+        return {
+            name: ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.INT64 if name in _TOKENS else ir.DataType.FLOAT),
+                shape=ir.Shape(shape),
+            )
+            for name, shape in shapes.items()
+        }
 
     def _entered(self, text: Text) -> Entrance:
         return text.enter(self._decoder, self._stack.layers)
@@ -149,16 +161,11 @@ class _Maker:
     ) -> ir.Model:
         """Trace a part, and make a graph of it whose tensors are inputs."""
         program = trace_module(part, *examples, model=self._decoder.model)
-        graph = forward_graph(program, outputs, inputs=names)
+        graph = only(forward_graph(program, outputs, inputs=names), "loss".__ne__)
         as_inputs(graph, {name.removeprefix("model.") for name in part.state_dict()})
         simplify(graph)
-        return only(graph, "loss".__ne__)
+        return graph
 
 
 def _present(part: str) -> str:
     return f"present.{part}"
-
-
-def _tokens(name: str, length: str) -> ir.Value:
-    shape = ir.Shape(["batch_size", length])
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=shape)

@@ -55,8 +55,13 @@ def read_data(path: Path) -> bytes:
     return raw
 
 
-def decoded(raw: bytes, name: str) -> str:
+def decoded(raw: bytes, name: str, *, first_line: int = 1) -> str:
     """Decode UTF-8 text, without a byte-order mark.
+
+    Args:
+        raw: The text.
+        name: What it is called in errors.
+        first_line: Number of its first line.
 
     Raises:
         DataError: A line is not UTF-8; the message names it `NAME:1`, say.
@@ -65,7 +70,7 @@ def decoded(raw: bytes, name: str) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
+        line = text.count(b"\n", 0, error.start) + first_line
         raise DataError(
             f"{name}:{line} is not UTF-8: {error.reason}", "Save it as UTF-8"
         ) from error

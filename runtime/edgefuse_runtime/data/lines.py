@@ -1,6 +1,6 @@
 """Lines of text, none of them blank."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edgefuse_devices.errors import DataError
@@ -23,6 +23,20 @@ def split_lines(raw: bytes, name: str) -> list[str]:
         raise DataError(f"{name} has no text", "Give one text a line")
     refuse_blank(texts, name)
     return texts
+
+
+def lines_of(stream: Iterable[bytes], name: str) -> Iterator[str]:
+    """Give the lines of UTF-8 text as they come, without what ends them.
+
+    Args:
+        stream: Lines.
+        name: What stands for the stream in errors.
+
+    Raises:
+        DataError: A line is not UTF-8; the message names it `NAME:2`, say.
+    """
+    for number, line in enumerate(stream, start=1):
+        yield decoded(line, name, first_line=number).rstrip("\r\n")
 
 
 def refuse_blank(texts: Sequence[str], name: str) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.options import option
 from edgefuse_runtime.tasks.sampling import Sampler
-from edgefuse_runtime.tasks.text_stream import decode, stream_text
+from edgefuse_runtime.tasks.text_stream import decode, part_before, stream_before, stream_text
 
 Step = Callable[[Mapping[int, Sequence[int]]], NDArray[np.float32]]
 """What a model says next: a function of the token ids written so far, by the row's index, of rows
@@ -32,6 +32,7 @@ class GenerationOptions:
         top_k: Count of tokens to draw from, the likeliest ones; 0 for all.
         top_p: Share of the probability that the likeliest tokens to draw from have.
         seed: Seed of the drawing.
+        stop: Texts that end a text, and are no part of it.
     """
 
     max_new_tokens: int = option(MAX_NEW_TOKENS, help="Most tokens of a text that is written.")
@@ -43,6 +44,12 @@ class GenerationOptions:
         1.0, help="Draw from the likeliest tokens that have this share of the probability."
     )
     seed: int = option(0, help="Seed of the drawing.")
+    stop: tuple[str, ...] = option(
+        (),
+        help="Text that ends what is written, and is no part of it; may be given several times.",
+        shown="",
+        type=list[str],
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -62,6 +69,8 @@ class GenerationOptions:
             raise InputError(f"--top-p is {self.top_p:g}", "Give a share above 0, up to 1")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}", "Give 0 or more")
+        if not all(self.stop):
+            raise InputError("--stop is empty", "Give a text, or leave it out")
 
 
 class Written(Struct, frozen=True, kw_only=True):
@@ -70,8 +79,8 @@ class Written(Struct, frozen=True, kw_only=True):
     Attributes:
         prompt: What it was asked.
         text: What it wrote.
-        finish_reason: Why it ended: `stop` at a token that ends a text, `length` where no more
-            tokens were allowed, or fitted.
+        finish_reason: Why it ended: `stop` at a token or a text that ends it, `length` where no
+            more tokens were allowed, or fitted.
         tokens: Count of tokens written.
     """
 
@@ -121,19 +130,32 @@ class Writer:
         for row, token_id in self._tokens(rows, options):
             ids[row].append(token_id)
         return [
-            Written(
-                prompt=row.prompt,
-                text=decode(self.tokenizer, own),
-                finish_reason="length" if len(own) >= limit else "stop",
-                tokens=len(own),
-            )
+            self._written(row, own, options, limit=limit)
             for row, own, limit in zip(rows, ids, self._limits(options), strict=True)
         ]
 
     def stream(self, row: Asked, options: GenerationOptions) -> Iterator[str]:
         """Write the text of the only row, and give it piece by piece."""
         token_ids = (token_id for _, token_id in self._tokens([row], options))
-        return stream_text(self.tokenizer, token_ids)
+        return stream_before(options.stop, stream_text(self.tokenizer, token_ids))
+
+    def _written(
+        self, row: Asked, ids: Sequence[int], options: GenerationOptions, *, limit: int
+    ) -> Written:
+        whole = decode(self.tokenizer, ids)
+        text = part_before(options.stop, whole)
+        return Written(
+            prompt=row.prompt,
+            text=text,
+            finish_reason="length" if text == whole and len(ids) >= limit else "stop",
+            tokens=len(ids),
+        )
+
+    def _has_stop(self, ids: Sequence[int], options: GenerationOptions) -> bool:
+        if not options.stop:
+            return False
+        text = decode(self.tokenizer, ids)
+        return any(stop in text for stop in options.stop)
 
     def _limits(self, options: GenerationOptions) -> list[int]:
         return [min(room, options.max_new_tokens) for room in self.rooms]
@@ -158,6 +180,6 @@ class Writer:
                     del written[row]
                     continue
                 ids.append(token_id)
-                if len(ids) == limits[row]:
+                if len(ids) == limits[row] or self._has_stop(ids, options):
                     del written[row]
                 yield row, token_id

@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -274,6 +274,36 @@ class JudgesPredictions(Protocol):
         Args:
             model: The model that predicts.
             options: The `evaluation_options` that were given.
+        """
+        ...
+
+
+class Talk(Protocol):
+    """A conversation with a model."""
+
+    def answer(self, text: str) -> Generator[str, None, None]:
+        """Say something, and give the answer as it is made; closed early, it ends there.
+
+        Raises:
+            DataError: The conversation is too long for the model, or its chat template refuses it.
+        """
+        ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A task whose models answer in conversations."""
+
+    def conversation(self, model: Model, options: Any, *, system: str = "") -> Talk:
+        """A conversation of which nothing is said yet.
+
+        Args:
+            model: The model.
+            options: The `prediction_options` that were given.
+            system: What the model is told before anything is said; empty for nothing.
+
+        Raises:
+            InputError: The model knows no conversations.
         """
         ...
 

@@ -10,11 +10,13 @@ from msgspec import Meta, field
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edgefuse_devices.errors import InputError
 from edgefuse_runtime.data.batching import Feeds, LearnedTokens, pad, random_texts
 from edgefuse_runtime.data.rows import Row
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import next_token, text_metrics
-from edgefuse_runtime.tasks.chat_template import ChatTemplate
+from edgefuse_runtime.tasks.chat_template import ChatTemplate, Message
+from edgefuse_runtime.tasks.conversation import Conversation
 from edgefuse_runtime.tasks.generation import GenerationOptions, Writer, Written
 from edgefuse_runtime.tasks.generation_metric import EvaluationOptions, GenerationMetric
 from edgefuse_runtime.tasks.next_token import IGNORED, NextTokenMetric
@@ -178,6 +180,30 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         """How a text goes on, as it is made."""
         writer = self._writer([example], model.tokenizer, model.next_logits())
         return writer.stream(example, options)
+
+    def conversation(
+        self, model: Model, options: GenerationOptions, *, system: str = ""
+    ) -> Conversation:
+        """A conversation with a model, by its chat template, of which nothing is said yet.
+
+        Raises:
+            InputError: The tokenizer of the model has no chat template.
+        """
+        if self.chat_template is None:
+            raise InputError(
+                "The model's tokenizer has no chat template, so that nobody can say how it reads "
+                "a conversation",
+                "Begin from a model for chats, or use `edgefuse predict`",
+            )
+        next_logits = model.next_logits()  # one for all answers: what was said stays read
+
+        def write(messages: Sequence[Message]) -> Iterator[str]:
+            asked = question_of(Row("The conversation", {"messages": [*messages]}), self._chats)
+            (example,) = encode_passages([asked], model.tokenizer, end_id=self.end_id)
+            writer = self._writer([example], model.tokenizer, next_logits)
+            return writer.stream(example, options)
+
+        return Conversation(write, system=system)
 
     def _writer(
         self, examples: Sequence[EncodedPassage], tokenizer: Tokenizer, next_logits: NextLogits

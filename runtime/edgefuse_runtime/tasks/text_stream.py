@@ -39,3 +39,40 @@ def stream_text(tokenizer: Tokenizer, token_ids: Iterable[int]) -> Iterator[str]
     whole = decode(tokenizer, ids)
     if whole != given and whole.startswith(given):
         yield whole[len(given) :]
+
+
+def part_before(stops: Sequence[str], text: str) -> str:
+    """The part of a text before the first of some texts; all of it where there is none."""
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]
+
+
+def stream_before(stops: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
+    """Give the pieces of a text that are before the first of some texts.
+
+    What such a text may begin with is held back until it is known how it goes on.
+
+    Args:
+        stops: Texts, none of them empty.
+        pieces: Pieces, of which no more are asked for than it takes.
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        kept = part_before(stops, held)
+        if kept != held:
+            if kept:
+                yield kept
+            return
+        begun = max((_begun(stop, held) for stop in stops), default=0)
+        ready, held = held[: len(held) - begun], held[len(held) - begun :]
+        if ready:
+            yield ready
+    if held:
+        yield held
+
+
+def _begun(stop: str, text: str) -> int:
+    """Count of characters at a text's end that another text begins with."""
+    longest = min(len(stop) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
