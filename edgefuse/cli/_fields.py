@@ -109,6 +109,8 @@ def _flag(name: str, option: Option) -> inspect.Parameter:
     kind, flags = without_none(option.type), []
     if get_origin(kind) is tuple:
         kind, settings["parser"], settings["metavar"] = str, separated, "<str>"
+    if get_origin(kind) is list:  # a flag that may be given several times
+        settings["metavar"] = "<str>"
     if option.type is bool:  # False unless it is given: there is nothing to turn off
         flags = [f"--{name.replace('_', '-')}"]
     annotation: Any = Annotated[kind | None, typer.Option(*flags, **settings)]

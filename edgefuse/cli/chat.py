@@ -14,13 +14,12 @@ from edgefuse.cli._options import BundleOfRun, RunOrBundle, Threads
 from edgefuse.cli._output import print_piece
 from edgefuse.cli._signals import stop_on_signal
 from edgefuse_runtime.data.lines import lines_of
-from edgefuse_runtime.tasks.registry import TASKS
-from edgefuse_runtime.tasks.task import Converses
+from edgefuse_runtime.tasks.registry import CONVERSING_TASKS
 
 _EXIT = "/exit"
 
 
-@with_fields(options=[("", t.prediction_options) for t in TASKS if issubclass(t, Converses)])
+@with_fields(options=[("", task.prediction_options) for task in CONVERSING_TASKS])
 def chat(
     model: RunOrBundle,
     system: Annotated[

@@ -14,7 +14,7 @@ from edgefuse_devices.errors import InputError
 from edgefuse_runtime.tasks.generation import GenerationOptions, Writer
 from edgefuse_runtime.tasks.sampling import Sampler, probabilities
 from edgefuse_runtime.tasks.text_metrics import TextMetric
-from edgefuse_runtime.tasks.text_stream import decode, stream_text
+from edgefuse_runtime.tasks.text_stream import decode, part_before, stream_before, stream_text
 from tests.pico_causal import byte_tokenizer
 
 TEXT = "turn on the lamp, très bien: 你好, 👩‍🚀 and naïve"
@@ -94,9 +94,48 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
     assert "".join(stream_text(tokenizer, ids)) == decode(tokenizer, ids) == "warm \ufffd"
 
 
+@pytest.mark.parametrize("stop", [("the",), ("p, tr", "lamp,"), ("你好, 👩",), ("zzz", "naïvety")])
+def test_a_text_ends_before_a_stop_text_as_a_whole_and_in_pieces(stop: tuple[str, ...]) -> None:
+    expected = TEXT[: min((TEXT.index(one) for one in stop if one in TEXT), default=len(TEXT))]
+    options = GenerationOptions(stop=stop)
+    long = "the movie was very dull"
+    written, other = writer([TEXT, long]).write(asked("a", "b"), options)
+    assert (written.text, written.finish_reason) == (expected, "stop")
+    assert (other.text == long) == ("the" not in stop)
+    pieces = list(writer([TEXT]).stream(asked("a")[0], options))
+    assert "".join(pieces) == expected
+    assert all(pieces)
+    if expected != TEXT:
+        assert written.tokens < len(byte_tokenizer().encode(TEXT).ids)
+
+
+def test_a_stop_text_at_the_limit_has_stopped_the_text() -> None:
+    count = len(byte_tokenizer().encode("turn on").ids)
+    options = GenerationOptions(max_new_tokens=count, stop=("on",))
+    (written,) = writer(["turn on the lamp"]).write(asked("a"), options)
+    assert (written.text, written.finish_reason) == ("turn ", "stop")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_stop_text_is_found_however_a_text_is_cut(seed: int) -> None:
+    rng = random.Random(seed)
+    text = "".join(rng.choices("ab\n", k=30))
+    stops = ["".join(rng.choices("ab\n", k=rng.randrange(2, 6))) for _ in range(2)]
+    pieces, begin = [], 0
+    while begin < len(text):
+        end = begin + rng.randrange(1, 5)
+        pieces.append(text[begin:end])
+        begin = end
+    asked_for = iter(pieces)
+    assert "".join(stream_before(stops, asked_for)) == part_before(stops, text)
+    taken = pieces[: len(pieces) - len([*asked_for])]  # no more than it takes
+    assert not any(stop in "".join(taken[:-1]) for stop in stops)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"stop": ("",)}, "--stop is empty"),
         ({"max_new_tokens": 0}, "--max-new-tokens is 0"),
         ({"temperature": -1.0}, "--temperature is -1"),
         ({"temperature": float("nan")}, "--temperature is nan"),
@@ -105,7 +144,7 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
         ({"seed": -1}, "--seed is -1"),
     ],
 )
-def test_an_option_out_of_range_is_refused(options: dict[str, float], complaint: str) -> None:
+def test_an_option_out_of_range_is_refused(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         GenerationOptions(**options)
 

@@ -41,7 +41,7 @@ class Text(NamedTuple):
 
         Args:
             decoder: A module of a text's tensors and a cache.
-            layers: Its layers, whose own work is left out.
+            layers: The layers of the stack, whose own work is left out.
         """
         rows, new = self.input_ids.shape
         kept = torch.zeros(rows, 1, self.attention_mask.shape[1] - new, 1)

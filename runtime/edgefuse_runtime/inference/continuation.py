@@ -1,6 +1,7 @@
 """Texts that a model goes on with: what it has read of them is not computed again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Continuation:
         self._graph, self._padding_id = graph, padding_id
         self._texts: list[list[int]] = []
         self._mask = np.zeros((0, 0), np.int64)
-        self._past = dict.fromkeys(past_names(graph.shapes))
+        self._past: dict[str, Any] = dict.fromkeys(past_names(graph.shapes))
 
     def __call__(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Logits of the token after each text, (texts, vocabulary).

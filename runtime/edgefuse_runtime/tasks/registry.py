@@ -6,7 +6,7 @@ from typing import Any
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.question_answering import QuestionAnswering
 from edgefuse_runtime.tasks.sentence_similarity import SentenceSimilarity
-from edgefuse_runtime.tasks.task import Figure, NoOptions, Task
+from edgefuse_runtime.tasks.task import Converses, Figure, NoOptions, Task
 from edgefuse_runtime.tasks.text2text_generation import Text2TextGeneration
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from edgefuse_runtime.tasks.text_generation import TextGeneration
@@ -20,6 +20,8 @@ TASKS: tuple[type[Task], ...] = (
     QuestionAnswering,
     Text2TextGeneration,
 )
+
+CONVERSING_TASKS = [task for task in TASKS if issubclass(task, Converses)]
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
