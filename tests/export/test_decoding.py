@@ -1,10 +1,7 @@
 """What is written with keys and values kept is what is written without."""
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,28 +193,3 @@ def test_a_chat_that_is_too_long_or_an_option_that_does_not_hold_is_refused(
     assert "The conversation has a prompt of" in result.err
     assert "leaves nothing of the 64" in result.err
     assert chat(run, monkeypatch, b"stop", "--stop", "").code == 2
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_an_answer_and_then_the_chat() -> None:
-    command = [sys.executable, "-m", "edgefuse", "chat", bundle().path, "--max-new-tokens", 20]
-    process = subprocess.Popen(
-        [*map(str, command)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(b"a\n")
-    process.stdin.flush()
-    assert process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
-    while process.stdout.read(1) != b"\n":
-        pass
-    assert process.poll() is None
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"interrupted" in errors
