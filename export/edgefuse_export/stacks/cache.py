@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
@@ -29,7 +30,7 @@ def cache_of(layers: Sequence[KeysAndValues]) -> DynamicCache:
     """
     cache = DynamicCache()
     for kept in layers:
-        layer = DynamicLayer()
+        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
         layer.lazy_initialization(kept.keys, kept.values)
         layer.keys, layer.values = kept.keys, kept.values
         cache.layers.append(layer)
@@ -38,7 +39,5 @@ def cache_of(layers: Sequence[KeysAndValues]) -> DynamicCache:
 
 def kept_in(cache: DynamicCache, index: int) -> KeysAndValues:
     """What a layer keeps in a cache."""
-    layer = cache.layers[index]
-    assert layer.keys is not None
-    assert layer.values is not None
+    layer: Any = cache.layers[index]
     return KeysAndValues(layer.keys, layer.values)

@@ -5,7 +5,7 @@ Each gives a scalar first, as the parts that are differentiated do; here it says
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from torch.utils import _pytree as pytree
 from transformers import Cache
 
 from edgefuse_export.stacks.cache import KeysAndValues, cache_of, kept_in
-from edgefuse_export.stacks.calls import Call, Entrance, NoStackError, enter, leave, replaced
+from edgefuse_export.stacks.calls import Call, Entrance, NoStackError, Stack, enter, leave, replaced
+
+Sizes: TypeAlias = Sequence[tuple[int, int]]
+"""Heads and sizes of a layer's keys and of its values."""
 
 
 class Text(NamedTuple):
@@ -36,17 +39,21 @@ class Text(NamedTuple):
         places = torch.arange(past, past + new).repeat(rows, 1)
         return cls(ids, torch.ones((rows, past + new), dtype=torch.int64), places)
 
-    def enter(self, decoder: nn.Module, layers: Sequence[nn.Module]) -> Entrance:
+    def enter(self, decoder: nn.Module, stack: Stack, sizes: Sequence[Sizes]) -> Entrance:
         """Run a decoder up to its stack.
 
         Args:
             decoder: A module of a text's tensors and a cache.
-            layers: The layers of the stack, whose own work is left out.
+            stack: Its layers, whose own work is left out.
+            sizes: What each layer keeps of a token.
         """
         rows, new = self.input_ids.shape
-        kept = torch.zeros(rows, 1, self.attention_mask.shape[1] - new, 1)
-        cache = cache_of([KeysAndValues(kept, kept)] * len(layers))
-        return enter(decoder, layers, (*self, cache))
+        past = self.attention_mask.shape[1] - new
+        kept = [
+            KeysAndValues(*(torch.zeros(rows, heads, past, size) for heads, size in one))
+            for one in sizes
+        ]
+        return enter(decoder, stack, (*self, cache_of(kept)))
 
 
 class CachedEntrance(nn.Module):
@@ -56,12 +63,12 @@ class CachedEntrance(nn.Module):
         model: The model.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, decoder: nn.Module, stack: Stack, sizes: Sequence[Sizes]) -> None:
         """Take it from a decoder."""
         super().__init__()
         self.model = decoder.model
         # In a tuple, so that their tensors keep the model's names:
-        self._run = (decoder, tuple(layers))
+        self._run = (decoder, stack, tuple(sizes))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor
@@ -104,19 +111,19 @@ class LastToken(nn.Module):
         model: The model.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, decoder: nn.Module, stack: Stack) -> None:
         """Take it from a decoder."""
         super().__init__()
         self.model = decoder.model
-        self._run = (decoder, tuple(layers))
+        self._run = (decoder, stack)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Map hidden states, (batch, new, hidden), to (batch, 1, vocabulary)."""
-        decoder, layers = self._run
+        decoder, stack = self._run
         last = hidden[:, -1:]
         ids = torch.zeros_like(last[:, :, 0], dtype=torch.int64)
         text = Text(ids, torch.ones_like(ids), torch.zeros_like(ids))
-        return torch.zeros(()), leave(decoder, layers, last, (*text, cache_of([])))
+        return torch.zeros(()), leave(decoder, stack, last, (*text, cache_of([])))
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def look_at(
     return Stack(name, tuple(layers), tuple(returned))
 
 
-def enter(module: nn.Module, stack: Stack, batch: Sequence[Tensor]) -> Entrance:
+def enter(module: nn.Module, stack: Stack, batch: Sequence[Any]) -> Entrance:
     """Run a module up to its stack.
 
     Args:
@@ -165,12 +165,12 @@ def enter(module: nn.Module, stack: Stack, batch: Sequence[Tensor]) -> Entrance:
 
         return forward
 
-    with _replaced(stack.layers, [reached(returned) for returned in stack.returned]):
+    with replaced(stack.layers, [reached(returned) for returned in stack.returned]):
         module(*batch)
     return _entrance(stack, seen)
 
 
-def leave(module: nn.Module, stack: Stack, hidden: Tensor, batch: Sequence[Tensor]) -> Any:
+def leave(module: nn.Module, stack: Stack, hidden: Tensor, batch: Sequence[Any]) -> Any:
     """Run a module as if its stack had given some output.
 
     Args:
@@ -192,12 +192,12 @@ def leave(module: nn.Module, stack: Stack, hidden: Tensor, batch: Sequence[Tenso
     def last(*_: Any, **__: Any) -> Any:
         return _as_returned(hidden, stack.returned[-1])
 
-    with _replaced(stack.layers, [*map(passed, stack.returned[:-1]), last]):
+    with replaced(stack.layers, [*map(passed, stack.returned[:-1]), last]):
         return module(*batch)
 
 
 @contextmanager
-def _replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[None]:
+def replaced(layers: Sequence[nn.Module], forwards: Sequence[Any]) -> Iterator[None]:
     """Let layers compute something else for a while."""
     for layer, forward in zip(layers, forwards, strict=True):
         layer.forward = forward

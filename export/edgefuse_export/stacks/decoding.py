@@ -20,10 +20,9 @@ from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.silence import silence
 from edgefuse_export.stacks.cache import cache_of, kept_in
 from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
-from edgefuse_export.stacks.calls import Entrance
-from edgefuse_export.stacks.find import Stack
-from edgefuse_export.stacks.graphs import only
+from edgefuse_export.stacks.calls import Stack
 from edgefuse_export.stacks.joined import Whole
+from edgefuse_export.stacks.kept import only
 from edgefuse_export.stacks.kinds import kinds_of
 from edgefuse_export.trace import trace_module
 from edgefuse_runtime.graph.cache import POSITIONS, Part, past_name, present_name
@@ -62,12 +61,12 @@ class _Maker:
     def __init__(self, decoder: nn.Module, stack: Stack) -> None:
         self._decoder, self._stack = decoder, stack
         self._texts = [Text.any(*shape) for shape in (_TRACED, _OTHER)]
-        self._entrances = [self._entered(text) for text in self._texts]
         self._kept = self._shapes()
+        self._entrances = [text.enter(decoder, stack, self._kept) for text in self._texts]
 
     def make(self) -> ir.Model:
         layers, entrance = self._stack.layers, self._entrances[0]
-        of_kind = kinds_of(layers, entrance.calls, differentiated=[False] * len(layers))
+        of_kind = kinds_of(layers, entrance, differentiated=[False] * len(layers))
         kinds = [self._layer(of_kind.index(kind)) for kind in range(max(of_kind) + 1)]
         return self._joined(self._entrance(), [kinds[kind] for kind in of_kind], self._exit())
 
@@ -77,7 +76,8 @@ class _Maker:
         imports = dict(first.graph.opset_imports)
         graph = ir.Graph([], [], nodes=[], opset_imports=imports, name="decoding")
         whole = Whole(graph, {**own})
-        reached, presents = whole.append(first, "entrance/", {}), {}
+        reached = whole.append(first, "entrance/", {})
+        presents: dict[str, ir.Value] = {}
         hidden = reached[HIDDEN]
         for index, layer in enumerate(layers):
             given = {context_name(i): reached[context_name(j)] for i, j in enumerate(places[index])}
@@ -108,8 +108,8 @@ class _Maker:
         }
         for index, kept in enumerate(self._kept):
             for part, (heads, size) in zip(_PARTS, kept, strict=True):
-                shape = ["batch_size", heads, "past_sequence_length", size]
-                shapes[past_name(index, part)] = shape
+                name = past_name(index, part)
+                shapes[name] = ["batch_size", heads, "past_sequence_length", size]
         return {
             name: ir.Value(
                 name=name,
@@ -118,9 +118,6 @@ class _Maker:
             )
             for name, shape in shapes.items()
         }
-
-    def _entered(self, text: Text) -> Entrance:
-        return text.enter(self._decoder, self._stack.layers)
 
     def _shapes(self) -> list[list[tuple[int, int]]]:
         """Heads and sizes of each layer's keys and values."""
@@ -133,7 +130,7 @@ class _Maker:
         ]
 
     def _entrance(self) -> ir.Model:
-        part = CachedEntrance(self._decoder, self._stack.layers)
+        part = CachedEntrance(self._decoder, self._stack, self._kept)
         contexts = map(context_name, range(len(self._entrances[0].contexts)))
         return self._graph(part, self._texts, _TOKENS, [HIDDEN, *contexts])
 
@@ -149,7 +146,7 @@ class _Maker:
         return self._graph(part, examples, names, [OUTPUT, *map(_present, _PARTS)])
 
     def _exit(self) -> ir.Model:
-        part = LastToken(self._decoder, self._stack.layers)
+        part = LastToken(self._decoder, self._stack)
         return self._graph(part, [[e.hidden] for e in self._entrances], [HIDDEN], ["logits"])
 
     def _graph(
@@ -160,7 +157,7 @@ class _Maker:
         outputs: Sequence[str],
     ) -> ir.Model:
         """Trace a part, and make a graph of it whose tensors are inputs."""
-        program = trace_module(part, *examples, model=self._decoder.model)
+        program = trace_module(part, *examples, model=self._decoder)
         graph = only(forward_graph(program, outputs, inputs=names), "loss".__ne__)
         as_inputs(graph, {name.removeprefix("model.") for name in part.state_dict()})
         simplify(graph)

@@ -86,7 +86,9 @@ class StackTraining:
             return None
         model = source.model if source.base else source.inference or source.model
         decoder = source.task.decoder(model)
-        graph = decoder and decoding_graph(decoder, _stack(source, model))
+        if decoder is None:
+            return None
+        graph = decoding_graph(decoder, _stack(source, model))
         if graph is None:
             return None
         if source.base:
