@@ -37,7 +37,7 @@ def plan_compression(
     """Plan a compression by the model's configuration and the text, without its weights.
 
     Args:
-        model: A model's directory, or a hub name.
+        model: A model's directory, a GGUF file, or a hub name.
         method: A method of compression, or its name.
         seed: Seed of whatever the method draws.
         revision: Branch, tag or commit on the hub.
@@ -66,7 +66,7 @@ def compress(
     """Compress a model, and write it as a directory that is whole or not there at all.
 
     Args:
-        model: A model's directory, or a hub name.
+        model: A model's directory, a GGUF file, or a hub name.
         output: The directory to make.
         method: A method of compression, or its name.
         seed: Seed of whatever the method draws: same seed, same machine, same bytes.
@@ -168,7 +168,8 @@ def plan(
     """Compute what every way of tuning would cost a model.
 
     Args:
-        model: A compressed model's directory, a plain model's, or a hub name.
+        model: A compressed model's directory, a plain model's, a GGUF file, or a hub
+            name.
         device: A board's name, the path of a profile, or a profile.
         task: What the model is to be trained for: a task, its name or its synonym.
         batch_size: Rows in a step.
@@ -219,7 +220,8 @@ def export(
     """Export a training graph for a board, as a bundle that is whole or not there at all.
 
     Args:
-        model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
+        model: A compressed model's directory, a plain model's, a peft adapter's, a GGUF
+            file, or a hub name.
         output: The directory to make.
         device: A board's name, the path of a profile, or a profile.
         task: What the model is trained for: a task, its name or its synonym.

@@ -12,7 +12,7 @@ from edgefuse.artifact.recorded_mlps import recorded_mlps
 from edgefuse.artifact.save import VARIANT
 from edgefuse.artifact.shape import give_shape
 from edgefuse.hub.errors import translate_errors
-from edgefuse.hub.model import check_sizes, check_weights
+from edgefuse.hub.model import check_sizes, check_weights, from_files
 from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import ModelSource, find_source
 from edgefuse.layers.fused import unfold
@@ -28,7 +28,7 @@ def from_pretrained(
     """Load a model for training, float32: a compressed one with P standalone, or any plain one.
 
     Args:
-        path: A compressed or a plain model's directory, or its name on the hub.
+        path: A compressed or a plain model's directory, a GGUF file, or a name on the hub.
         auto_class: Such as `AutoModelForSequenceClassification`. Weights that the file does not
             have (a new head) are initialised; seed them with `torch.manual_seed`.
         **kwargs: Options of transformers: `num_labels`, `id2label`, `attn_implementation`,
@@ -75,15 +75,8 @@ def load(
             Path(source.name), record, auto_class, needs_head=needs_head, **kwargs
         )
         return _cast(model, own)
-    with silence_transformers(), translate_errors(source.name):
-        model, info = auto_class.from_pretrained(
-            source.name,
-            revision=source.ref,
-            dtype=dtype,
-            output_loading_info=True,
-            **{"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs},
-        )
-    assert isinstance(model, PreTrainedModel)
+    options = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
+    model, info = from_files(source, auto_class, dtype=dtype, **options)
     if not kwargs.get("ignore_mismatched_sizes"):
         check_sizes(model, info, source.name)
     check_weights(model, info, source.name, needs_head=needs_head)

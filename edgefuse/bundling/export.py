@@ -58,7 +58,8 @@ def export(
     """Export a model's training as a bundle, whole or not at all.
 
     Args:
-        model: A compressed model's directory, a plain model's, a peft adapter's, or a hub name.
+        model: A compressed model's directory, a plain model's, a peft adapter's, a GGUF
+            file, or a hub name.
         output: The directory to make.
         device: The board.
         task: What the model is trained for.

@@ -107,7 +107,8 @@ def plan(
     """Count what every way of tuning would cost a model.
 
     Args:
-        model: A compressed model's directory, a plain model's, or a hub name.
+        model: A compressed model's directory, a plain model's, a GGUF file, or a hub
+            name.
         device: The board.
         task: What the model is to be trained for.
         batch_size: Count of rows in a step.

@@ -31,7 +31,7 @@ def find_origin(model: str, revision: str | None) -> Origin:
     """Find a model, or a peft adapter and its base.
 
     Args:
-        model: A directory or a hub name.
+        model: A directory, a GGUF file or a hub name.
         revision: Branch, tag or commit on the hub; None for the default branch.
 
     Raises:

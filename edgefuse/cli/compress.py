@@ -21,7 +21,9 @@ _METHOD = listed(
 
 @with_fields(options=[("", method) for method in METHODS])
 def compress(
-    model: Annotated[str, typer.Argument(help="A model's directory, or its name on the hub.")],
+    model: Annotated[
+        str, typer.Argument(help="A model's directory, a GGUF file, or a name on the hub.")
+    ],
     output: OutputDirectory,
     *,
     method: Annotated[str, typer.Option(help=_METHOD, show_default=False)] = "mlp-fusion",

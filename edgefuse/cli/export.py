@@ -34,7 +34,8 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="A compressed model's directory, any model's, a peft adapter's, or a hub name."
+            help="A compressed model's directory, any model's, a peft adapter's, a GGUF file, or a "
+            "hub name."
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The directory to make.")],

@@ -22,7 +22,10 @@ _MIB = 2**20
 @with_fields(task_options=[("", task) for task in WANTED_TASKS])
 def plan(
     model: Annotated[
-        str, typer.Argument(help="A compressed model's directory, any model's, or a hub name.")
+        str,
+        typer.Argument(
+            help="A compressed model's directory, any model's, a GGUF file, or a hub name."
+        ),
     ],
     device: Annotated[
         str, typer.Option(help="The board: a name of `edgefuse devices`, or a profile's .toml.")

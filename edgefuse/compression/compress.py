@@ -23,7 +23,7 @@ def plan_compression(
     """Plan a compression. Reads the configuration and the text, not the weights.
 
     Args:
-        model: A directory or a hub name.
+        model: A directory, a GGUF file or a hub name.
         method: A method of compression, or its name.
         seed: Seed of whatever the method draws.
         revision: Branch, tag or commit on the hub.
@@ -54,7 +54,7 @@ def compress(
     """Compress a model and write it as a compressed model directory, whole or not at all.
 
     Args:
-        model: A directory or a hub name.
+        model: A directory, a GGUF file or a hub name.
         output: The directory to make.
         method: A method of compression, or its name.
         seed: Seed of whatever the method draws: same seed, same machine, same bytes.

@@ -6,9 +6,11 @@ from pickle import UnpicklingError
 
 from edgefuse_devices.errors import EdgeFuseError, ModelError
 
+CHECK_FILES = "Check the directory, or download the model again"
+
 
 @contextmanager
-def translate_errors(subject: str) -> Iterator[None]:
+def translate_errors(subject: str, hint: str = CHECK_FILES) -> Iterator[None]:
     """Turn any exception into a ModelError that quotes the exception's first line.
 
     Libraries raise exceptions of every type for a broken file. An exception of EdgeFuse's own code
@@ -16,6 +18,7 @@ def translate_errors(subject: str) -> Iterator[None]:
 
     Args:
         subject: Name of what is being loaded, with which the sentence begins.
+        hint: What to do about a broken file.
     """
     try:
         yield
@@ -25,7 +28,6 @@ def translate_errors(subject: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         if isinstance(error, UnpicklingError):  # torch's text is advice, and bad
             reason = "its weights are no file that torch wrote, or broken"
-        hint = "Check the directory, or download the model again"
         if isinstance(error, ImportError):
             hint = "Install what is missing"
         raise ModelError(f"{subject} cannot be loaded: {reason}", hint) from error

@@ -6,11 +6,16 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
-from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.errors import CHECK_FILES, translate_errors
 from edgefuse.hub.finite import check_finite
+from edgefuse.hub.gguf import as_numbers
 from edgefuse.hub.silence import silence_transformers
-from edgefuse.hub.source import ModelSource
+from edgefuse.hub.source import ModelSource, as_pretrained
 from edgefuse_devices.errors import ModelError
 
 
@@ -21,11 +26,15 @@ def load_config(source: ModelSource) -> PretrainedConfig:
         ModelError: The configuration is broken, its architecture is unknown to transformers, or
             the model is quantised.
     """
-    with silence_transformers(), translate_errors(source.name):
-        config = AutoConfig.from_pretrained(
-            source.name, revision=source.ref, trust_remote_code=False
-        )
+    with (
+        silence_transformers(),
+        translate_errors(source.name, _hint(source)),
+        as_pretrained(source) as (name, options),
+    ):
+        config = AutoConfig.from_pretrained(name, **options, trust_remote_code=False)
     assert isinstance(config, PretrainedConfig)
+    if source.gguf is not None:
+        _name_class(config)
     parts = (config, config.get_text_config())
     if any(getattr(part, "quantization_config", None) for part in parts):
         raise ModelError(
@@ -33,6 +42,20 @@ def load_config(source: ModelSource) -> PretrainedConfig:
             "Start from the model that it was made from",
         )
     return config
+
+
+def _hint(source: ModelSource) -> str:
+    """What to do about a configuration that cannot be read."""
+    if source.gguf is None:
+        return CHECK_FILES
+    return "Name the directory of the model that the file was made from"
+
+
+def _name_class(config: PretrainedConfig) -> None:
+    """Name the language model's class in a configuration, which a GGUF file does not."""
+    names = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES | MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not config.architectures and config.model_type in names:
+        config.architectures = [names[config.model_type]]
 
 
 def model_class(config: PretrainedConfig) -> type[Any]:
@@ -68,19 +91,44 @@ def load_model(source: ModelSource, config: PretrainedConfig) -> PreTrainedModel
         ModelError: Weights are missing, broken, not finite, or of other sizes than the
             configuration's.
     """
-    with silence_transformers(), translate_errors(source.name):
-        model, info = model_class(config).from_pretrained(
-            source.name,
-            revision=source.ref,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, in a sentence
-            trust_remote_code=False,
-        )
-    assert isinstance(model, PreTrainedModel)
+    model, info = from_files(
+        source,
+        model_class(config),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # refused below, in a sentence
+        trust_remote_code=False,
+    )
     check_sizes(model, info, source.name)
     check_weights(model, info, source.name)
     return model  # from_pretrained leaves it in evaluation mode
+
+
+def from_files(
+    source: ModelSource, kind: type[Any], **options: Any
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Load a model's weights, of a GGUF file as plain numbers.
+
+    Args:
+        source: The model.
+        kind: Class of transformers that loads it.
+        **options: Options of its `from_pretrained`.
+
+    Returns:
+        The model, and what transformers reports of its loading.
+
+    Raises:
+        ModelError: The files are broken.
+    """
+    with (
+        silence_transformers(),
+        translate_errors(source.name),
+        as_pretrained(source) as (name, place),
+    ):
+        if source.gguf is not None:
+            options |= as_numbers()
+        model, info = kind.from_pretrained(name, **place, **options, output_loading_info=True)
+    assert isinstance(model, PreTrainedModel)
+    return model, info
 
 
 def check_sizes(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:

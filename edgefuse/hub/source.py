@@ -1,9 +1,14 @@
-"""Where a model is: a directory, or a name on the Hugging Face hub."""
+"""Where a model is: a directory, a GGUF file, or a name on the Hugging Face hub."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -18,6 +23,7 @@ from transformers.utils.hub import cached_file
 
 from edgefuse.hub.errors import translate_errors
 from edgefuse.hub.file_checks import folder_within, refuse_pointers, refuse_remote_code
+from edgefuse.hub.gguf import GGUF, is_gguf, only_gguf, read_gguf
 from edgefuse.hub.silence import silence_transformers
 from edgefuse_devices.errors import ModelError
 from edgefuse_runtime.files.folder_kinds import COMPRESSION_RECORD, kind_of
@@ -31,20 +37,38 @@ class ModelSource:
     """A model that was found.
 
     Attributes:
-        name: Name that transformers loads it by: a directory or a hub name.
-        label: Name that records give it: a hub name, or a directory's own name without its path
-            (with its parent's name, where the directory is called `model` or the like).
-        revision: Commit on the hub; None for a directory of the user's.
+        name: A directory, a hub name, or a GGUF file.
+        label: Name that records give it: a hub name, or a directory's or a GGUF file's own name
+            without its path (with its parent's name, where it is called `model` or the like).
+        revision: Commit on the hub; None for what is the user's.
+        gguf: What a GGUF file says of its model; None for every other source.
     """
 
     name: str
     label: str
     revision: str | None
+    gguf: GGUF | None = None
 
     @property
     def ref(self) -> str:
         """The revision as transformers wants it; it ignores a directory's."""
         return self.revision or "main"
+
+
+@contextmanager
+def as_pretrained(source: ModelSource) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give what `from_pretrained` of transformers takes for a model: its name, and options.
+
+    A GGUF file is shown alone in a folder: of files beside it, transformers would take tokenizer
+    and adapters.
+    """
+    if source.gguf is None:
+        yield source.name, {"revision": source.ref}
+        return
+    path = Path(source.name).resolve()
+    with TemporaryDirectory() as folder, redirect_stderr(StringIO()):  # its bars go there
+        (Path(folder) / path.name).symlink_to(path)
+        yield folder, {"gguf_file": path.name}
 
 
 def find_source(model: str, revision: str | None = None) -> ModelSource:
@@ -53,12 +77,13 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     A compressed model on the hub is downloaded whole: its weights mean nothing without its record.
 
     Args:
-        model: A directory, or a name on the Hugging Face hub.
+        model: A directory, a GGUF file, or a name on the Hugging Face hub.
         revision: Branch, tag or commit on the hub; None for the default branch.
 
     Raises:
         ModelError: There is no such model, or the hub cannot be reached; or the model brings
-            Python code of its own, or git-lfs's pointers in the place of files.
+            Python code of its own, or git-lfs's pointers in the place of files; or a GGUF file
+            cannot be read.
     """
     path = Path(model).expanduser()
     if not model.strip():
@@ -66,9 +91,7 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     if path.is_dir():
         return _in_directory(path, model, revision)
     if path.exists():
-        raise ModelError(
-            f"{model} is a file, not a model's directory", "Name the directory that holds it"
-        )
+        return _in_file(path, model, revision)
     if not _HUB_NAME.fullmatch(model):
         raise ModelError(
             f"{model} does not exist", "Name a model's directory, or a model on the hub"
@@ -81,9 +104,31 @@ def find_source(model: str, revision: str | None = None) -> ModelSource:
     return _checked(ModelSource(snapshot, model, plain.revision), model)
 
 
+def _in_file(path: Path, model: str, revision: str | None) -> ModelSource:
+    """Find the model of a GGUF file, which the user calls `model`."""
+    if not is_gguf(path):
+        raise ModelError(
+            f"{model} is a file, not a model's directory", "Name the directory that holds it"
+        )
+    _refuse_revision(model, revision, "a file")
+    label = _label(path.resolve().with_suffix(""))
+    return ModelSource(str(path), label, None, read_gguf(path, model))
+
+
+def _refuse_revision(model: str, revision: str | None, kind: str) -> None:
+    if revision is not None:
+        raise ModelError(
+            f"{model} is {kind}, and revisions are of models on the hub",
+            "Leave --revision out, or name a model on the hub",
+        )
+
+
 def _in_directory(path: Path, model: str, revision: str | None) -> ModelSource:
     """Find the model of a directory, which the user calls `model`."""
     if not (path / "config.json").is_file():
+        file = only_gguf(path, model)
+        if file is not None:
+            return _in_file(file, str(file), revision)
         if (path / "adapter_config.json").is_file():
             raise ModelError(
                 f"{model} is a peft adapter, not a model",
@@ -103,17 +148,18 @@ def _in_directory(path: Path, model: str, revision: str | None) -> ModelSource:
             else "Name a directory that `save_pretrained` or `edgefuse compress` wrote, or a "
             "model on the hub",
         )
-    if revision is not None:
-        raise ModelError(
-            f"{model} is a directory, and revisions are of models on the hub",
-            "Leave --revision out, or name a model on the hub",
-        )
+    _refuse_revision(model, revision, "a directory")
     refuse_pointers(path)
     return _checked(ModelSource(str(path), _label(path.resolve()), None), model)
 
 
 def find_file(source: ModelSource, file: str) -> str | None:
-    """Find a model's file, fetched first where it is on the hub; None where there is none."""
+    """Find a model's file, fetched first where it is on the hub; None where there is none.
+
+    A GGUF file has everything in it, and no files beside.
+    """
+    if source.gguf is not None:
+        return None
     path: str | None = cached_file(
         source.name,
         file,

