@@ -58,9 +58,9 @@ def read_gguf(path: Path, name: str) -> GGUF:
             f"{name} is a GGUF file, and the package gguf, which reads those, is not installed",
             "Install it: pip install 'edgefuse[gguf]'",
         )
-    said = _fields(path, name)
-    kind, parts = said.get("general.type", _MODEL), said.get("split.count", _ALONE)
-    if "general.architecture" not in said or kind != _MODEL:
+    values = _fields(path, name)
+    kind, parts = values.get("general.type", _MODEL), values.get("split.count", _ALONE)
+    if "general.architecture" not in values or kind != _MODEL:
         raise ModelError(
             f"{name} is a GGUF file without a model: it holds {kind}"
             if kind != _MODEL
@@ -73,9 +73,9 @@ def read_gguf(path: Path, name: str) -> GGUF:
             "Join them first: llama-gguf-split --merge FIRST-PART WHOLE.gguf",
         )
     return GGUF(
-        architecture=said["general.architecture"],
-        tokenizer=said.get("tokenizer.ggml.model"),
-        pre_tokenizer=said.get("tokenizer.ggml.pre"),
+        architecture=values["general.architecture"],
+        tokenizer=values.get("tokenizer.ggml.model"),
+        pre_tokenizer=values.get("tokenizer.ggml.pre"),
     )
 
 
