@@ -17,8 +17,8 @@ from edgefuse.report.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgefuse.demo.writing_outcome import WritingOutcome
     from edgefuse.demo.outcome import Figures, Outcome
+    from edgefuse.demo.writing_outcome import WritingOutcome
 
 _MIB = 2**20
 _TASKS = listed("What the model learns", ((one.task, one.title) for one in SUBJECTS))
