@@ -46,11 +46,14 @@ class Case:
         quick: Fewer rounds, rows and seeds will do.
         work: A folder for what is made on the way, deleted when the case is measured. With
             --resume there is in it what had been made before an interruption.
+        kept: A folder for what other cases and later runs need too, a model or a bundle: it stays
+            until the source or the data change.
         measured: What other cases came to, in this run or in the one that is resumed.
     """
 
     quick: bool
     work: Path
+    kept: Path
     measured: Mapping[str, Figures]
 
 
@@ -97,6 +100,7 @@ def main(
         parser.error(f"no case matches {' or '.join(options.only)}; there are {', '.join(cases)}")
     state = _digest([*_sources(name), *inputs])
     store = _Store(PARTIAL / f"{name}{'-quick' if options.quick else ''}", state)
+    kept = _kept(PARTIAL / f"{name}-kept", state)
     measured = store.load() if options.resume else {}
     for case in wanted:
         if case not in measured:
@@ -104,7 +108,7 @@ def main(
             work = store.folder(case, fresh=not options.resume)
             known = {one: entry["figures"] for one, entry in measured.items()}
             try:
-                figures = cases[case](Case(options.quick, work, known))
+                figures = cases[case](Case(options.quick, work, kept, known))
             except KeyboardInterrupt:
                 _say(f"\n{len(measured)} of {len(cases)} cases are kept: go on with --resume")
                 sys.exit(130)
@@ -131,6 +135,21 @@ def main(
         _write(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         _write(RESULTS / f"{name}.md", markdown(record, description))
     print(json.dumps(record) if options.json else markdown(record, description).rstrip())
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder with all that is in it, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(folders: Path, state: str) -> Path:
+    """The folder of what these inputs made; that of others is deleted."""
+    kept = folders / state
+    for other in folders.iterdir() if folders.exists() else ():
+        if other != kept:
+            remove(other)
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 class _Store:

