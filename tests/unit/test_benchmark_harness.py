@@ -129,6 +129,27 @@ def test_a_case_is_measured_again_when_its_inputs_changed(benchmark, tmp_path):
     assert not list((tmp_path / "partial").rglob("begun"))
 
 
+def test_what_cases_share_stays_until_the_inputs_change(benchmark, tmp_path):
+    data = tmp_path / "data"
+
+    def measure(case):
+        (case.kept / f"{len(list(case.kept.iterdir()))}").touch()
+        return {"made": len(list(case.kept.iterdir()))}
+
+    def made(*options):
+        record = json.loads(
+            benchmark({"one": measure, "two": measure}, "--json", *options, inputs=[data])
+        )
+        return [case["made"] for case in record["cases"]]
+
+    data.write_text("before")
+    assert made("--quick") == [1, 2]
+    assert made() == [3, 4]
+    data.write_text("after")
+    assert made() == [1, 2]
+    assert len(list((tmp_path / "partial/startup_time-kept").iterdir())) == 1
+
+
 def test_what_is_kept_outlives_a_fresh_run_that_ends_early(benchmark):
     def interrupt(case):
         raise KeyboardInterrupt
