@@ -14,8 +14,8 @@ _STEPS = 2
 """Tokens that texts are continued by, one after another."""
 
 
-def write_decoding(bundle: Bundle, graph: ir.Model | None) -> None:
-    """Write decode.onnx where there is a graph that continues texts as inference.onnx reads them.
+def write_decoding(bundle: Bundle, graph: ir.Model) -> bool:
+    """Write decode.onnx if it continues texts as inference.onnx reads them.
 
     Attention that keeps something else than the keys and values of its tokens cannot be told from
     others in any other way.
@@ -23,13 +23,16 @@ def write_decoding(bundle: Bundle, graph: ir.Model | None) -> None:
     Args:
         bundle: A bundle with its tensors and inference.onnx.
         graph: What an engine's `decoding` gave.
+
+    Returns:
+        Whether it does.
     """
-    if graph is None:
-        return
     file = bundle.path / DECODING
     ir.save(graph, file)
-    if not _is_right(bundle):
+    right = _is_right(bundle)
+    if not right:
         file.unlink()
+    return right
 
 
 def _is_right(bundle: Bundle) -> bool:

@@ -19,9 +19,15 @@ from edgefuse_export.memory import available_bytes, update_bytes
 from edgefuse_export.optimizers.registry import OPTIMIZER_GRAPHS
 from edgefuse_export.passes.external_data import as_external_initializers
 from edgefuse_export.source import Source
-from edgefuse_runtime.bundle.bundle import Bundle, describe_files, write_manifest
+from edgefuse_runtime.bundle.bundle import (
+    MODEL_WITH_PAST,
+    Bundle,
+    describe_files,
+    write_manifest,
+)
 from edgefuse_runtime.bundle.manifest import Manifest, ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.checking.batches import write_batches
+from edgefuse_runtime.converting.convert import WEIGHTS
 from edgefuse_runtime.engines.gradient_mask import MASKS
 from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.graph.footprint import Footprint
@@ -135,8 +141,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     bundle = Bundle(directory, manifest, "")
     _write_tensors(bundle, source)
     _write_masks(bundle, request.kept)
-    _write_inference(bundle, graphs.inference)
-    write_decoding(bundle, graphs.decoding)
+    _write_inference(bundle, graphs.inference, graphs.decoding)
     engine.write(TrainingContents(directory, source, graphs, parameters))
 
     on_progress(STAGES[2], 2, len(STAGES))
@@ -218,15 +223,19 @@ def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:
         write_tensors(bundle.path / MASKS, packed)
 
 
-def _write_inference(bundle: Bundle, inference: ir.Model) -> None:
+def _write_inference(bundle: Bundle, inference: ir.Model, decoding: ir.Model | None) -> None:
     """With weights as inputs for the board, and as initializers for what it converts to.
 
     Those are in model.safetensors, which `edgefuse convert --to onnx` writes beside model.onnx.
     """
     ir.save(inference, bundle.path / "inference.onnx")
-    weights = bundle.path / "model.safetensors"
-    write_tensors(weights, inference_tensors(bundle, bundle.trainable()))
-    names = [str(v.name) for v in inference.graph.inputs if v.name not in bundle.manifest.inputs]
-    as_external_initializers(inference, names, weights, weights.name)
-    ir.save(inference, bundle.path / "model.onnx")
+    converted = {"model.onnx": inference}
+    if decoding is not None and write_decoding(bundle, decoding):
+        converted[MODEL_WITH_PAST] = decoding
+    weights, tensors = bundle.path / WEIGHTS, inference_tensors(bundle, bundle.trainable())
+    write_tensors(weights, tensors)
+    for file, graph in converted.items():
+        names = [str(value.name) for value in graph.graph.inputs if value.name in tensors]
+        as_external_initializers(graph, names, weights, weights.name)
+        ir.save(graph, bundle.path / file)
     weights.unlink()

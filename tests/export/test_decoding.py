@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from peft import TaskType
@@ -157,6 +158,38 @@ def test_a_run_writes_with_what_it_learned(rows: Path, tmp_path: Path) -> None:
     assert written != Predictor(bundle().path, threads=1).predict(PROMPTS, **options)
     predictor._model.next_logits = lambda: predictor._model.read
     assert written == predictor.predict(PROMPTS, **options)
+
+
+@pytest.mark.slow
+def test_what_is_converted_writes_by_itself_with_the_names_of_optimum(tmp_path: Path) -> None:
+    (written,) = Predictor(bundle().path, threads=1).predict(PROMPTS[:1], max_new_tokens=6)
+    edgefuse_runtime.convert(bundle().path, tmp_path / "onnx")
+    assert (tmp_path / "onnx" / "config.json").is_file()
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model_with_past.onnx"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "onnx")
+    ids = tokenizer(PROMPTS[0])["input_ids"]
+    shapes = {value.name: value.shape for value in session.get_inputs()}
+    tokens = ["input_ids", "attention_mask", "position_ids"]
+    parts = [f"{layer}.{part}" for layer in range(2) for part in ("key", "value")]
+    assert [*shapes] == [*tokens, *(f"past_key_values.{part}" for part in parts)]
+    assert [one.name for one in session.get_outputs()] == [
+        "logits", *(f"present.{part}" for part in parts)
+    ]  # fmt: skip
+    past = {
+        name: np.zeros((1, shape[1], 0, shape[3]), np.float32)
+        for name, shape in shapes.items()
+        if name not in tokens
+    }
+    new, made = ids, []
+    for _ in range(written.tokens):
+        total = len(ids) + len(made)
+        batch = [new, [1] * total, [*range(total - len(new), total)]]
+        feeds = {name: np.array([one]) for name, one in zip(tokens, batch, strict=True)}
+        logits, *present = session.run(None, {**feeds, **past})
+        past = dict(zip(past, present, strict=True))
+        new = [int(logits[0, -1].argmax())]
+        made += new
+    assert tokenizer.decode(made, skip_special_tokens=True) == written.text
 
 
 def chat(

@@ -19,6 +19,7 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
                              logits, keys and values; where a model that writes keeps any
     model.onnx               inference.onnx with weights as external initializers, for
                              `convert --to onnx`
+    model_with_past.onnx     decode.onnx, likewise
     trainable.safetensors    what is trained, as it stands before the first step
     frozen.safetensors       what is not: frozen parameters, buffers, multiplicities P
     masks.safetensors        what part of the gradients counts, where that is chosen
@@ -50,6 +51,7 @@ from edgefuse_runtime.files.tensor_file import map_tensors
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
 DECODING = "decode.onnx"
+MODEL_WITH_PAST = "model_with_past.onnx"
 
 _NEEDED = (
     "inference.onnx",

@@ -9,14 +9,16 @@ from msgspec import Struct
 
 from edgefuse_devices.errors import InputError, InternalError, RunError
 from edgefuse_devices.names import unknown
-from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.bundle.bundle import MODEL_WITH_PAST, Bundle
 from edgefuse_runtime.converting.peft_adapter import not_adapter, write_adapter
 from edgefuse_runtime.engines.engine import Tensors
 from edgefuse_runtime.files.output import new_directory
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.files.tensor_file import write_tensors
+from edgefuse_runtime.inference.bound import BoundGraph
+from edgefuse_runtime.inference.continuation import Continuation
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors, plain_tensors
-from edgefuse_runtime.session import onnxruntime
+from edgefuse_runtime.session import open_session
 from edgefuse_runtime.tasks.task import Task
 
 Format = Literal["onnx", "transformers", "peft"]
@@ -55,8 +57,10 @@ def convert(
     """Write trained weights as a model for others, updates merged and P folded in.
 
     `onnx` gives model.onnx with its weights beside it in model.safetensors, which a bare
-    `onnxruntime.InferenceSession` opens; `transformers` gives what `from_pretrained` opens; `peft`
-    gives the adapter alone, which `PeftModel.from_pretrained` puts onto the model it was made for.
+    `onnxruntime.InferenceSession` opens, and of a language model that keeps keys and values
+    model_with_past.onnx too, with optimum's names; `transformers` gives what `from_pretrained`
+    opens; `peft` gives the adapter alone, which `PeftModel.from_pretrained` puts onto the model it
+    was made for.
 
     Args:
         bundle: The bundle that was trained.
@@ -100,9 +104,12 @@ def convert(
                 write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
             case "onnx":
                 shutil.copyfile(bundle.path / "model.onnx", directory / "model.onnx")
+                if MODEL_WITH_PAST in bundle.manifest.files:
+                    shutil.copyfile(bundle.path / MODEL_WITH_PAST, directory / MODEL_WITH_PAST)
+                    _copy_model_files(bundle, directory)
                 shutil.copyfile(bundle.path / "tokenizer.json", directory / "tokenizer.json")
                 write_tensors(directory / WEIGHTS, tensors)
-                _check_same_outputs(bundle, trained, directory / "model.onnx")
+                _check_same_outputs(bundle, trained, directory)
     return conversion
 
 
@@ -133,15 +140,20 @@ def _not_plain(reason: str) -> str:
     return f"plain transformers {reason}" if reason else ""
 
 
-def _check_same_outputs(bundle: Bundle, trained: Tensors, model: Path) -> None:
-    """The graph finds each weight by its place in the file: prove that it finds the right ones."""
+def _check_same_outputs(bundle: Bundle, trained: Tensors, directory: Path) -> None:
+    """Graphs find each weight by its place in the file: prove that they find the right ones."""
     manifest = bundle.manifest
     vocabulary = np.array(sorted(bundle.tokenizer().get_vocab().values()))
     feeds = manifest.task.random_feeds(np.random.default_rng(0), _CHECKED_SHAPE, vocabulary)
-    session = onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
     expected = InferenceModel(bundle, trained, threads=1).run(feeds)
+    session = open_session(directory / "model.onnx", threads=1)
     outputs = session.run([*expected], {name: feeds[name] for name in manifest.inputs})
-    for name, output in zip(expected, outputs, strict=True):
+    found = dict(zip(expected, outputs, strict=True))
+    if (with_past := directory / MODEL_WITH_PAST).exists():
+        logits = Continuation(BoundGraph(with_past, {}, threads=1), padding_id=manifest.padding_id)
+        expected["last logits"] = expected["logits"][:, -1]
+        found["last logits"] = logits(feeds["input_ids"].tolist())
+    for name, output in found.items():
         if not np.allclose(output, expected[name], rtol=1e-4, atol=1e-4):
             raise InternalError(
                 f"the converted model's {name} differ by "
