@@ -23,7 +23,7 @@ _EXIT = "/exit"
 def chat(
     model: RunOrBundle,
     system: Annotated[
-        str, typer.Option(help="What the model is told before anything is said.")
+        str, typer.Option(help="What the model is told before the first message.")
     ] = "",
     *,
     options: Given,

@@ -197,7 +197,7 @@ class Predictor:
         """Begin a conversation, whose `answer(text)` gives an answer piece by piece.
 
         Args:
-            system: What the model is told before anything is said; empty for nothing.
+            system: What the model is told before the first message; empty for nothing.
             **options: The task's own options of `predict`.
 
         Raises:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from peft import TaskType
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import edgefuse
 import edgefuse_runtime
@@ -133,7 +133,8 @@ def test_a_bundle_writes_as_it_does_without_what_it_keeps(rows: Path) -> None:
     written = kept.predict(PROMPTS, **options)
     assert written == anew().predict(PROMPTS, **options)
     assert "".join(kept.stream(PROMPTS, **options)) == "".join(f"{one.text}\n" for one in written)
-    model = edgefuse.fold(edgefuse.from_pretrained(fused())).eval()
+    model = edgefuse.from_pretrained(fused(), AutoModelForCausalLM).eval()
+    edgefuse.fold(model)
     tokenizer = AutoTokenizer.from_pretrained(fused())
     for prompt, ours in zip(PROMPTS, written, strict=True):
         inputs = tokenizer(prompt, return_tensors="pt")

@@ -44,7 +44,7 @@ class Text(NamedTuple):
 
         Args:
             decoder: A module of a text's tensors and a cache.
-            stack: Its layers, whose own work is left out.
+            stack: The layers, whose own work is left out.
             sizes: What each layer keeps of a token.
         """
         rows, new = self.input_ids.shape

@@ -1,4 +1,4 @@
-"""A conversation: what was said is kept, and every answer is written behind all of it."""
+"""A conversation: its messages are kept, and every answer is written behind all of them."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
@@ -12,7 +12,7 @@ class Conversation:
     """A conversation with a model.
 
     Attributes:
-        messages: What was said, the first message first.
+        messages: The messages until now, the first one first.
     """
 
     def __init__(self, write: Write, *, system: str = "") -> None:
@@ -20,7 +20,7 @@ class Conversation:
 
         Args:
             write: Function that answers messages.
-            system: What the model is told before anything is said; empty for nothing.
+            system: What the model is told before the first message; empty for nothing.
         """
         self._write = write
         self.messages: list[Message] = []
@@ -28,22 +28,22 @@ class Conversation:
             self.messages.append({"role": "system", "content": system})
 
     def answer(self, text: str) -> Generator[str, None, None]:
-        """Say something, and give the answer as it is made.
+        """Send a message, and give the answer as it is made.
 
-        Whoever asks for no more of it has heard what the model remembers to have said.
+        An answer that is closed early is kept as far as it came.
 
         Args:
-            text: What is said.
+            text: The message.
 
         Raises:
             DataError: The conversation is too long for the model, or its chat template refuses it;
-                what is said is not kept then.
+                the message is not kept then.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
-        pieces, said = self._write(messages), ""
+        pieces, written = self._write(messages), ""
         try:
             for piece in pieces:
-                said += piece
+                written += piece
                 yield piece
         finally:
-            self.messages = [*messages, {"role": "assistant", "content": said}]
+            self.messages = [*messages, {"role": "assistant", "content": written}]

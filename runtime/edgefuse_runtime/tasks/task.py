@@ -282,7 +282,7 @@ class Talk(Protocol):
     """A conversation with a model."""
 
     def answer(self, text: str) -> Generator[str, None, None]:
-        """Say something, and give the answer as it is made; closed early, it ends there.
+        """Send a message, and give the answer as it is made; closed early, it ends there.
 
         Raises:
             DataError: The conversation is too long for the model, or its chat template refuses it.
@@ -295,12 +295,12 @@ class Converses(Protocol):
     """A task whose models answer in conversations."""
 
     def conversation(self, model: Model, options: Any, *, system: str = "") -> Talk:
-        """A conversation of which nothing is said yet.
+        """A conversation without a message yet.
 
         Args:
             model: The model.
             options: The `prediction_options` that were given.
-            system: What the model is told before anything is said; empty for nothing.
+            system: What the model is told before the first message; empty for nothing.
 
         Raises:
             InputError: The model knows no conversations.

@@ -184,7 +184,7 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
     def conversation(
         self, model: Model, options: GenerationOptions, *, system: str = ""
     ) -> Conversation:
-        """A conversation with a model, by its chat template, of which nothing is said yet.
+        """A conversation with a model, by its chat template, without a message yet.
 
         Raises:
             InputError: The tokenizer of the model has no chat template.
@@ -195,7 +195,7 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
                 "a conversation",
                 "Begin from a model for chats, or use `edgefuse predict`",
             )
-        next_logits = model.next_logits()  # one for all answers: what was said stays read
+        next_logits = model.next_logits()  # one for all answers: it remembers the messages
 
         def write(messages: Sequence[Message]) -> Iterator[str]:
             asked = question_of(Row("The conversation", {"messages": [*messages]}), self._chats)
