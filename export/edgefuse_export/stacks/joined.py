@@ -53,8 +53,8 @@ class Whole:
     """A graph that grows.
 
     Attributes:
-        graph: Its nodes and initializers.
-        inputs: Its inputs by their names, the batch's and those of the tensors until now.
+        graph: Nodes and initializers of the parts until now.
+        inputs: Inputs of the graph by their names, the batch's and those of the tensors until now.
     """
 
     graph: ir.Graph
