@@ -21,6 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST_FILES = (
     "export/test_families.py",
+    "export/test_layers_engine.py",
+    "export/test_base.py",
+    "export/test_decoding.py",
     "export/test_tuning_ways.py",
     "export/test_plan.py",
     "export/test_export.py",

@@ -98,7 +98,7 @@ def trace_module(
 
     Args:
         module: The module: tensors → a scalar first, and other tensors.
-        batch: Its arguments.
+        batch: Arguments of the module.
         other: Arguments of other sizes: the dimensions that differ are free.
         model: The model that it is of, for messages.
 

@@ -344,14 +344,16 @@ class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     def installed(self) -> str:
         return np.__version__
 
-    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
-        return 0
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:
+        return 0, 0.0
 
     def open(self, training: Training) -> NumpyEngine:
         return NumpyEngine(training)
 
 
 class NumpyExport:
+    keeps_few_bits: ClassVar[bool] = False
+
     def spec(self, graphs: TrainingGraphs | None = None) -> Numpy:
         return Numpy()
 

@@ -59,7 +59,7 @@ class Call:
 
         Args:
             layer: The layer, or one of its kind.
-            hidden: Its input, (batch, sequence, hidden).
+            hidden: Hidden states that the layer takes, (batch, sequence, hidden).
             contexts: Tensors that the layers share, those of this one.
         """
         filled = [

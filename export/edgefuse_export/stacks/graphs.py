@@ -98,7 +98,7 @@ def stack_graphs(
     Args:
         task: What the model is trained for.
         model: The model, in evaluation mode, with eager attention.
-        stack: Its stack.
+        stack: The layers of the model.
         vocabulary: Token ids are below it.
         train: Whether to differentiate anything.
 

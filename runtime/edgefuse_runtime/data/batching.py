@@ -22,7 +22,7 @@ class LearnedTokens(NamedTuple):
     """The tokens of a batch that its loss is the mean over.
 
     Attributes:
-        places: Their places among all tokens of the batch, row after row.
+        places: Where they are among all tokens of the batch, row after row.
         targets: The token id to learn at each.
     """
 

@@ -195,8 +195,8 @@ class EngineSpec(Protocol):
         """Version of the engine's package on this machine."""
         ...
 
-    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
-        """Count of layers whose insides it keeps within a budget, instead of computing them anew.
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:
+        """Count of layers whose insides it keeps within a budget, and the bytes that these take.
 
         Args:
             budget: Bytes.

@@ -105,21 +105,21 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         graphs = (f"{FOLDER}/{name}.onnx" for name in names)
         return (*graphs, "gradient_norm.onnx", "optimizer.onnx")
 
-    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:
-        """Count of layers, from the last one down, whose insides a budget holds.
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:
+        """Count of layers, from the last one down, whose insides a budget holds; and their bytes.
 
         Args:
             budget: Bytes.
             rows: Rows that are computed at once.
             tokens: Tokens in each.
         """
-        count = 0
+        count, spent = 0, 0.0
         for layer in reversed(self.layers[self.lowest :]):
-            budget -= bytes_of(self.kept[layer.kind], rows, tokens)
-            if budget < 0:
+            more = bytes_of(self.kept[layer.kind], rows, tokens)
+            if spent + more > budget:
                 break
-            count += 1
-        return count
+            count, spent = count + 1, spent + more
+        return count, spent
 
     def refusal(
         self,

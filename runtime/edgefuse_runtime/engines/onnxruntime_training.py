@@ -38,9 +38,9 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
 
     version: str
 
-    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> int:  # noqa: ARG002
+    def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:  # noqa: ARG002
         """None: its graph keeps all insides, and counts them."""
-        return 0
+        return 0, 0.0
 
     def refusal(
         self,

@@ -22,7 +22,7 @@ class Term(Struct, frozen=True, forbid_unknown_fields=True):
     chunk: int = 0
 
     def at(self, rows: int, tokens: int) -> float:
-        """Its bytes for a batch."""
+        """Bytes for a batch."""
         if self.chunk:
             rows, tokens = 1, min(rows * tokens, self.chunk)
         return float(self.bytes * rows**self.rows * tokens**self.tokens)

@@ -88,8 +88,8 @@ def plan_memory(
             "--sequence-length, or train less of the model",
         )
     left = max(0, budget - whole) / _FRAGMENTS
-    kept = manifest.engine.layers_kept(left, rows=rows, tokens=tokens)
-    return MemoryPlan(rows, kept, whole)
+    kept, spent = manifest.engine.layers_kept(left, rows=rows, tokens=tokens)
+    return MemoryPlan(rows, kept, whole + int(_FRAGMENTS * spent))
 
 
 def _buffers(bundle: Bundle, *, in_parts: bool) -> int:
