@@ -20,7 +20,7 @@ Shapes: TypeAlias = Callable[[int, int], Mapping[str, Sequence[int]]]
 
 _SHARE_OF_MEMORY = 0.5
 """Share of the board's memory that training may take: the system and Python want the rest."""
-_ROWS, _TOKENS = 4, 256
+_ROWS, _TOKENS = 4, 8  # no more than any model has positions for, twice
 _SIZES = (_ROWS, _TOKENS), (2 * _ROWS, _TOKENS), (_ROWS, 2 * _TOKENS)
 """Sizes of batch at which sizes of values are looked at."""
 _EXACT = 1e-6

@@ -117,7 +117,7 @@ CASES = [
     TIED,
     LORA,
     Case("mixtral", "last-1", (0, 1), lowest=1),
-    Case("mpo-llama", "mpo", (0, 0)),
+    Case("mpo-llama", "mpo", (0, 1)),  # bonds of an error differ
     Case("gpt2", "adapter", (0, 0), options=(("adapter_size", 3),)),
     Case("fused-bert", "child-f", (0, 0, 0), writes=False),
     Case("deberta-v2", "full", (0, 0, 0), writes=False),

@@ -20,7 +20,11 @@ class Parts(nn.Module):
         loss = (first.sin() * weights[..., :3]).sum() + second.cos().sum()
         loss = loss + (x[..., ::2] ** 2).sum() + (x[..., 1::3] ** 3).sum()
         loss = (
-            loss + (x[:, 1:].sin() * 2).sum() + x[:, :-2].exp().sum() + (x[..., -4:-1] ** 3).sum()
+            loss
+            + (x[:, 1:].sin() * 2).sum()
+            + x[:, :-2].exp().sum()
+            + x[:, -3:].cos().sum()
+            + (x[..., -4:-1] ** 3).sum()
         )
         return loss, x.detach()
 

@@ -221,38 +221,33 @@ def slice_backward(  # noqa: PLR0917 - ATen's signature
     """Put zeros around a gradient of a part, as rotary positions take halves of a head.
 
     torch's own rule writes the gradient into zeros index by index.
-
-    Raises:
-        ValueError: The part leaves out indices of an axis whose size is not known.
     """
     axis = dim % len(input_sizes)
-    axes = op.Constant(value_ints=[axis])
     size, length = input_sizes[axis], grad_output.shape[axis]
     if isinstance(size, int) and isinstance(length, int):
-        begin = start + size if start < 0 else min(start, size)
-        if step > 1:
-            length = min(length * step, size - begin)
-            grad_output = _spread(grad_output, axis, step=step, length=length)
+        begin = max(0, start + size) if start < 0 else min(start, size)
+        length = min(length * step, size - begin)
         pads = op.Constant(value_ints=[begin, size - begin - length])
-        return op.Pad(grad_output, pads, None, axes)
-    if step > 1 or start < 0:
-        raise ValueError("a part of a sequence leaves out tokens")
-    whole = op.Constant(value_ints=[size]) if isinstance(size, int) else op.Reshape(size, [1])
-    before = op.Constant(value_ints=[start])
-    part = op.Shape(grad_output, start=axis, end=axis + 1)
-    after = op.Sub(op.Sub(whole, before), part)
-    return op.Pad(grad_output, op.Concat(before, after, axis=0), None, axes)
+        cut = op.Constant(value_ints=[length])
+    else:
+        zero = op.Constant(value_ints=[0])
+        whole = op.Constant(value_ints=[size]) if isinstance(size, int) else op.Reshape(size, [-1])
+        first = op.Constant(value_ints=[start])
+        first = op.Max(op.Add(whole, first), zero) if start < 0 else op.Min(first, whole)
+        part = op.Shape(grad_output, start=axis, end=axis + 1)
+        room = op.Sub(whole, first)
+        cut = op.Min(op.Mul(part, op.Constant(value_ints=[step])), room)
+        pads = op.Concat(first, op.Sub(room, cut), axis=0)
+    if step > 1:
+        grad_output = _spread(grad_output, axis, step=step, length=cut)
+    return op.Pad(grad_output, pads, None, op.Constant(value_ints=[axis]))
 
 
-def _spread(value: Any, axis: int, *, step: int, length: int) -> Any:
+def _spread(value: Any, axis: int, *, step: int, length: Any) -> Any:
     """Put zeros between the entries of an axis, and cut it at a length."""
-    between = op.Unsqueeze(value, op.Constant(value_ints=[axis + 1]))
-    padded = op.Pad(
-        between,
-        op.Constant(value_ints=[0, step - 1]),
-        None,
-        op.Constant(value_ints=[axis + 1]),
-    )
+    behind = op.Constant(value_ints=[axis + 1])
+    between = op.Unsqueeze(value, behind)
+    padded = op.Pad(between, op.Constant(value_ints=[0, step - 1]), None, behind)
     sizes = op.Concat(
         op.Shape(value, start=0, end=axis),
         op.Constant(value_ints=[-1]),
@@ -260,8 +255,8 @@ def _spread(value: Any, axis: int, *, step: int, length: int) -> Any:
         axis=0,
     )
     spread = op.Reshape(padded, sizes)
-    ends = (op.Constant(value_ints=[number]) for number in (0, length, axis))
-    return op.Slice(spread, *ends)
+    axes = op.Constant(value_ints=[axis])
+    return op.Slice(spread, op.Constant(value_ints=[0]), length, axes)
 
 
 def sum_over_axes(self: Any, dim: Any = None, keepdim: bool = False, dtype: int = -1) -> Any:  # noqa: FBT001, FBT002 - ATen's signature
