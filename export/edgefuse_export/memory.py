@@ -1,7 +1,9 @@
 """What training will hold in memory, from the graph alone, and what a board has for it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -49,15 +51,22 @@ def footprint(
         shapes: Gives the shapes of its inputs that are the batch's, by name, for rows and tokens.
         vocabulary: Rows of the embeddings that take any number of them.
     """
-    moments, *others = (_moments(_concrete(model, shapes(*size), vocabulary)) for size in _SIZES)
-    grown = [{n: size for moment in other for n, size in moment.items()} for other in others]
-
-    def term(name: str, size: int) -> Term:
-        return _term(size, *(sizes.get(name, size) for sizes in grown))
-
-    return Footprint(
-        largest([[term(name, size) for name, size in one.items() if size] for one in moments])
+    graph, *grown = (_concrete(model, shapes(*size), vocabulary) for size in _SIZES)
+    more_rows, more_tokens = (
+        {str(value.name): _bytes(value) for node in other for value in node.outputs}
+        for other in grown
     )
+    sums: Counter[tuple[int, int]] = Counter()
+    moments = []
+    for born, dead in _lives(graph):
+        for sign, values in ((1, born), (-1, dead)):
+            for value in values:
+                name, size = str(value.name), _bytes(value)
+                power = _power(more_rows.get(name, size), size)
+                sums[power, _power(more_tokens.get(name, size), size)] += sign * size
+            if values is born and born:
+                moments.append([_of_power(size, *power) for power, size in sums.items() if size])
+    return Footprint(largest(moments))
 
 
 def output_terms(model: ir.Model, shapes: Shapes, *, vocabulary: int) -> dict[str, Term]:
@@ -87,10 +96,15 @@ def tensor_term(shapes: Callable[[int, int], Sequence[int]], itemsize: int) -> T
 
 def _term(size: int, more_rows: int, more_tokens: int) -> Term:
     """Bytes at the first of `_SIZES`, and at the others, as a number times powers."""
-    rows, tokens = _power(more_rows, size), _power(more_tokens, size)
+    return _of_power(size, _power(more_rows, size), _power(more_tokens, size))
+
+
+def _of_power(size: int, rows: int, tokens: int) -> Term:
+    """Bytes at the first of `_SIZES`, as a number times powers."""
     return Term(size / (_ROWS**rows * _TOKENS**tokens), rows, tokens)
 
 
+@cache
 def _power(more: int, size: int) -> int:
     """The power by which a size grows where something is doubled, rounded up."""
     return math.ceil(math.log2(more / size) - _EXACT) if size and more > size else 0
@@ -132,8 +146,12 @@ def update_bytes(optimizer: ir.Model, shapes: Iterable[Sequence[int]]) -> int:
     largest = max(map(matrices, shapes), key=math.prod)
     if len(parameter.shape) != len(largest):
         return 0
-    moments = _moments(_concrete(optimizer, {"parameter": largest}, 0))
-    return max((sum(moment.values()) for moment in moments), default=0)
+    now = most = 0
+    for born, dead in _lives(_concrete(optimizer, {"parameter": largest}, 0)):
+        now += sum(map(_bytes, born))
+        most = max(most, now)
+        now -= sum(map(_bytes, dead))
+    return most
 
 
 def _symbol(dimension: int | ir.SymbolicDim) -> str:
@@ -151,8 +169,8 @@ def _evaluate(shape: ir.Shape, sizes: Mapping[str, int]) -> ir.Shape | None:
     return ir.Shape(dimensions)
 
 
-def _moments(graph: ir.Graph) -> list[dict[str, int]]:
-    """Bytes of the values that live while each operator runs, by their names."""
+def _lives(graph: ir.Graph) -> Iterator[tuple[list[ir.Value], list[ir.Value]]]:
+    """For each operator, the values that it makes, and those that nobody reads after it."""
     owners: dict[ir.Value, ir.Value] = {}
     last_use: dict[ir.Value, int] = {}
     nodes = list(graph)
@@ -163,15 +181,12 @@ def _moments(graph: ir.Graph) -> list[dict[str, int]]:
                 last_use[owners.get(value, value)] = step
         if (node.op_type in _ALIASES or _is_fused(node)) and node.inputs[0] is not None:
             owners[node.outputs[0]] = owners.get(node.inputs[0], node.inputs[0])
-    living: dict[ir.Value, int] = {}
-    moments = []
+    ending: dict[int, list[ir.Value]] = {}
     for step, node in enumerate(nodes):
-        for output in node.outputs:
-            if output not in owners and output not in given:
-                living[output] = _bytes(output)
-        moments.append({str(value.name): size for value, size in living.items()})
-        living = {value: size for value, size in living.items() if last_use.get(value, -1) > step}
-    return moments
+        born = [value for value in node.outputs if value not in owners and value not in given]
+        for value in born:
+            ending.setdefault(last_use.get(value, step), []).append(value)
+        yield born, ending.pop(step, [])
 
 
 def _is_fused(node: ir.Node) -> bool:

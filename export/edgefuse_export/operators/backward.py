@@ -224,16 +224,16 @@ def slice_backward(  # noqa: PLR0917 - ATen's signature
     """
     axis = dim % len(input_sizes)
     size, length = input_sizes[axis], grad_output.shape[axis]
-    if isinstance(size, int) and isinstance(length, int):
+    if all(isinstance(number, int) for number in (size, length, start)):
         begin = max(0, start + size) if start < 0 else min(start, size)
         length = min(length * step, size - begin)
         pads = op.Constant(value_ints=[begin, size - begin - length])
         cut = op.Constant(value_ints=[length])
     else:
-        zero = op.Constant(value_ints=[0])
-        whole = op.Constant(value_ints=[size]) if isinstance(size, int) else op.Reshape(size, [-1])
-        first = op.Constant(value_ints=[start])
-        first = op.Max(op.Add(whole, first), zero) if start < 0 else op.Min(first, whole)
+        whole, first = _as_list(size), _as_list(start)
+        if isinstance(start, int) and start < 0:
+            first = op.Max(op.Add(whole, first), op.Constant(value_ints=[0]))
+        first = op.Min(first, whole)
         part = op.Shape(grad_output, start=axis, end=axis + 1)
         room = op.Sub(whole, first)
         cut = op.Min(op.Mul(part, op.Constant(value_ints=[step])), room)
@@ -241,6 +241,13 @@ def slice_backward(  # noqa: PLR0917 - ATen's signature
     if step > 1:
         grad_output = _spread(grad_output, axis, step=step, length=cut)
     return op.Pad(grad_output, pads, None, op.Constant(value_ints=[axis]))
+
+
+def _as_list(number: Any) -> Any:
+    """A number, known or of the graph, as a tensor of one."""
+    if isinstance(number, int):
+        return op.Constant(value_ints=[number])
+    return op.Reshape(number, op.Constant(value_ints=[-1]))
 
 
 def _spread(value: Any, axis: int, *, step: int, length: Any) -> Any:
