@@ -29,8 +29,10 @@ class TrainingProgress:
         self._loss: float | None = None
         self._reached = ""
 
-    def on_plan(self, plan: "MemoryPlan") -> None:
-        """Say what was chosen, above the bar."""
+    def show_plan(self, plan: "MemoryPlan") -> None:
+        """Say what was chosen, above the bar, where there is one."""
+        if not self._progress.console.is_terminal:
+            return
         kept = f", the insides of {plan.kept_layers} layers kept" if plan.kept_layers else ""
         self._progress.console.print(
             f"Memory: {plan.rows_at_once} rows at once{kept}; about {plan.bytes / 2**20:,.0f} MiB"

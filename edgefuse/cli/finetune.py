@@ -124,6 +124,7 @@ def finetune(
             overwrite=overwrite,
             budget=None if memory is None else parse_size(memory, "--memory"),
             observer=progress,
+            on_plan=progress.show_plan,
             stop=stop,
         )
     if as_json:
@@ -143,6 +144,7 @@ def _show(report: "Report", run: Path) -> None:
         "speed": f"{report.samples_per_second:,.1f} samples/s, "
         f"{report.tokens_per_second:,.0f} tokens/s",
         "peak memory": f"{report.peak_rss_mib:,.0f} MiB",
+        "rows at once": report.rows_at_once,
         "model's parameters": f"{report.parameters:,}",
         "trained parameters": f"{report.trained_parameters:,}",
         "machine": f"{report.machine.soc}, {report.threads} threads",

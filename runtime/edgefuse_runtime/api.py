@@ -29,6 +29,7 @@ from edgefuse_runtime.tasks.task import Asked, Converses, Prediction, StreamsTex
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training import run as runs
 from edgefuse_runtime.training.loop import Observer
+from edgefuse_runtime.training.memory_plan import MemoryPlan
 from edgefuse_runtime.training.records import Report
 from edgefuse_runtime.training.run import RunRecord, TrainingSettings
 from edgefuse_runtime.training.trained import open_trained
@@ -72,6 +73,7 @@ def finetune(
     overwrite: bool = False,
     budget: int | None = None,
     observer: Observer | None = None,
+    on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Train a bundle on rows of its task.
@@ -90,6 +92,7 @@ def finetune(
         budget: Bytes that this process may hold, mapped files not counted; None for what the
             board's profile and this machine have free.
         observer: Receiver of every step, evaluation and checkpoint.
+        on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves the run and raises `Interrupted`.
 
     Returns:
@@ -121,6 +124,7 @@ def finetune(
         overwrite=overwrite,
         budget=budget,
         observer=observer,
+        on_plan=on_plan,
         stop=stop,
     )
 

@@ -54,6 +54,7 @@ def finetune(
     overwrite: bool = False,
     budget: int | None = None,
     observer: Observer | None = None,
+    on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Train a bundle on rows of its task.
@@ -73,6 +74,7 @@ def finetune(
             profile and this machine have free. It decides how many rows are computed at once, and
             which layers' insides are kept.
         observer: Receiver of every step, evaluation and checkpoint.
+        on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves and raises `Interrupted`.
 
     Returns:
@@ -92,9 +94,9 @@ def finetune(
     filled = _fill(_settings(settings, stored), bundle)
     _check_batch(filled, bundle)
     dataset = bundle.read(train)
-    plan = None
     if filled.rows_at_once is None or budget is not None:
         plan = _plan(bundle, dataset, filled, budget=budget)
+        on_plan(plan)
         filled = msgspec.structs.replace(
             filled, rows_at_once=plan.rows_at_once, kept_layers=plan.kept_layers
         )
@@ -123,8 +125,6 @@ def finetune(
             engine.load_state(state)
             del state  # a mapping would keep the file on the disk after it is replaced
         if observer:
-            if plan:
-                observer.on_plan(plan)
             observer.on_start(progress.step, job.course.steps)
         with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
             loop = TrainingLoop(job, engine, progress, log=log, observer=observer, stop=stop)

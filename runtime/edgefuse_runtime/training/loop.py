@@ -22,7 +22,6 @@ from edgefuse_runtime.machine import memory
 from edgefuse_runtime.tasks.registry import primary_of
 from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
 from edgefuse_runtime.training.course import Course, are_finite
-from edgefuse_runtime.training.memory_plan import MemoryPlan
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 from edgefuse_runtime.training.run import BEST, LAST
@@ -32,10 +31,6 @@ _MIB = 2**20
 
 class Observer(Protocol):
     """Who watches a run: the command line's progress bar, say."""
-
-    def on_plan(self, plan: MemoryPlan) -> None:
-        """It is decided how steps fit into memory."""
-        ...
 
     def on_start(self, step: int, steps: int) -> None:
         """Training begins, with `step` of `steps` done before."""
