@@ -42,7 +42,7 @@ MESSAGES = ["stop", "and go on"]
 def graph_of(model: PreTrainedModel) -> ir.Model | None:
     stack = find_stack(TASK, model, vocabulary=290)
     assert not isinstance(stack, str)
-    return decoding_graph(Decoder(model), stack)
+    return decoding_graph(Decoder(model), stack, {})
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text"])

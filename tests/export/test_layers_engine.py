@@ -377,7 +377,7 @@ def test_the_default_is_the_engine_that_suits(tmp_path: Path) -> None:
         tmp_path / "bundle",
         device=load_device("rpi5"),
         task=WantedTextGeneration(),
-        tune="head",
+        tune="last-1",
         **SIZES,
     )
     assert bundle.manifest.engine.name == WHOLE

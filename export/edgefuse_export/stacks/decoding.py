@@ -6,7 +6,7 @@
 It is traced in parts as the training graphs are, each kind of layer once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -21,10 +21,12 @@ from edgefuse_export.silence import silence
 from edgefuse_export.stacks.cache import cache_of, kept_in
 from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
 from edgefuse_export.stacks.calls import Stack
+from edgefuse_export.stacks.few_bits import read_part
 from edgefuse_export.stacks.joined import Whole
 from edgefuse_export.stacks.kept import only
 from edgefuse_export.stacks.kinds import kinds_of
 from edgefuse_export.trace import trace_module
+from edgefuse_runtime.graph.base import Blocks
 from edgefuse_runtime.graph.cache import POSITIONS, Part, past_name, present_name
 from edgefuse_runtime.graph.stack import HIDDEN, OUTPUT, context_name
 
@@ -37,12 +39,13 @@ _TRACED = (3, 6, 5)
 _OTHER = (5, 10, 7)
 
 
-def decoding_graph(decoder: nn.Module, stack: Stack) -> ir.Model | None:
+def decoding_graph(decoder: nn.Module, stack: Stack, base: Mapping[str, Blocks]) -> ir.Model | None:
     """Trace a language model that keeps keys and values.
 
     Args:
         decoder: A `Decoder` around the model, in evaluation mode, with eager attention.
         stack: The model's stack.
+        base: Matrices that are kept in few bits, by their names in the model.
 
     Returns:
         The graph, every tensor an input; None for a model whose layers do not all keep keys and
@@ -50,7 +53,7 @@ def decoding_graph(decoder: nn.Module, stack: Stack) -> ir.Model | None:
     """
     with silence("transformers"), torch.no_grad():
         try:
-            return _Maker(decoder, stack).make()
+            return _Maker(decoder, stack).make(base)
         except Exception:  # noqa: BLE001 - whatever attention makes of a cache that is not its own
             return None
 
@@ -64,11 +67,16 @@ class _Maker:
         self._kept = self._shapes()
         self._entrances = [text.enter(decoder, stack, self._kept) for text in self._texts]
 
-    def make(self) -> ir.Model:
+    def make(self, base: Mapping[str, Blocks]) -> ir.Model:
         layers, entrance = self._stack.layers, self._entrances[0]
         of_kind = kinds_of(layers, entrance, differentiated=[False] * len(layers))
         kinds = [self._layer(of_kind.index(kind)) for kind in range(max(of_kind) + 1)]
-        return self._joined(self._entrance(), [kinds[kind] for kind in of_kind], self._exit())
+        first, last = self._entrance(), self._exit()
+        for part in (first, last):
+            read_part(part, base)
+        for kind, part in enumerate(kinds):
+            read_part(part, base, self._stack.prefix(of_kind.index(kind)))
+        return self._joined(first, [kinds[kind] for kind in of_kind], last)
 
     def _joined(self, first: ir.Model, layers: Sequence[ir.Model], last: ir.Model) -> ir.Model:
         """Put the parts together."""

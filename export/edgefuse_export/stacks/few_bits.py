@@ -24,21 +24,11 @@ def read_blocks(parts: StackGraphs, base: Mapping[str, Blocks]) -> None:
     _split(parts.exit, base)
     around = [parts.entrance, parts.entrance_backward, parts.exit, parts.exit_forward]
     for graph in filter(None, around):
-        _read(graph, base, "")
+        read_part(graph, base)
     for number, kind in enumerate(parts.kinds):
         prefix = parts.stack.prefix(parts.of_kind.index(number))
         for graph in filter(None, (kind.forward, kind.backward, *(kind.keeping or ()))):
-            _read(graph, base, prefix)
-
-
-def read_base(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
-    """Let a graph of the whole model take codes and scales in the place of matrices, in place.
-
-    Args:
-        graph: The graph.
-        base: Matrices in few bits, by their names in the model.
-    """
-    _read(graph, base, "")
+            read_part(graph, base, prefix)
 
 
 def _split(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
@@ -48,7 +38,14 @@ def _split(graph: ir.Model, base: Mapping[str, Blocks]) -> None:
         split_rows(graph.graph, name, most=LARGEST // columns)
 
 
-def _read(graph: ir.Model, base: Mapping[str, Blocks], prefix: str) -> None:
+def read_part(graph: ir.Model, base: Mapping[str, Blocks], prefix: str = "") -> None:
+    """Let a part take codes and scales in the place of matrices, in place.
+
+    Args:
+        graph: The part.
+        base: Matrices in few bits, by their names in the model.
+        prefix: What these names begin with, before those in the part.
+    """
     names = [str(value.name) for value in graph.graph.inputs]
     kept = {
         name: blocks.precision for name in names if (blocks := base.get(whole_of(prefix + name)))

@@ -15,7 +15,7 @@ from edgefuse_export.passes.quantized_base import dequantize_first
 from edgefuse_export.source import Source
 from edgefuse_export.stacks.calls import Stack
 from edgefuse_export.stacks.decoding import decoding_graph
-from edgefuse_export.stacks.few_bits import read_base, read_blocks
+from edgefuse_export.stacks.few_bits import read_blocks
 from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
@@ -88,11 +88,11 @@ class StackTraining:
         decoder = source.task.decoder(model)
         if decoder is None:
             return None
-        graph = decoding_graph(decoder, _stack(source, model))
+        base = source.base.blocks if source.base else {}
+        graph = decoding_graph(decoder, _stack(source, model), base)
         if graph is None:
             return None
         if source.base:
-            read_base(graph, source.base.blocks)
             dequantize_first(graph.graph)
         else:
             leave_out_multiplicities(graph, source.fused)
