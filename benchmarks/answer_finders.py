@@ -115,7 +115,7 @@ XQUAD = TaskCase(
     model=minilm,
     metric="f1",
     recipe=Recipe(epochs=3, learning_rate=2e-4, batch_size=8, length=256),
-    rows=925,
+    rows=400,
     pytorch=pytorch,
     options={},
 )

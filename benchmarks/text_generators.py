@@ -120,7 +120,7 @@ E2E = TaskCase(
     model=tiny_llama,
     metric="chrf",
     recipe=Recipe(epochs=2, learning_rate=1e-3, length=160),
-    rows=3888,
+    rows=1000,
     pytorch=pytorch,
     options={},
     evaluate=("--generate", "--max-new-tokens", str(MAX_NEW_TOKENS)),
