@@ -38,7 +38,7 @@ CASES: dict[str, TaskCase] = {
         model=minilm,
         metric="spearman",
         recipe=Recipe(epochs=1, learning_rate=2e-5),
-        rows=2000,
+        rows=1000,
         pytorch=sentence_encoders.pytorch,
         options={"problem_type": "regression"},
     ),
@@ -49,7 +49,7 @@ CASES: dict[str, TaskCase] = {
         model=minilm,
         metric="recall_at_1",
         recipe=Recipe(epochs=1, learning_rate=2e-5, batch_size=32, length=64),
-        rows=2000,
+        rows=1000,
         pytorch=sentence_encoders.pytorch,
         options={"problem_type": "ranking"},
     ),
@@ -58,7 +58,7 @@ CASES: dict[str, TaskCase] = {
 }
 
 _THREADS = 2
-_ROUNDS = 3
+_ROUNDS = 2
 _QUICK_ROWS = 160
 _QUICK_TEST_ROWS = 128
 _MODULES = (

@@ -93,7 +93,7 @@ MRPC = TaskCase(
     model=minilm,
     metric="accuracy",
     recipe=Recipe(epochs=2, learning_rate=1e-4),
-    rows=2000,
+    rows=1000,
     pytorch=pytorch,
     options={"problem_type": "single_label_classification", "target": "label"},
 )
@@ -108,7 +108,7 @@ STSB = TaskCase(
     model=minilm,
     metric="pearson",
     recipe=Recipe(epochs=2, learning_rate=1e-4),
-    rows=2000,
+    rows=1000,
     pytorch=pytorch,
     options={"problem_type": "regression", "target": "score"},
 )

@@ -87,7 +87,7 @@ WNUT17 = TaskCase(
     model=minilm,
     metric="f1",
     recipe=Recipe(epochs=3, learning_rate=3e-4),
-    rows=2000,
+    rows=1000,
     pytorch=pytorch,
     options={},
 )
