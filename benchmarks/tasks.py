@@ -58,7 +58,7 @@ CASES: dict[str, TaskCase] = {
 }
 
 _THREADS = 2
-_ROUNDS = 2
+_ROUNDS = 3
 _QUICK_ROWS = 160
 _QUICK_TEST_ROWS = 128
 _MODULES = (
