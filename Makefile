@@ -17,7 +17,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Compress, export, fine-tune and measure a real model, in about three minutes
 	$(RUN) -m edgefuse demo --output demo-run --overwrite
 
-demo-lm: $(VENV)/.demo-lm ## Teach a real language model by LoRA, in about five minutes
+demo-lm: $(VENV)/.demo-lm ## Teach a real language model by LoRA
 	$(RUN) -m edgefuse demo --task text-generation --output demo-lm-run --overwrite
 
 test: $(VENV)/.dev ## Run everything that CI runs: the checks and lanes beside the tests

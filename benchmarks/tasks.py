@@ -4,8 +4,8 @@ Both sides start from one model and train with the same epochs, learning rate, s
 size, length and order of rows, without dropout, in fresh processes, in turn; a round has a seed of
 its own for head and order. `metric` and `pytorch_metric` are means over the rounds on the test
 rows, in points where it is a share, a correlation or chrF; `fused_metric` is EdgeFuse's with the
-model's MLPs at a quarter of their width (`compress --tune-text`), once. `time_ratio` (of all steps) and
-`rss_ratio` (of the peak of the training process) are medians over the rounds of EdgeFuse's by
+model's MLPs at a quarter of their width (`compress --tune-text`), once. `time_ratio` (of all steps)
+and `rss_ratio` (of the peak of the training process) are medians over the rounds of EdgeFuse's by
 PyTorch's. A quick run has one round of one epoch, a few rows of each file, and no fused model.
 """
 

@@ -43,7 +43,7 @@ def demo(
 
     Fine-tunes all-MiniLM-L6-v2 for a task on smart-home commands, unfused and fused, and compares
     the two. With --task text-generation, SmolLM2-135M-Instruct learns instead, by LoRA and layer by
-    layer, and is compared with itself before: about five minutes.
+    layer, and is compared with itself before.
     Every step is a command that you can type yourself.
     """
     from edgefuse.demo.board import BARRED
