@@ -87,6 +87,8 @@ def export(
     dropping = parse_dropout(dropout)
     way = find_way(tune)
     precision = _find_precision(base)
+    if engine:
+        find_engine(engine)  # a name that is none is refused before anything is read
     origin = find_origin(model, revision)
     loaded = load(origin, task, seed=seed)
     _check_batch(loaded.task, batch_size)

@@ -5,6 +5,7 @@ here, torch decomposes by its own rules.
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -215,19 +216,23 @@ def slice_backward(  # noqa: PLR0917 - ATen's signature
     input_sizes: Sequence[Any],
     dim: int,
     start: int,
-    end: int,  # noqa: ARG001 - the gradient's own size says it
+    end: int,
     step: int,
 ) -> Any:
     """Put zeros around a gradient of a part, as rotary positions take halves of a head.
 
     torch's own rule writes the gradient into zeros index by index.
     """
+    if step == 1 and start == 0 and isinstance(end, int) and end >= sys.maxsize:  # all of the axis
+        return op.Identity(grad_output)
     axis = dim % len(input_sizes)
     size, length = input_sizes[axis], grad_output.shape[axis]
     if all(isinstance(number, int) for number in (size, length, start)):
         begin = max(0, start + size) if start < 0 else min(start, size)
         length = min(length * step, size - begin)
-        pads = op.Constant(value_ints=[begin, size - begin - length])
+        before, after = [0] * len(input_sizes), [0] * len(input_sizes)
+        before[axis], after[axis] = begin, size - begin - length
+        pads = op.Constant(value_ints=[*before, *after])
         cut = op.Constant(value_ints=[length])
     else:
         whole, first = _as_list(size), _as_list(start)
@@ -237,10 +242,13 @@ def slice_backward(  # noqa: PLR0917 - ATen's signature
         part = op.Shape(grad_output, start=axis, end=axis + 1)
         room = op.Sub(whole, first)
         cut = op.Min(op.Mul(part, op.Constant(value_ints=[step])), room)
-        pads = op.Concat(first, op.Sub(room, cut), axis=0)
+        others = [op.Constant(value_ints=[0])] * len(input_sizes)
+        before, after = [*others], [*others]
+        before[axis], after[axis] = first, op.Sub(room, cut)
+        pads = op.Concat(*before, *after, axis=0)
     if step > 1:
         grad_output = _spread(grad_output, axis, step=step, length=cut)
-    return op.Pad(grad_output, pads, None, op.Constant(value_ints=[axis]))
+    return op.Pad(grad_output, pads)
 
 
 def _as_list(number: Any) -> Any:
