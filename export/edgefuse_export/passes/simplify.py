@@ -18,12 +18,12 @@ def simplify(model: ir.Model) -> None:
     common.CommonSubexpressionEliminationPass()(model)
     with silence("onnxscript"):  # it says which constants it cannot compute; none of them matter
         optimizer.optimize(model)
-    _read_twice_transposed_as_it_was(model.graph)
+    _read_twice_transposed_as_it_was(model)
 
 
-def _read_twice_transposed_as_it_was(graph: ir.Graph) -> None:
+def _read_twice_transposed_as_it_was(model: ir.Model) -> None:
     """Let readers of (Xᵀ)ᵀ read X: torch transposes a linear layer's weight for each product."""
-    for node in graph:
+    for node in model.graph:
         first = (
             node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] else None
         )
@@ -34,4 +34,4 @@ def _read_twice_transposed_as_it_was(graph: ir.Graph) -> None:
             assert first.inputs[0] is not None
             if not node.outputs[0].is_graph_output():
                 node.outputs[0].replace_all_uses_with(first.inputs[0])
-    common.RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))
+    common.RemoveUnusedNodesPass()(model)
