@@ -55,13 +55,18 @@ class StepOutcome:
         return ""
 
 
-def can_accumulate(bundle: Bundle, dataset: Dataset) -> bool:
-    """Whether a step of several batches can be taken."""
-    try:
-        check_accumulation(bundle, dataset)
-    except RunError:
-        return False
-    return True
+def why_not_in_parts(bundle: Bundle, dataset: Dataset) -> str:
+    """Why a bundle cannot be trained by steps in parts, as a sentence; empty where it can."""
+    manifest = bundle.manifest
+    feeds = manifest.task.collate(dataset.examples[:1], padding_id=manifest.padding_id)
+    if manifest.engine.no_accumulation:
+        return f"{manifest.engine.name} {manifest.engine.no_accumulation}"
+    if manifest.task.terms(feeds) is None:
+        return (
+            f"the loss of {manifest.task.name} holds the rows of a batch against one another, so "
+            "that it cannot be computed in parts"
+        )
+    return ""
 
 
 def check_accumulation(bundle: Bundle, dataset: Dataset) -> None:
@@ -70,16 +75,9 @@ def check_accumulation(bundle: Bundle, dataset: Dataset) -> None:
     Raises:
         RunError: The engine cannot add gradients up, or the task's loss does not divide.
     """
-    manifest = bundle.manifest
-    feeds = manifest.task.collate(dataset.examples[:1], padding_id=manifest.padding_id)
-    alone = "Leave --gradient-accumulation-steps out, and choose --batch-size alone"
-    if manifest.engine.no_accumulation:
-        raise RunError(f"{manifest.engine.name} {manifest.engine.no_accumulation}", alone)
-    if manifest.task.terms(feeds) is None:
+    if why := why_not_in_parts(bundle, dataset):
         raise RunError(
-            f"the loss of {manifest.task.name} holds the rows of a batch against one another, so "
-            "that it cannot be computed in parts",
-            alone,
+            why, "Leave --gradient-accumulation-steps out, and choose --batch-size alone"
         )
 
 

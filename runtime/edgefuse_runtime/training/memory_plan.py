@@ -8,7 +8,7 @@ from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.optimizers.optimizer import state_elements
-from edgefuse_runtime.training.course import can_accumulate
+from edgefuse_runtime.training.course import why_not_in_parts
 
 _MIB = 2**20
 
@@ -74,7 +74,7 @@ def plan_memory(
     """
     manifest = bundle.manifest
     tokens = int(dataset.lengths.max())
-    least = batch_size if not can_accumulate(bundle, dataset) else 1
+    least = batch_size if why_not_in_parts(bundle, dataset) else 1
     for rows in range(batch_size, least - 1, -1):
         whole = held + _buffers(bundle, in_parts=in_parts or rows < batch_size) + _SESSIONS
         whole += int(_FRAGMENTS * manifest.footprint.at(rows, tokens))
