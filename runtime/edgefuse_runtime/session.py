@@ -87,6 +87,20 @@ def bind_tensor(binding: Any, value: Any, tensor: NDArray[Any]) -> None:
         binding.bind_cpu_input(value.name, np.asarray(tensor, order="C"))
 
 
+def bind_given(binding: Any, name: str, value: Any) -> None:
+    """Bind what a run is given to an input.
+
+    Args:
+        binding: An `onnxruntime.IOBinding`.
+        name: Name of the input.
+        value: An array, or a value of ONNX Runtime.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        binding.bind_cpu_input(name, np.asarray(value, order="C"))
+    else:
+        binding.bind_ortvalue_input(name, value)
+
+
 def open_session(model: Path, *, threads: int, arena: bool = True) -> Any:
     """Open an ONNX model on the CPU.
 

@@ -38,7 +38,7 @@ from edgefuse_runtime.graph.stack import (
     is_context,
 )
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import bind_tensor, onnxruntime, open_session
+from edgefuse_runtime.session import bind_given, bind_tensor, onnxruntime, open_session
 from edgefuse_runtime.tagged import Tagged
 
 FOLDER = "layers"
@@ -300,11 +300,7 @@ class _Graph:
         if missing := self._batch - given.keys():  # or the last batch's would stand in
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
         for name in self._batch:
-            value = given[name]
-            if isinstance(value, np.ndarray | np.generic):
-                self._binding.bind_cpu_input(name, np.asarray(value, order="C"))
-            else:
-                self._binding.bind_ortvalue_input(name, value)
+            bind_given(self._binding, name, given[name])
         for name in self._free:
             self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
         self._session.run_with_iobinding(self._binding)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.session import bind_tensor, open_session
+from edgefuse_runtime.session import bind_given, bind_tensor, open_session
 
 
 class BoundGraph:
@@ -49,11 +48,7 @@ class BoundGraph:
             Values of ONNX Runtime by name.
         """
         for name in self.shapes:
-            value = feeds[name]
-            if isinstance(value, np.ndarray):
-                self._binding.bind_cpu_input(name, np.ascontiguousarray(value))
-            else:
-                self._binding.bind_ortvalue_input(name, value)
+            bind_given(self._binding, name, feeds[name])
         for name in self.outputs:
             self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
         self._session.run_with_iobinding(self._binding)
