@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from transformers import Cache
 
-from edgefuse_export.stacks.cache import KeysAndValues, cache_of, kept_in
+from edgefuse_export.stacks.caches import Kept, cache_of, kept_in
 from edgefuse_export.stacks.calls import Call, Entrance, NoStackError, Stack, enter, leave, replaced
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
@@ -50,8 +50,7 @@ class Text(NamedTuple):
         rows, new = self.input_ids.shape
         past = self.attention_mask.shape[1] - new
         kept = [
-            KeysAndValues(*(torch.zeros(rows, heads, past, size) for heads, size in one))
-            for one in sizes
+            Kept(*(torch.zeros(rows, heads, past, size) for heads, size in one)) for one in sizes
         ]
         return enter(decoder, stack, (*self, cache_of(kept)))
 
@@ -97,7 +96,7 @@ class CachedLayer(nn.Module):
         self, hidden: Tensor, keys: Tensor, values: Tensor, *contexts: Tensor
     ) -> tuple[Tensor, ...]:
         """Map input, (batch, new, hidden), what is kept of the tokens before, and contexts."""
-        cache = cache_of([KeysAndValues(keys, values)] * (self._index + 1))
+        cache = cache_of([Kept(keys, values)] * (self._index + 1))
         with _given(self.model, cache):
             output = self._call.of(self.model, hidden, contexts)
         kept = kept_in(cache, self._index)

@@ -1,10 +1,11 @@
 """Keys and values from outside, as prefix tuning gives them, among the arguments of a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 PLACE = "layer_idx"
 """What transformers calls a layer's place, by which it finds the layer's part of a cache."""
@@ -20,6 +21,27 @@ class Kept(NamedTuple):
 
     keys: Tensor
     values: Tensor
+
+
+def cache_of(layers: Sequence[Kept]) -> DynamicCache:
+    """A cache that grows in every layer: one with a window, too, keeps what has left it.
+
+    Args:
+        layers: What each layer keeps, the first layer's first.
+    """
+    cache = DynamicCache()
+    for kept in layers:
+        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
+        layer.lazy_initialization(kept.keys, kept.values)
+        layer.keys, layer.values = kept.keys, kept.values
+        cache.layers.append(layer)
+    return cache
+
+
+def kept_in(cache: Cache, index: int) -> Kept:
+    """What a layer keeps in a cache."""
+    layer: Any = cache.layers[index]
+    return Kept(layer.keys, layer.values)
 
 
 class LayerCache(DynamicCache):
@@ -74,5 +96,4 @@ def _part(cache: Cache, layer: nn.Module) -> Kept | None:
     place = next((getattr(m, PLACE) for m in layer.modules() if hasattr(m, PLACE)), None)
     if place is None or place >= len(cache.layers):
         return None
-    part: Any = cache.layers[place]
-    return Kept(part.keys, part.values) if getattr(part, "keys", None) is not None else None
+    return kept_in(cache, place) if getattr(cache.layers[place], "keys", None) is not None else None

@@ -18,8 +18,8 @@ from edgefuse_export.gradient import forward_graph
 from edgefuse_export.passes.external_data import as_inputs
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.silence import silence
-from edgefuse_export.stacks.cache import cache_of, kept_in
 from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
+from edgefuse_export.stacks.caches import cache_of, kept_in
 from edgefuse_export.stacks.calls import Stack
 from edgefuse_export.stacks.few_bits import read_part
 from edgefuse_export.stacks.joined import Whole

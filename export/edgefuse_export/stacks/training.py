@@ -89,7 +89,8 @@ class StackTraining:
         if decoder is None:
             return None
         base = source.base.blocks if source.base else {}
-        graph = decoding_graph(decoder, _stack(source, model), base)
+        stack = self.parts.stack if model is source.model else _stack(source, model)
+        graph = decoding_graph(decoder, stack, base)
         if graph is None:
             return None
         if source.base:
@@ -198,6 +199,14 @@ def _taken(graph: ir.Model, shapes: Shapes) -> Shapes:
 
 def why_whole(source: Source) -> str:
     """Why a model cannot be trained layer by layer, as a sentence; empty where it can."""
+    if why := _why_not_so(source):
+        return why
+    stack = find_stack(source.task, source.model, vocabulary=source.vocabulary)
+    return _no_stack(source.model, stack) if isinstance(stack, str) else ""
+
+
+def _why_not_so(source: Source) -> str:
+    """What layers cannot be trained with, whatever the model is."""
     if source.dropout is not None:
         return NO_DROPOUT
     if source.optimizer.follows_gradient and source.fused:
@@ -205,8 +214,7 @@ def why_whole(source: Source) -> str:
             f"Layer by layer, {source.optimizer.name} cannot train fused MLPs: what their rows' "
             "gradients are divided by differs from layer to layer"
         )
-    stack = find_stack(source.task, source.model, vocabulary=source.vocabulary)
-    return _no_stack(source.model, stack) if isinstance(stack, str) else ""
+    return ""
 
 
 def stack_training(source: Source) -> StackTraining:
@@ -215,7 +223,7 @@ def stack_training(source: Source) -> StackTraining:
     Raises:
         ModelError: The model is no stack of layers, or a part cannot be traced or differentiated.
     """
-    if why := why_whole(source):
+    if why := _why_not_so(source):
         raise ModelError(why, _WHOLE)
     stack = _stack(source, source.model)
     parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary)
