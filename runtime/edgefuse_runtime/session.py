@@ -1,5 +1,6 @@
 """The one place that imports onnxruntime and decides how its sessions run."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,31 @@ def bind_given(binding: Any, name: str, value: Any) -> None:
         binding.bind_cpu_input(name, np.asarray(value, order="C"))
     else:
         binding.bind_ortvalue_input(name, value)
+
+
+def taken_outputs(binding: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Take what a run gave out of its binding, which gives new memory at the next run.
+
+    Up to onnxruntime 1.28 `IOBinding.get_outputs` gives references into the binding: they end with
+    what they refer to. A vector of its own holds each value as long as somebody has it.
+
+    Args:
+        binding: An `onnxruntime.IOBinding` that ran.
+        names: Its last outputs, in the order in which they were bound to the CPU and no memory.
+
+    Returns:
+        Values of ONNX Runtime (`OrtValue`) by name.
+    """
+    ort = onnxruntime()
+    given = binding.get_outputs_as_ortvaluevector()
+    taken = {}
+    for index, name in enumerate(names, start=len(given) - len(names)):
+        own = ort.capi.onnxruntime_pybind11_state.OrtValueVector()
+        own.push_back(given[index])
+        taken[name] = ort.OrtValue(own[0])
+    for name in names:
+        binding.bind_output(name, "cpu")
+    return taken
 
 
 def open_session(model: Path, *, threads: int, arena: bool = True) -> Any:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
 from edgefuse_export.engines.onnxruntime_training import OnnxRuntimeTrainingExport
 from edgefuse_export.tasks.text_classification import TextClassificationExport
 from edgefuse_runtime.engines.onnxruntime_training import OnnxRuntimeTrainingEngine
+from edgefuse_runtime.inference.bound import BoundGraph
 from edgefuse_runtime.tasks.text_classification import TextClassification
 from tests.ort_training.training_case import (
     CASES,
@@ -189,3 +190,21 @@ def test_the_artifacts_serve_the_plain_training_api(artifacts):
     assert logits.shape == (len(batch["labels"]), LABELS)
     assert after < before
     assert all(onnx.load(path).ir_version <= 10 for path in folder.glob("*.onnx"))
+
+
+def test_what_a_run_gave_outlives_the_next_run(tmp_path):
+    """As long as onnxruntime gives references into its binding, which it did up to 1.28."""
+    inputs = [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])]
+    outputs = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "yz"]
+    nodes = [onnx.helper.make_node("Add", ["x", "x"], ["y"])]
+    nodes += [onnx.helper.make_node("Mul", ["x", "x"], ["z"])]
+    graph = onnx.helper.make_graph(nodes, "twice", inputs, outputs)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "x.onnx")
+    bound = BoundGraph(tmp_path / "x.onnx", {}, threads=1)
+
+    runs = [bound.run({"x": np.full(size, size, np.float32)}) for size in (5, 5, 100_000, 7)]
+
+    for size, found in zip((5, 5, 100_000, 7), runs, strict=True):
+        np.testing.assert_array_equal(found["y"].numpy(), np.full(size, 2.0 * size))
+        np.testing.assert_array_equal(found["z"].numpy(), np.full(size, float(size) ** 2))

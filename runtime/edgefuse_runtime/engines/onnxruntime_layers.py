@@ -38,7 +38,13 @@ from edgefuse_runtime.graph.stack import (
     is_context,
 )
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import bind_given, bind_tensor, onnxruntime, open_session
+from edgefuse_runtime.session import (
+    bind_given,
+    bind_tensor,
+    onnxruntime,
+    open_session,
+    taken_outputs,
+)
 from edgefuse_runtime.tagged import Tagged
 
 FOLDER = "layers"
@@ -267,7 +273,6 @@ class _Graph:
             else:
                 self._batch.add(name)
         self._free, self._sums = [], []
-        self._bound = 0  # outputs come in the order in which they were bound
         for name in (value.name for value in session.get_outputs()):
             gradient = tensors.gradients.get(prefix + name.removeprefix(gradient_of("")))
             if gradient is None or not name.startswith(gradient_of("")):
@@ -277,7 +282,8 @@ class _Graph:
             if adds:
                 self._sums.append((gradient, array))
             self._place(self._binding.bind_output, name, array)
-            self._bound += 1
+        for name in self._free:
+            self._binding.bind_output(name, "cpu")
 
     @staticmethod
     def _place(bind: Any, name: str, array: NDArray[Any]) -> None:
@@ -301,12 +307,10 @@ class _Graph:
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
         for name in self._batch:
             bind_given(self._binding, name, given[name])
-        for name in self._free:
-            self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
         self._session.run_with_iobinding(self._binding)
         for gradient, part in self._sums:
             np.add(gradient, part, out=gradient)
-        return dict(zip(self._free, self._binding.get_outputs()[self._bound :], strict=True))
+        return taken_outputs(self._binding, self._free)
 
 
 def _own(contexts: Sequence[Any], layer: Layer) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgefuse_runtime.session import bind_given, bind_tensor, open_session
+from edgefuse_runtime.session import bind_given, bind_tensor, open_session, taken_outputs
 
 
 class BoundGraph:
@@ -37,6 +37,8 @@ class BoundGraph:
             else:
                 self.shapes[value.name] = value.shape
         self.outputs = [value.name for value in self._session.get_outputs()]
+        for name in self.outputs:
+            self._binding.bind_output(name, "cpu")
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph.
@@ -49,9 +51,5 @@ class BoundGraph:
         """
         for name in self.shapes:
             bind_given(self._binding, name, feeds[name])
-        for name in self.outputs:
-            self._binding.bind_output(name, "cpu")  # anew: batches differ in their sizes
         self._session.run_with_iobinding(self._binding)
-        values = dict(zip(self.outputs, self._binding.get_outputs(), strict=True))
-        self._binding.clear_binding_outputs()  # they would stay until the next run
-        return values
+        return taken_outputs(self._binding, self.outputs)
