@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -160,13 +160,18 @@ def _symbol(dimension: int | ir.SymbolicDim) -> str:
 
 def _evaluate(shape: ir.Shape, sizes: Mapping[str, int]) -> ir.Shape | None:
     """The shape with numbers for its symbols, such as `12*s72`; None where one is unknown."""
-    dimensions = []
-    for dimension in shape:
-        size = sympy.sympify(_symbol(dimension), locals=sizes) if _symbol(dimension) else None
-        if size is None or not getattr(size, "is_Integer", isinstance(size, int)):
-            return None
-        dimensions.append(int(size))
-    return ir.Shape(dimensions)
+    given = tuple(sizes.items())
+    found = [_number(_symbol(dimension), given) for dimension in shape]
+    return None if None in found else ir.Shape(found)
+
+
+@lru_cache(maxsize=1024)
+def _number(dimension: str, sizes: tuple[tuple[str, int], ...]) -> int | None:
+    """The number that an expression is; None where there is none. Few come up again and again."""
+    if not dimension:
+        return None
+    size = sympy.sympify(dimension, locals=dict(sizes))
+    return int(size) if getattr(size, "is_Integer", isinstance(size, int)) else None
 
 
 def _lives(graph: ir.Graph) -> Iterator[tuple[list[ir.Value], list[ir.Value]]]:
