@@ -9,7 +9,7 @@ PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lm test beside-unit lint types imports unit arm64 ort-training wheel clean
+.PHONY: help demo demo-lm test beside-unit lint types imports unit matrix arm64 ort-training wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 16
@@ -40,8 +40,11 @@ imports: $(VENV)/.dev ## Check that imports run one way
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not arm64 and not ort_training" --cov --cov-report=term \
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not (arm64 or ort_training or matrix)" --cov --cov-report=term \
 		--numprocesses auto --dist loadfile --no-loadscope-reorder
+
+matrix: $(VENV)/.dev ## Run the tests of every family for every task, for which `test` has a sample
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m matrix --numprocesses auto
 
 arm64: $(VENV)/.dev ## Fine-tune on an emulated ARM64 machine
 	OMP_NUM_THREADS=1 PYTHON=$(RUN) tests/arm64/run.sh

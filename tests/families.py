@@ -92,6 +92,16 @@ def cases() -> Iterator[tuple[Family, str]]:
                 yield family, name_of(task)
 
 
+def sample() -> Iterator[tuple[Family, str]]:
+    """Every family with one of its tasks: generation, which layers differ in most, or in turn."""
+    tasks: dict[Family, list[str]] = {}
+    for family, task in cases():
+        tasks.setdefault(family, []).append(task)
+    for turn, (family, names) in enumerate(tasks.items()):
+        writes = "text-generation" in names
+        yield family, "text-generation" if writes else names[turn % len(names)]
+
+
 def wanted(task: str) -> WantedTask:
     """A task with a new head of three classes, where it has classes."""
     return find_task(task, {"num_labels": 3} if has_classes(task) else {})

@@ -10,11 +10,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 
 _HEAD = """# Families and tasks
 
-What EdgeFuse exports. A ✓ is a case of `tests/export/test_families.py`: a small
-model of the family is exported for the task, its loss, outputs and every gradient differ from
-torch's by 1e-4 at most, and ten steps on stock ONNX Runtime have torch's losses to 1e-4. Where
-there is none, transformers has no such head of the family, or EdgeFuse says why it cannot be
-exported before it begins. Each family is fused to a quarter of its width too, for its first task.
+What EdgeFuse exports. A ✓ is a case of `tests/export/test_families.py`, all of which `make matrix`
+runs, and `make test` one for each family: a small model of the family is exported for the task, its
+loss, outputs and every gradient differ from torch's by 1e-4 at most, and ten steps on stock ONNX
+Runtime have torch's losses to 1e-4. Where there is none, transformers has no such head of the
+family, or EdgeFuse says why it cannot be exported before it begins. Each family is fused to a
+quarter of its width too, for its first task: `make test` runs that for all.
 
 Other builds are held by `tests/export/test_rare_families.py`, as classifiers of texts: XLNet,
 Bloom, MobileBERT, ConvBERT, BigBird and RoFormer.

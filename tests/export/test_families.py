@@ -20,7 +20,7 @@ from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import decays
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.registry import TASKS
-from tests.families import FAMILIES, Family, cases, has_classes, wanted
+from tests.families import FAMILIES, Family, cases, has_classes, sample, wanted
 from tests.family_page import PAGE, family_page
 from tests.pico_models import save_pico_model
 from tests.shared import made_once
@@ -109,8 +109,19 @@ def check(model: Path, task_name: str, output: Path) -> None:
     assert len(set(board)) == STEPS
 
 
+SAMPLE = {*sample()}
+
+
 @pytest.mark.parametrize(
-    ("family", "task"), [pytest.param(*case, id=f"{case[0].kind}-{case[1]}") for case in cases()]
+    ("family", "task"),
+    [
+        pytest.param(
+            *case,
+            id=f"{case[0].kind}-{case[1]}",
+            marks=[] if case in SAMPLE else pytest.mark.matrix,
+        )
+        for case in cases()
+    ],
 )
 def test_a_family_trains_for_a_task_as_in_torch(family: Family, task: str, tmp_path: Path) -> None:
     check(plain(family, task), task, tmp_path / "bundle")
@@ -124,6 +135,11 @@ def test_a_fused_family_trains_as_in_torch(family: Family, tmp_path: Path) -> No
 
 def test_every_family_has_a_task() -> None:
     assert all(any(not family.refusal(task) for task in TASKS) for family in FAMILIES)
+
+
+def test_the_sample_has_every_family_and_every_task() -> None:
+    assert {family for family, _ in SAMPLE} == {*FAMILIES}
+    assert {task for _, task in SAMPLE} == {task for _, task in cases()}
 
 
 def test_the_page_has_what_these_tests_show() -> None:

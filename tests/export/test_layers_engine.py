@@ -116,11 +116,7 @@ LORA = Case("gemma2", "lora", (0, 1), options=(("lora_rank", 2),))
 CASES = [
     TIED,
     LORA,
-    Case("mixtral", "last-1", (0, 1), lowest=1),
-    Case("mpo-llama", "mpo", (0, 1)),  # bonds of an error differ
-    Case("gpt2", "adapter", (0, 0), options=(("adapter_size", 3),)),
     Case("fused-bert", "child-f", (0, 0, 0), writes=False),
-    Case("deberta-v2", "full", (0, 0, 0), writes=False),
     Case(
         "llama",
         "prefix",
@@ -129,6 +125,12 @@ CASES = [
         writes=False,
     ),
     Case("bert", "head", (0, 0, 0), lowest=3, writes=False),
+]
+MATRIX = [
+    Case("mixtral", "last-1", (0, 1), lowest=1),
+    Case("mpo-llama", "mpo", (0, 1)),  # bonds of an error differ
+    Case("gpt2", "adapter", (0, 0), options=(("adapter_size", 3),)),
+    Case("deberta-v2", "full", (0, 0, 0), writes=False),
 ]
 
 
@@ -143,7 +145,11 @@ def losses(engine: Engine, feeds: Sequence[Feeds]) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}-{case.tune}")
+@pytest.mark.parametrize(
+    "case",
+    [*CASES, *(pytest.param(case, marks=pytest.mark.matrix) for case in MATRIX)],
+    ids=lambda case: f"{case.model}-{case.tune}",
+)
 def test_ten_steps_are_those_of_the_whole_graph(case: Case) -> None:
     layers, whole = case.bundle(LAYERS), case.bundle(WHOLE)
     spec = layers.manifest.engine
@@ -158,7 +164,8 @@ def test_ten_steps_are_those_of_the_whole_graph(case: Case) -> None:
     assert len({*found}) == STEPS
     values = engines[0].parameters()
     for name, value in engines[1].parameters().items():
-        np.testing.assert_allclose(values[name], value, atol=2e-4, err_msg=name)
+        if not name.endswith("key.bias"):  # their true gradient is zero: Adam steps on noise
+            np.testing.assert_allclose(values[name], value, atol=2e-4, err_msg=name)
     outputs, as_whole = (
         InferenceModel(bundle, values, threads=1).run(feeds[0]) for bundle in (layers, whole)
     )
@@ -320,12 +327,8 @@ def test_a_budget_keeps_the_uppermost_insides() -> None:
         by_token=False,
         kept=[[], [Term(10.0, 1, 1)]],
     )
-    assert [spec.layers_kept(budget, rows=2, tokens=3) for budget in (59, 60, 120, 999)] == [
-        0,
-        1,
-        2,
-        2,
-    ]
+    kept = [spec.layers_kept(budget, rows=2, tokens=3) for budget in (59, 60, 120, 999)]
+    assert kept == [(0, 0), (1, 60), (2, 120), (2, 120)]
 
 
 # Which engine suits a model ---------------------------------------------------------------------
