@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them."""
+"""Sizes of memory and disk as people write them."""
 
 import re
 
@@ -29,5 +29,5 @@ def parse_size(text: str, option: str) -> int:
     found = _SIZE.fullmatch(text)
     unit = _UNITS.get(found[2].upper()) if found else None
     if not found or not unit or not (size := int(float(found[1]) * unit)):
-        raise InputError(f"{option} {text} is no size of memory", "Give one such as 700MiB or 2GiB")
+        raise InputError(f"{option} {text} is no size", "Give one such as 700MiB or 2GiB")
     return size

@@ -74,6 +74,15 @@ def finetune(
             "of the board's]",
         ),
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Disk that training may take, as 2GiB, for what layers that do not change give "
+            "for each row, where there are such layers: it is computed in the first epoch only, "
+            "and removed at the end; 0 for nothing.  [default: half of what is free]",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -123,6 +132,7 @@ def finetune(
             resume=resume,
             overwrite=overwrite,
             budget=None if memory is None else parse_size(memory, "--memory"),
+            cache=_disk(cache),
             observer=progress,
             on_plan=progress.show_plan,
             stop=stop,
@@ -131,6 +141,14 @@ def finetune(
         print_json(report)
     else:
         _show(report, run)
+
+
+def _disk(size: str | None) -> int | None:
+    from edgefuse.cli._sizes import parse_size
+
+    if size is None or size == "0":
+        return None if size is None else 0
+    return parse_size(size, "--cache")
 
 
 def _show(report: "Report", run: Path) -> None:
@@ -150,6 +168,8 @@ def _show(report: "Report", run: Path) -> None:
         "machine": f"{report.machine.soc}, {report.threads} threads",
         "engine": f"{report.engine} {report.engine_version}",
     }
+    if report.row_cache_mib:
+        figures["kept on the disk"] = f"{report.row_cache_mib:,.0f} MiB"
     print_table(Table.of(["what", "run"], figures.items()))
     path = shlex.quote(str(run))
     print_text(

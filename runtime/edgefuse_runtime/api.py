@@ -72,6 +72,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     budget: int | None = None,
+    cache: int | None = None,
     observer: Observer | None = None,
     on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -91,6 +92,8 @@ def finetune(
         overwrite: Whether to replace the run that is there.
         budget: Bytes that this process may hold, mapped files not counted; None for what the
             board's profile and this machine have free.
+        cache: Bytes that the run may take on the disk while it trains, for what frozen layers give
+            for each row, which is then computed once; None for half of what is free.
         observer: Receiver of every step, evaluation and checkpoint.
         on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves the run and raises `Interrupted`.
@@ -123,6 +126,7 @@ def finetune(
         resume=resume,
         overwrite=overwrite,
         budget=budget,
+        cache=cache,
         observer=observer,
         on_plan=on_plan,
         stop=stop,

@@ -102,6 +102,11 @@ def bind_given(binding: Any, name: str, value: Any) -> None:
         binding.bind_ortvalue_input(name, value)
 
 
+def array_of(value: Any) -> NDArray[Any]:
+    """What `bind_given` takes, as an array."""
+    return value if isinstance(value, np.ndarray) else value.numpy()
+
+
 def taken_outputs(binding: Any, names: Sequence[str]) -> dict[str, Any]:
     """Take what a run gave out of its binding, which gives new memory at the next run.
 

@@ -219,6 +219,16 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("examples") / "examples.jsonl"
+    labelled = [
+        {"text": text, "label": LABELS[index % len(LABELS)]} for index, text in enumerate(TEXTS)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    return file
+
+
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_bits(rows: Path, tmp_path: Path) -> None:
     bundle = TIED.bundle(LAYERS)
@@ -233,6 +243,29 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rows: Path, tmp_path: Pa
     whole, stopped = (map_tensors(tmp_path / n / "last.safetensors") for n in ("whole", "stopped"))
     for name, value in whole.items():
         assert np.array_equal(value, stopped[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["head", "last-1"])
+def test_what_frozen_layers_give_is_kept_and_changes_no_bit(
+    tune: str, examples: Path, tmp_path: Path
+) -> None:
+    bundle = Case("bert", tune, (0, 0, 0), writes=False).bundle(LAYERS)
+    settings = TrainingSettings(epochs=3, learning_rate=1e-2, threads=1, batch_size=2)
+    reports = {}
+    for name, budget in (("kept", None), ("computed", 0), ("in-part", 2000)):
+        reports[name] = finetune(
+            bundle, tmp_path / name, train=examples, settings=settings, cache=budget
+        )
+    assert reports["kept"].row_cache_mib > reports["in-part"].row_cache_mib > 0
+    assert reports["computed"].row_cache_mib == 0
+    files = [map_tensors(tmp_path / name / "last.safetensors") for name in reports]
+    for name, value in files[1].items():
+        for other in (files[0], files[2]):
+            assert np.array_equal(value, other[name]), name
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {
+        path.name for path in (tmp_path / "computed").iterdir()
+    }
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ from edgefuse_runtime.bundle.manifest import AGAIN, FileEntry, Manifest, decode_
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.data.tokenization import open_tokenizer
 from edgefuse_runtime.engines.engine import Engine, Training
+from edgefuse_runtime.engines.row_cache import RowCache
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.tensor_file import map_tensors
 
@@ -108,6 +109,7 @@ class Bundle:
         seed: int = 0,
         accumulates: bool = False,
         kept_layers: int = 0,
+        row_cache: RowCache | None = None,
     ) -> Training:
         """What an engine has to know of the bundle.
 
@@ -117,6 +119,7 @@ class Bundle:
             seed: Seed of what a way of tuning draws at every step.
             accumulates: Whether steps come in parts.
             kept_layers: Count of layers whose insides are kept for the backward pass.
+            row_cache: Where what frozen layers give for a row is kept.
         """
         manifest = self.manifest
         return Training(
@@ -131,6 +134,7 @@ class Bundle:
             seed=seed,
             accumulates=accumulates,
             kept_layers=kept_layers,
+            row_cache=row_cache,
             learned_tokens=manifest.task.learned_tokens,
         )
 
@@ -143,6 +147,7 @@ def open_engine(
     seed: int = 0,
     accumulates: bool = False,
     kept_layers: int = 0,
+    row_cache: RowCache | None = None,
 ) -> Engine:
     """Make the engine that a bundle was exported for; the arguments are those of `training`.
 
@@ -155,6 +160,7 @@ def open_engine(
         seed=seed,
         accumulates=accumulates,
         kept_layers=kept_layers,
+        row_cache=row_cache,
     )
     return bundle.manifest.engine.open(training)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgefuse_devices.errors import RunError
 from edgefuse_runtime.data.batching import Feeds, LearnedTokens
+from edgefuse_runtime.engines.row_cache import RowCache
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.optimizers.optimizer import Optimizer
@@ -66,6 +67,8 @@ class Training:
             it is no such mean.
         kept_layers: Count of layers, from the last one down, whose insides are kept for the
             backward pass, where the engine can compute them anew.
+        row_cache: Where the engine keeps what frozen layers give for a row, if `keeps_rows`; None
+            to compute it every time.
     """
 
     folder: Path
@@ -80,6 +83,7 @@ class Training:
     accumulates: bool = False
     learned_tokens: Callable[[Feeds], LearnedTokens | None] = lambda _: None
     kept_layers: int = 0
+    row_cache: RowCache | None = None
 
     @property
     def initial(self) -> Path:
@@ -193,6 +197,11 @@ class EngineSpec(Protocol):
 
     def installed(self) -> str:
         """Version of the engine's package on this machine."""
+        ...
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether frozen layers come first, whose results for a row it can keep."""
         ...
 
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:

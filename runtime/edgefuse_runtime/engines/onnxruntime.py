@@ -29,6 +29,11 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
 
     version: str
 
+    @property
+    def keeps_rows(self) -> bool:
+        """No: its graph begins with the batch."""
+        return False
+
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:  # noqa: ARG002
         """None: its graph keeps all insides, and counts them."""
         return 0, 0.0

@@ -39,6 +39,7 @@ from edgefuse_runtime.graph.stack import (
 )
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import (
+    array_of,
     bind_given,
     bind_tensor,
     onnxruntime,
@@ -111,6 +112,11 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         graphs = (f"{FOLDER}/{name}.onnx" for name in names)
         return (*graphs, "gradient_norm.onnx", "optimizer.onnx")
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether layers come first that are not differentiated."""
+        return self.lowest > 0
+
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:
         """Count of layers, from the last one down, whose insides a budget holds; and their bytes.
 
@@ -156,7 +162,7 @@ class LayersEngine(FlatEngine):
         super().__init__(training)
 
     def _open(self, training: Training) -> None:
-        self._learned = training.learned_tokens
+        self._learned, self._rows_kept = training.learned_tokens, training.row_cache
         folder = training.folder / FOLDER
         tensors = _Tensors(training.frozen, self._views, self._written)
 
@@ -186,22 +192,20 @@ class LayersEngine(FlatEngine):
         return "keeping_" if index >= self._lowest_kept else ""
 
     def _differentiate(self, feeds: Feeds, part: int) -> tuple[float, float]:  # noqa: ARG002
-        reached = self._entrance.run(feeds)
-        contexts = [value for name, value in reached.items() if is_context(name)]
-        entered, hidden = [], reached[HIDDEN]
-        for index, (layer, graph) in enumerate(zip(self._spec.layers, self._forward, strict=True)):
+        hidden, contexts = self._enter(feeds)
+        learning, entered = self._spec.layers[self._spec.lowest :], []
+        for layer, graph in zip(learning, self._forward[self._spec.lowest :], strict=True):
             given = {HIDDEN: hidden, **_own(contexts, layer)}
             found = graph.run(given)
             hidden = found.pop(OUTPUT)
-            if index >= self._spec.lowest:
-                entered.append({**given, **found})
+            entered.append({**given, **found})
+            del given, found
         self._exit.clear()
         if self._entrance_backward:
             self._entrance_backward.clear()
         loss, gradient = self._leave(hidden, feeds)
-        del hidden, given, found
+        del hidden
         shared: dict[int, NDArray[np.float32]] = {}
-        learning = self._spec.layers[self._spec.lowest :]
         for layer, graph in reversed([*zip(learning, self._backward, strict=True)]):
             found = graph.run({**entered.pop(), OUTPUT_GRADIENT: gradient})
             gradient = found[gradient_of(HIDDEN)]
@@ -214,6 +218,24 @@ class LayersEngine(FlatEngine):
             self._entrance_backward.run({**feeds, gradient_of(HIDDEN): gradient, **sums})
         return loss, 0.0
 
+    def _enter(self, feeds: Feeds) -> tuple[Any, list[Any]]:
+        """What the lowest layer that is differentiated takes: hidden, and the contexts."""
+        if self._rows_kept is None:
+            return self._frozen(feeds)
+        names = self._entrance.batch
+        hidden = self._rows_kept.through(feeds, names, lambda some: array_of(self._frozen(some)[0]))
+        learns = self._spec.lowest < len(self._spec.layers)
+        return hidden, _contexts(self._entrance.run(feeds)) if learns else []
+
+    def _frozen(self, feeds: Feeds) -> tuple[Any, list[Any]]:
+        """The same, through all layers below."""
+        reached = self._entrance.run(feeds)
+        hidden, contexts = reached[HIDDEN], _contexts(reached)
+        below = self._spec.layers[: self._spec.lowest]
+        for layer, graph in zip(below, self._forward, strict=False):
+            hidden = graph.run({HIDDEN: hidden, **_own(contexts, layer)})[OUTPUT]
+        return hidden, contexts
+
     def _leave(self, hidden: Any, feeds: Feeds) -> tuple[float, Any]:
         """Loss, and its gradient by the last layer's output."""
         if not self._spec.by_token:
@@ -222,7 +244,7 @@ class LayersEngine(FlatEngine):
         learned = self._learned(feeds)
         assert learned is not None, "a task whose loss is by token says which are learned"
         places, targets = learned
-        states = hidden.numpy()
+        states = array_of(hidden)
         tokens = states.reshape(-1, states.shape[-1])
         gradient = np.zeros_like(tokens)
         loss, count = (0.0, np.float32(len(places))) if len(places) else (math.nan, np.float32(0))
@@ -246,7 +268,11 @@ class _Tensors(NamedTuple):
 
 
 class _Graph:
-    """A session whose tensors are bound once: those of a layer, or of what is around the stack."""
+    """A session whose tensors are bound once: those of a layer, or of what is around the stack.
+
+    Attributes:
+        batch: Names of what every run takes.
+    """
 
     def __init__(
         self, session: Any, tensors: _Tensors, prefix: str = "", *, adds: bool = False
@@ -262,7 +288,7 @@ class _Graph:
         """
         self._session, self._tensors = session, tensors
         self._binding = session.io_binding()
-        self._batch: set[str] = set()
+        self.batch: set[str] = set()
         for value in session.get_inputs():
             name = value.name
             if (whole := prefix + name) in tensors.values:
@@ -271,7 +297,7 @@ class _Graph:
             elif (frozen := tensor_or_rows(tensors.frozen, whole)) is not None:
                 bind_tensor(self._binding, value, frozen)
             else:
-                self._batch.add(name)
+                self.batch.add(name)
         self._free, self._sums = [], []
         for name in (value.name for value in session.get_outputs()):
             gradient = tensors.gradients.get(prefix + name.removeprefix(gradient_of("")))
@@ -303,14 +329,19 @@ class _Graph:
         Returns:
             Values of ONNX Runtime by name: those that are bound to no memory.
         """
-        if missing := self._batch - given.keys():  # or the last batch's would stand in
+        if missing := self.batch - given.keys():  # or the last batch's would stand in
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
-        for name in self._batch:
+        for name in self.batch:
             bind_given(self._binding, name, given[name])
         self._session.run_with_iobinding(self._binding)
         for gradient, part in self._sums:
             np.add(gradient, part, out=gradient)
         return taken_outputs(self._binding, self._free)
+
+
+def _contexts(reached: Mapping[str, Any]) -> list[Any]:
+    """What the entrance gives for layers to share."""
+    return [value for name, value in reached.items() if is_context(name)]
 
 
 def _own(contexts: Sequence[Any], layer: Layer) -> dict[str, Any]:

@@ -98,15 +98,20 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
         )
 
 
+def free_space(path: Path) -> int:
+    """Bytes that are free on the disk on which `path` is, or would be."""
+    path = path.absolute()
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_space(path: Path, needed_bytes: int) -> None:
     """Check that the disk on which `path` is, or would be, has room.
 
     Raises:
         OutputError: It has not.
     """
-    path = path.absolute()
-    existing = next(place for place in (path, *path.parents) if place.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_space(path)
     if free < needed_bytes:
         raise OutputError(
             f"{path} needs about {needed_bytes / 1e6:,.0f} MB and only {free / 1e6:,.0f} MB are "

@@ -1,6 +1,7 @@
 """Fine-tuning: a bundle and data → a run."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,8 @@ from edgefuse_devices.errors import RunError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
-from edgefuse_runtime.files.output import check_space
+from edgefuse_runtime.engines.row_cache import RowCache
+from edgefuse_runtime.files.output import check_space, free_space
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
@@ -53,6 +55,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     budget: int | None = None,
+    cache: int | None = None,
     observer: Observer | None = None,
     on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -73,6 +76,8 @@ def finetune(
         budget: Bytes that the process may hold, mapped files not counted; None for what the board's
             profile and this machine have free. It decides how many rows are computed at once, and
             which layers' insides are kept.
+        cache: Bytes that the run may take on the disk while it trains, for what frozen layers give
+            for each row, which is then computed once; None for half of what is free.
         observer: Receiver of every step, evaluation and checkpoint.
         on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves and raises `Interrupted`.
@@ -82,7 +87,7 @@ def finetune(
 
     Raises:
         DataError: A data file cannot be used.
-        OutputError: The directory is not empty, or the disk is too small.
+        OutputError: The directory is not empty, or the disk is too small, for the cache too.
         RunError: The run to resume was made from something else, another process is training in
             it, batches are smaller than the task learns from, a row does not fit into the budget,
             or training diverged.
@@ -108,6 +113,7 @@ def finetune(
             return read_json(run / REPORT, Report)
     there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
     check_space(run, _most_bytes(bundle) - there)
+    rows = _row_cache(bundle, run, filled, cache)
     engine = open_engine(
         bundle,
         threads=job.threads,
@@ -115,8 +121,9 @@ def finetune(
         seed=job.course.seed,
         accumulates=job.course.accumulates,
         kept_layers=filled.kept_layers or 0,
+        row_cache=rows,
     )
-    with claimed(run):
+    with claimed(run), rows or nullcontext():
         progress = Progress()
         if not stored:
             begin_run(run, record)
@@ -129,9 +136,21 @@ def finetune(
         with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
             loop = TrainingLoop(job, engine, progress, log=log, observer=observer, stop=stop)
             loop.run()
-        report = _report(job, loop.progress)
+        report = _report(job, loop.progress, cached=rows.bytes if rows else 0)
         write_json(run / REPORT, report)
     return report
+
+
+def _row_cache(
+    bundle: Bundle, run: Path, settings: TrainingSettings, given: int | None
+) -> RowCache | None:
+    """Where rows are kept; None where they are seen once, or nothing of them stays the same."""
+    if given:
+        check_space(run, _most_bytes(bundle) + given)
+    if given == 0 or settings.epochs == 1 or not bundle.manifest.engine.keeps_rows:
+        return None
+    free = max(0, free_space(run) - _most_bytes(bundle))
+    return RowCache(run, budget=free // 2 if given is None else given)
 
 
 def _most_bytes(bundle: Bundle) -> int:
@@ -237,7 +256,7 @@ def _record(job: Job, train: Path, valid: Path | None, *, settings: TrainingSett
     )
 
 
-def _report(job: Job, progress: Progress) -> Report:
+def _report(job: Job, progress: Progress, *, cached: int) -> Report:
     manifest, best, host = job.bundle.manifest, progress.best, probe()
     assert best is not None
     return Report(
@@ -255,6 +274,7 @@ def _report(job: Job, progress: Progress) -> Report:
         trained_parameters=manifest.tuning.trained_parameters,
         threads=job.threads,
         rows_at_once=job.course.rows_at_once,
+        row_cache_mib=cached / _MIB,
         machine=host,
         is_board=matches(manifest.device, host) and not emulated(),
         engine=manifest.engine.name,

@@ -65,6 +65,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         trained_parameters: Count of those that were trained, and of what the way of tuning added.
         threads: Threads of the engine.
         rows_at_once: Rows whose gradients were computed at once.
+        row_cache_mib: What the run kept on the disk of what frozen layers give, while it trained.
         machine: The machine that the run ran on.
         is_board: Whether that is the board that the bundle was exported for.
         engine: Name of the engine.
@@ -86,6 +87,7 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     trained_parameters: int
     threads: int
     rows_at_once: int
+    row_cache_mib: float = 0.0
     machine: DeviceProfile
     is_board: bool
     engine: str
