@@ -13,8 +13,14 @@ memory for. `lora-1x1024` compares with PyTorch's checkpointing. `lora-int8-…`
 have their frozen weights in few bits, and PyTorch in float32. `e2e-lora` trains one pass over
 EDGEFUSE_TEST_DATA/e2e and writes its test rows; `fused_…` is the same with MLPs at half their
 width. `generate…` has the tokens a second of both sides, the likeliest token each time.
+
+`budget-N` trains 4 × 256 tokens with `--memory` N MiB above what the process holds before it
+begins: `peak_to_budget` is the most that it held of what is no file's, by all that it was given.
+`frozen-cache-…` is all-MiniLM-L6-v2 on SST-2, three epochs layer by layer: `time_ratio` to the same
+with `--cache 0`, and whether the weights are the same bit for bit.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +30,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import harness, lora_training, smollm2, text_generators, text_speed
-from benchmarks.data import first_rows, path_of
+from benchmarks.data import first_rows, minilm, path_of
 
 _THREADS = 2
 _ROUNDS = 3
@@ -32,6 +38,7 @@ _LOSSES = 50  # steps over which losses are compared
 _STEPS, _QUICK_STEPS = 8, 3
 _WARMUP = 1
 _TOKENS, _QUICK_TOKENS = 96, 24
+_MIB = 2**20
 
 _Side = Callable[..., harness.Figures]
 
@@ -93,6 +100,75 @@ def lora(of: _Lora, case: harness.Case) -> harness.Figures:
             abs(a - b) for a, b in zip(first["edgefuse"], first[peers[0]], strict=True)
         ),
         "losses_compared": longest,
+        "rounds": rounds,
+    }
+
+
+def budget(above: int, case: harness.Case) -> harness.Figures:
+    """Train within a budget."""
+    model, rows = smollm2.in_floats(case.kept), 4
+    steps = _QUICK_STEPS if case.quick else _STEPS
+    train = smollm2.write_rows(case.work / "rows.jsonl", model, count=steps * rows, tokens=256)
+    run = case.work / "run"
+    harness.remove(run)
+    figures = _fresh(
+        lora_training.edgefuse,
+        bundle=smollm2.bundle_of(case.kept),
+        run=str(run),
+        train=str(train),
+        batch_size=rows,
+        threads=_THREADS,
+        above=above * _MIB,
+    )
+    settings = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
+    return {
+        "peak_to_budget": figures["anonymous_mib"] / figures["budget_mib"],
+        "budget_mib": figures["budget_mib"],
+        "anonymous_mib": figures["anonymous_mib"],
+        "rss_mib": figures["rss_mib"],
+        "rows_at_once": settings["rows_at_once"],
+        "kept_layers": settings["kept_layers"],
+        "seconds": median(figures["seconds"][_WARMUP:]),
+    }
+
+
+def frozen_cache(tune: str, case: harness.Case) -> harness.Figures:
+    """Train with and without keeping what frozen layers give."""
+    rows, epochs = (200, 3) if case.quick else (2000, 3)
+    train = first_rows(case.work / "train.jsonl", "sst2/train.jsonl", rows)
+    bundle = case.work / "bundle"
+    if not bundle.exists():
+        way = ("--task", "text-classification", "--num-labels", "2", "--tune", tune)
+        sizes = ("--engine", "onnxruntime-layers", "--batch-size", "16", "--sequence-length", "128")
+        harness.edgefuse("export", minilm(), str(bundle), "--device", "host", *way, *sizes)
+
+    def fine_tune(name: str, *options: str) -> harness.Figures:
+        run = case.work / name
+        harness.remove(run)
+        how = ("--epochs", str(epochs), "--threads", str(_THREADS))
+        report = harness.edgefuse(
+            "finetune", str(bundle), str(run), "--train", str(train), *how, *options
+        )
+        return {"seconds": report["training_seconds"], "cache_mib": report["row_cache_mib"]}
+
+    rounds = 1 if case.quick else _ROUNDS
+    measured = harness.in_turn(
+        {
+            "kept": partial(fine_tune, "kept"),
+            "computed": partial(fine_tune, "computed", "--cache", "0"),
+        },
+        rounds=rounds,
+    )
+    kept, computed = ([row["seconds"] for row in side] for side in measured.values())
+    weights = [(case.work / name / "last.safetensors").read_bytes() for name in measured]
+    return {
+        "time_ratio": harness.median_ratio(kept, computed),
+        "same_weights": weights[0] == weights[1],
+        "seconds": median(kept),
+        "seconds_without": median(computed),
+        "cache_mib": measured["kept"][0]["cache_mib"],
+        "rows": rows,
+        "epochs": epochs,
         "rounds": rounds,
     }
 
@@ -229,7 +305,12 @@ CASES: dict[str, harness.Measure] = {
     "lora-1x1024": partial(lora, _Lora(1, 1024, peers=(True,))),
     "lora-int8-4x256": partial(lora, _Lora(4, 256, base="int8")),
     "lora-int4-4x256": partial(lora, _Lora(4, 256, base="int4")),
+    "budget-200": partial(budget, 200),
+    "budget-400": partial(budget, 400),
+    "budget-800": partial(budget, 800),
     "e2e-lora": e2e,
+    "frozen-cache-last-2": partial(frozen_cache, "last-2"),
+    "frozen-cache-head": partial(frozen_cache, "head"),
     "generate": partial(generate, None),
     "generate-int8": partial(generate, "int8"),
     "generate-int4": partial(generate, "int4"),
@@ -246,7 +327,7 @@ if __name__ == "__main__":
         inputs=[
             *(Path(__file__).with_name(f"{module}.py") for module in _MODULES),
             *map(path_of, ("e2e/train.jsonl", "e2e/valid.jsonl", "e2e/test.jsonl")),
-            path_of("language-modelling/train.jsonl"),
+            *map(path_of, ("language-modelling/train.jsonl", "sst2/train.jsonl")),
         ],
-        quick=("lora-4x256", "lora-int8-4x256", "generate"),
+        quick=("lora-4x256", "lora-int8-4x256", "budget-400", "generate", "frozen-cache-head"),
     )

@@ -24,7 +24,7 @@ def edgefuse(
     train: str,
     batch_size: int,
     threads: int,
-    budget: int | None = None,
+    above: int | None = None,
     keep: bool = True,
 ) -> Figures:
     """Train one pass over the rows by EdgeFuse.
@@ -35,7 +35,8 @@ def edgefuse(
         train: File of the rows.
         batch_size: Rows in a step.
         threads: Threads to compute with.
-        budget: Bytes that the process may hold; None for all that is free.
+        above: Bytes that the process may hold beside what it holds at the start; None for all
+            that is free.
         keep: Whether layers' insides may be kept for the backward pass.
 
     Returns:
@@ -51,6 +52,8 @@ def edgefuse(
         rows_at_once=None if keep else batch_size,
         kept_layers=None if keep else 0,
     )
+    edgefuse_runtime.open_bundle(bundle)  # what it imports is the libraries' own
+    budget = None if above is None else memory.anonymous() + above
     with _peaks() as peaks:
         edgefuse_runtime.finetune(bundle, run, train=train, settings=settings, budget=budget)
     lines = (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -58,6 +61,7 @@ def edgefuse(
     return {
         "losses": [step["loss"] for step in steps],
         "seconds": [batch_size / step["samples_per_second"] for step in steps],
+        "budget_mib": None if budget is None else budget / _MIB,
         **peaks,
     }
 
