@@ -141,7 +141,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     bundle = Bundle(directory, manifest, "")
     _write_tensors(bundle, source)
     _write_masks(bundle, request.kept)
-    _write_inference(bundle, graphs.inference, graphs.decoding)
+    bundle = _write_inference(bundle, graphs.inference, graphs.decoding)
     engine.write(TrainingContents(directory, source, graphs, parameters))
 
     on_progress(STAGES[2], 2, len(STAGES))
@@ -156,7 +156,7 @@ def write_bundle(request: Request, directory: Path, *, on_progress: OnProgress =
     )
     write_batches(directory, batches)
     manifest = msgspec.structs.replace(
-        manifest, certificate=certificate, files=describe_files(directory)
+        bundle.manifest, certificate=certificate, files=describe_files(directory)
     )
     return write_manifest(directory, manifest)
 
@@ -223,15 +223,17 @@ def _write_masks(bundle: Bundle, kept: Mapping[str, np.ndarray]) -> None:
         write_tensors(bundle.path / MASKS, packed)
 
 
-def _write_inference(bundle: Bundle, inference: ir.Model, decoding: ir.Model | None) -> None:
+def _write_inference(bundle: Bundle, inference: ir.Model, decoding: ir.Model | None) -> Bundle:
     """With weights as inputs for the board, and as initializers for what it converts to.
 
     Those are in model.safetensors, which `edgefuse convert --to onnx` writes beside model.onnx.
+    Gives the bundle with what its manifest says of them.
     """
     ir.save(inference, bundle.path / "inference.onnx")
     converted = {"model.onnx": inference}
-    if decoding is not None and write_decoding(bundle, decoding):
-        converted[MODEL_WITH_PAST] = decoding
+    writing = write_decoding(bundle, decoding) if decoding is not None else None
+    if decoding is not None and writing is not None:
+        bundle, converted[MODEL_WITH_PAST] = writing, decoding
     weights, tensors = bundle.path / WEIGHTS, inference_tensors(bundle, bundle.trainable())
     write_tensors(weights, tensors)
     for file, graph in converted.items():
@@ -239,3 +241,4 @@ def _write_inference(bundle: Bundle, inference: ir.Model, decoding: ir.Model | N
         as_external_initializers(graph, names, weights, weights.name)
         ir.save(graph, bundle.path / file)
     weights.unlink()
+    return bundle

@@ -1,6 +1,6 @@
 """The one place that imports onnxruntime and decides how its sessions run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,21 @@ def taken_outputs(binding: Any, names: Sequence[str]) -> dict[str, Any]:
     return taken
 
 
-def open_session(model: Path, *, threads: int, arena: bool = True) -> Any:
+def open_session(
+    model: Path,
+    *,
+    threads: int,
+    arena: bool = True,
+    initializers: Mapping[str, NDArray[Any]] | None = None,
+) -> Any:
     """Open an ONNX model on the CPU.
 
     Args:
         model: The .onnx file.
         threads: Intra-operator threads.
         arena: Whether runs take their memory from the arena that sessions share.
+        initializers: Data that the model's initializers of these names have; they must outlive the
+            session.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -149,6 +157,9 @@ def open_session(model: Path, *, threads: int, arena: bool = True) -> Any:
     """
     ort = onnxruntime()
     options = session_options(threads=threads, arena=arena)
+    if initializers:
+        values = map(ort.OrtValue.ortvalue_from_numpy, initializers.values())
+        options.add_external_initializers([*initializers], [*values])
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this

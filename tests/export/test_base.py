@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -215,6 +216,30 @@ def test_converted_it_gives_the_same_logits_everywhere(
     assert sizes["onnx"] < 0.7 * sizes["base"]
     before = InferenceModel(bundle, bundle.trainable(), threads=1).run(feeds)["logits"]
     assert np.abs(expected - before).max() > 0.01
+
+
+@EVERY
+def test_what_writes_multiplies_by_the_codes(precision: Precision) -> None:
+    """Each product is that with the floats, but for its factor on the left in 8 bits."""
+    bundle = exported(precision)
+    assert bundle.manifest.base is not None
+    assert {*bundle.manifest.base.multiplied} == kept(bundle)  # the head is the embedding
+    graph = onnx.load(bundle.path / "decode.onnx", load_external_data=False).graph
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == len(kept(bundle))
+    assert {one.i for node in products for one in node.attribute if one.name == "bits"} == {
+        {"int8": 8, "int4": 4}[precision]
+    }
+    names = {value.name for value in graph.input if value.name.endswith((".quantized", ".scale"))}
+    assert names == {f"model.embed_tokens.weight{end}" for end in (".quantized", ".scale")}
+
+    model = InferenceModel(bundle, trained(precision)[1], threads=1)
+    written = model.continuation()
+    for length in (5, 6, 9):
+        texts = np.random.default_rng(0).integers(0, VOCABULARY, (3, 9))[:, :length].tolist()
+        expected = model.read(texts)
+        error = np.linalg.norm(written(texts) - expected) / np.linalg.norm(expected)
+        assert 0 < error < 0.03
 
 
 @EVERY

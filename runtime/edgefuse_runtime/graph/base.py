@@ -37,6 +37,8 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         matrices: Count of the matrices that are kept so.
         float_loss: Loss of the model in float32.
         loss: Loss of the model whose matrices are codes times scales.
+        multiplied: Matrices that decode.onnx multiplies by as they are, in products of 8 bits:
+            their `Blocks.factors` are its initializers.
         output_error: ‖outputs − outputs in float32‖ / ‖outputs in float32‖.
     """
 
@@ -46,6 +48,7 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     float_loss: float
     loss: float
     output_error: float
+    multiplied: list[str] = []
 
 
 class Blocks(NamedTuple):
@@ -74,6 +77,30 @@ class Blocks(NamedTuple):
     def named(self, name: str) -> dict[str, NDArray[Any]]:
         """The tensors that a file keeps in the place of the matrix of a name."""
         return {codes_of(name): self.codes, scale_of(name): self.scale}
+
+    def factors(self, name: str) -> dict[str, NDArray[Any]]:
+        """What ONNX Runtime's MatMulNBits takes of the matrix of a name, (rows, columns).
+
+        Codes that count from zero up, uint8 of (rows, blocks, bytes), and float32 scales.
+        """
+        sign = np.uint8(0x88 if self.precision == "int4" else 0x80)
+        codes = (self.codes.view(np.uint8) ^ sign).reshape(*self.scale.shape, -1)
+        return {factor_of(name): codes, factor_scale_of(name): self.scale.astype(np.float32)}
+
+
+def matrix_of(codes: str) -> str:
+    """Name of the matrix whose codes have a name."""
+    return codes.removesuffix(_CODES)
+
+
+def factor_of(name: str) -> str:
+    """Name of a matrix's codes as a product takes them."""
+    return f"{name}.factor"
+
+
+def factor_scale_of(name: str) -> str:
+    """Name of a matrix's scales as a product takes them."""
+    return f"{name}.factor_scale"
 
 
 def codes_of(name: str) -> str:

@@ -18,7 +18,13 @@ class BoundGraph:
     """
 
     def __init__(
-        self, file: Path, tensors: Mapping[str, NDArray[Any]], *, threads: int, arena: bool = True
+        self,
+        file: Path,
+        tensors: Mapping[str, NDArray[Any]],
+        *,
+        threads: int,
+        arena: bool = True,
+        initializers: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Open the graph.
 
@@ -27,8 +33,10 @@ class BoundGraph:
             tensors: Weights by name; what is not in C order is copied.
             threads: Intra-operator threads of ONNX Runtime.
             arena: Whether runs take their memory from the arena that all sessions share.
+            initializers: Data of those of the graph's initializers that are not in its file.
         """
-        self._session = open_session(file, threads=threads, arena=arena)
+        self._initializers = initializers  # the session reads them where they are
+        self._session = open_session(file, threads=threads, arena=arena, initializers=initializers)
         self._binding = self._session.io_binding()
         self.shapes: dict[str, list[int | str]] = {}
         for value in self._session.get_inputs():

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.bundle.bundle import DECODING, Bundle
 from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches, pad
-from edgefuse_runtime.graph.base import in_floats
+from edgefuse_runtime.graph.base import Blocks, codes_of, in_floats, scale_of
 from edgefuse_runtime.graph.merges import merged
 from edgefuse_runtime.inference.bound import BoundGraph
 from edgefuse_runtime.inference.continuation import Continuation
@@ -111,11 +111,15 @@ class InferenceModel:
 
     @cached_property
     def _decoding(self) -> BoundGraph:
-        return self._open(DECODING, arena=False)
+        base, frozen = self._manifest.base, self._bundle.frozen
+        factors: dict[str, NDArray[Any]] = {}
+        for name in base.multiplied if base else ():
+            factors |= Blocks(frozen[codes_of(name)], frozen[scale_of(name)]).factors(name)
+        return self._open(DECODING, arena=False, initializers=factors)
 
-    def _open(self, name: str, *, arena: bool = True) -> BoundGraph:
+    def _open(self, name: str, **options: Any) -> BoundGraph:
         file = self._bundle.path / name
-        return BoundGraph(file, self._tensors, threads=self._threads, arena=arena)
+        return BoundGraph(file, self._tensors, threads=self._threads, **options)
 
     def over(self, dataset: Dataset) -> Iterator[tuple[RowIndices, Feeds, Outputs]]:
         """Run the model over any number of rows, in batches of like length.
