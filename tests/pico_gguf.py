@@ -1,13 +1,16 @@
 """A pico Llama as a GGUF file, as llama.cpp's converter would write it."""
 
 import json
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from tests.pico_causal import causal_model, causal_tokenizer
+from edgefuse_runtime.graph.base import BLOCK
+from tests.pico_causal import HIDDEN_SIZE, causal_model, causal_tokenizer
 
 _NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -24,7 +27,12 @@ _NORMAL, _CONTROL = 1, 3
 
 
 def save_gguf(
-    file: Path, *, pre: str = "gpt-2", architecture: str = "llama", **other: str
+    file: Path,
+    *,
+    pre: str = "gpt-2",
+    architecture: str = "llama",
+    forms: Sequence[str] = (),
+    **other: str,
 ) -> PreTrainedModel:
     """Write a pico Llama with its tokenizer and chat template, and give it.
 
@@ -32,10 +40,12 @@ def save_gguf(
         file: The file.
         pre: Name of the pre-tokenizer.
         architecture: Name of the architecture.
+        forms: What its matrices of whole blocks are written in, in turn; none for float32. The
+            model is wider then.
         **other: Further values, by their keys with `__` for a dot.
     """
     gguf = pytest.importorskip("gguf", reason="the package gguf (extra `gguf`) is not installed")
-    model = causal_model("llama", layers=2)
+    model = causal_model("llama", layers=2, hidden_size=64 if forms else HIDDEN_SIZE)
     config = model.config
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_name("pico")
@@ -47,12 +57,21 @@ def save_gguf(
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     _add_tokenizer(writer, pre)
+    turns = cycle(forms or [""])
     for name, parameter in model.named_parameters():
-        writer.add_tensor(*_as_llama_cpp(name, parameter.detach().numpy(), model))
+        own, weight = _as_llama_cpp(name, parameter.detach().numpy(), model)
+        form = next(turns) if weight.ndim > 1 and weight.shape[-1] % BLOCK == 0 else ""
+        if form:
+            kind = gguf.GGMLQuantizationType[form]
+            writer.add_tensor(own, gguf.quants.quantize(weight, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(own, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

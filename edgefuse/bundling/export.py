@@ -1,18 +1,22 @@
 """`edgefuse export` as a plain function: find, load, prepare, write."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from edgefuse.bundling.engine import check_engine, check_task, find_engine, suitable_engine
 from edgefuse.bundling.files import write_files
 from edgefuse.bundling.load import load
 from edgefuse.bundling.ready import make_ready
-from edgefuse.bundling.source import find_origin
+from edgefuse.bundling.source import Origin, find_origin
 from edgefuse.bundling.tokenizer_proof import prove_tokenizer
+from edgefuse.hub.gguf_blocks import GGUFBlocks
 from edgefuse.tuning.way import Way
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError
@@ -28,7 +32,7 @@ from edgefuse_export.writer import BATCH_SIZES, Request, write_bundle
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle
 from edgefuse_runtime.checking.texts import write_texts
 from edgefuse_runtime.files.output import check_replaceable, new_directory
-from edgefuse_runtime.graph.base import BITS, Precision
+from edgefuse_runtime.graph.base import BITS, Blocks, Precision
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.progress import OnProgress, silent
@@ -119,7 +123,12 @@ def export(
     if precision:
         _check_few_bits(engine_export, precision)
         frozen = quantize_frozen(
-            loaded.task, ready.model, precision, way=way.name, vocabulary=source.vocabulary
+            loaded.task,
+            ready.model,
+            precision,
+            way=way.name,
+            vocabulary=source.vocabulary,
+            known=_known(origin, precision),
         )
         source = replace(source, base=frozen)
     request = Request(
@@ -151,6 +160,13 @@ def export(
         write_texts(folder, texts)
         bundle = write_bundle(request, folder, on_progress=on_progress)
     return Bundle(output, bundle.manifest, bundle.id)
+
+
+def _known(origin: Origin, precision: Precision) -> Callable[[NDArray[np.float32]], Blocks | None]:
+    """Finds what a GGUF file has for a matrix, in so many bits or more, but few."""
+    if origin.base.gguf is None:
+        return lambda _: None
+    return GGUFBlocks(Path(origin.base.name), least=precision).of
 
 
 def _check_numbers(optimizer: Optimizer, batch_size: int | None, seed: int) -> None:

@@ -22,16 +22,24 @@ from tests.pico_gguf import save_gguf
 @pytest.mark.slow
 def test_a_bundle_is_made_of_a_gguf_file(tmp_path: Path) -> None:
     file = tmp_path / "pico.gguf"
-    save_gguf(file)
+    save_gguf(file, forms=("Q4_1", "Q8_0", "Q4_0"))
     bundle = export(
         str(file),
         tmp_path / "bundle",
         device=load_device("rpi5"),
         task=WantedTextGeneration(),
         tune="lora",
+        base="int4",
         batch_size=2,
         sequence_length=24,
     )
+    base = bundle.manifest.base
+    assert base is not None
+    assert base.output_error < 1e-6  # the file's own codes stand for the file's own numbers
+    minima = {name for name in bundle.frozen if name.endswith(".minimum")}
+    assert 0 < len(minima) < base.matrices
+    assert len(base.multiplied) == base.matrices - 1  # of the embedding rows are looked up
+    assert (tmp_path / "bundle/decode.onnx").exists()
     assert bundle.manifest.model.source == "pico"
     assert bundle.manifest.task.chat_template == causal_tokenizer(chats=True).chat_template
     made = Tokenizer.from_file(str(tmp_path / "bundle/tokenizer.json"))

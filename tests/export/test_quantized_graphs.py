@@ -1,6 +1,8 @@
 """Graphs that take codes and scales compute what they did with the floats."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,30 @@ from onnx_ir import tape
 from edgefuse_devices.errors import BundleError
 from edgefuse_export.base.blocks import quantize
 from edgefuse_export.gradient import IR_VERSION, OPSET
+from edgefuse_export.passes.products import multiply_codes
 from edgefuse_export.passes.quantized_base import dequantize_first, read_quantized
 from edgefuse_export.passes.row_shards import split_rows
-from edgefuse_runtime.graph.base import Precision, codes_of, tensor_or_rows
+from edgefuse_runtime.graph.base import BLOCK, Blocks, codes_of, packed, tensor_or_rows
 from edgefuse_runtime.session import bind_tensor, onnxruntime, open_session, session_options
 
 ROWS, COLUMNS, TOKENS = 100, 64, 5
 FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
-PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
-W = np.random.default_rng(0).normal(size=(ROWS, COLUMNS)).astype(np.float32)
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(ROWS, COLUMNS)).astype(np.float32)
+
+
+def with_minima() -> Blocks:
+    """Codes, scales and minima as a GGUF file's Q4_1 has them."""
+    parts = (ROWS, COLUMNS // BLOCK)
+    return Blocks(
+        packed(RNG.integers(-8, 8, (ROWS, COLUMNS)).astype(np.int8)),
+        RNG.uniform(0.01, 0.2, parts).astype(np.float16),
+        RNG.uniform(-2, 0.5, parts).astype(np.float16),
+    )
+
+
+FORMS = {"int8": quantize(W, "int8"), "int4": quantize(W, "int4"), "q4_1": with_minima()}
+EVERY = pytest.mark.parametrize("blocks", FORMS.values(), ids=FORMS)
 
 
 def value(name: str, kind: ir.TensorType, *shape: int | str) -> ir.Value:
@@ -58,15 +75,29 @@ def only(model: ir.Model, *names: str) -> ir.Model:
     return model
 
 
-def run(model: ir.Model, precision: Precision, folder: Path) -> dict[str, np.ndarray]:
+def read(model: ir.Model, names: Sequence[str], blocks: Blocks) -> None:
+    read_quantized(
+        model,
+        dict.fromkeys(names, blocks.precision),
+        with_minima=names if blocks.minimum is not None else [],
+    )
+
+
+def run(
+    model: ir.Model,
+    blocks: Blocks,
+    folder: Path,
+    *,
+    initializers: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     ir.save(model, folder / "model.onnx")
-    session = open_session(folder / "model.onnx", threads=1)
+    session = open_session(folder / "model.onnx", threads=1, initializers=initializers)
     rng = np.random.default_rng(1)
     feeds = {
         "ids": rng.integers(ROWS, size=(2, TOKENS)),
         "x": rng.normal(size=(3, COLUMNS)).astype(np.float32),
     }
-    tensors, binding = quantize(W, precision).named("w"), session.io_binding()
+    tensors, binding = blocks.named("w"), session.io_binding()
     for one in session.get_inputs():
         given = feeds[one.name] if one.name in feeds else tensor_or_rows(tensors, one.name)
         assert given is not None, one.name
@@ -78,33 +109,33 @@ def run(model: ir.Model, precision: Precision, folder: Path) -> dict[str, np.nda
     return dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
 
 
-def expected(precision: Precision) -> dict[str, np.ndarray]:
-    rng, floats = np.random.default_rng(1), quantize(W, precision).floats()
+def expected(blocks: Blocks) -> dict[str, np.ndarray]:
+    rng, floats = np.random.default_rng(1), blocks.floats()
     rows = floats[rng.integers(ROWS, size=(2, TOKENS))]
     scores = rng.normal(size=(3, COLUMNS)).astype(np.float32) @ floats.T
     return {"rows": rows, "scores": scores, "back": scores @ floats}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY
 @pytest.mark.parametrize("outputs", [("rows",), ("scores",), ("rows", "scores", "back")])
 def test_codes_and_scales_are_read_in_the_place_of_floats(
-    outputs: tuple[str, ...], precision: Precision, tmp_path: Path
+    outputs: tuple[str, ...], blocks: Blocks, tmp_path: Path
 ) -> None:
     model = only(tied_model(), *outputs)
-    read_quantized(model, {"w": precision})
+    read(model, ["w"], blocks)
     assert [one.name for one in model.graph.outputs] == [*outputs]
-    found, wanted = run(model, precision, tmp_path), expected(precision)
+    found, wanted = run(model, blocks, tmp_path), expected(blocks)
     assert found.keys() == set(outputs)
     for name in outputs:
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY
 def test_rows_that_are_looked_up_are_the_only_ones_that_become_floats(
-    precision: Precision,
+    blocks: Blocks,
 ) -> None:
     model = only(tied_model(), "rows")
-    read_quantized(model, {"w": precision})
+    read(model, ["w"], blocks)
     floats = [
         one
         for node in model.graph
@@ -114,10 +145,35 @@ def test_rows_that_are_looked_up_are_the_only_ones_that_become_floats(
     assert all(one.shape is not None and one.shape[-1] < COLUMNS for one in floats)  # scales
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY
+def test_a_product_multiplies_by_codes(blocks: Blocks, tmp_path: Path) -> None:
+    model = tied_model()
+    read(model, ["w"], blocks)
+    assert multiply_codes(model) == ["w"]
+    kinds = Counter(node.op_type for node in model.graph)
+    assert kinds["MatMulNBits"] == 1  # the gradient's product reads the matrix as it is
+    found = run(model, blocks, tmp_path, initializers=blocks.factors("w"))
+    wanted = expected(blocks)
+    np.testing.assert_allclose(found["rows"], wanted["rows"], rtol=1e-5, atol=1e-5)
+    for name in ("scores", "back"):  # x is rounded to 8 bits
+        error = np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])
+        assert error < 0.02
+    assert np.abs(found["scores"] - wanted["scores"]).max() > 0
+
+
+@EVERY
+def test_what_only_products_read_is_no_input_any_more(blocks: Blocks) -> None:
+    model = only(tied_model(), "scores")
+    read(model, ["w"], blocks)
+    assert multiply_codes(model) == ["w"]
+    assert [one.name for one in model.graph.inputs] == ["x"]
+    assert {*model.graph.initializers} >= blocks.factors("w").keys()
+
+
+@EVERY
 @pytest.mark.parametrize("most", [16, 64, 99])
 def test_a_vocabulary_is_scored_in_parts_that_no_two_products_share(
-    most: int, precision: Precision, tmp_path: Path
+    most: int, blocks: Blocks, tmp_path: Path
 ) -> None:
     model = only(tied_model(), "scores", "back")
     names = split_rows(model.graph, "w", most=most)
@@ -127,8 +183,8 @@ def test_a_vocabulary_is_scored_in_parts_that_no_two_products_share(
         shape = next(one.shape for one in model.graph.inputs if one.name == name)
         assert shape is not None
         assert shape.numpy()[0] <= most
-    read_quantized(model, dict.fromkeys(names, precision))
-    found, wanted = run(model, precision, tmp_path), expected(precision)
+    read(model, names, blocks)
+    found, wanted = run(model, blocks, tmp_path), expected(blocks)
     for name in ("scores", "back"):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4)
 

@@ -1,9 +1,11 @@
 """The frozen matrices of a model in few bits, and how much that changes what it computes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgefuse_devices.errors import InputError
@@ -36,7 +38,13 @@ class FrozenBase:
 
 
 def quantize_frozen(
-    task: ExportTask, model: nn.Module, precision: Precision, *, way: str, vocabulary: int
+    task: ExportTask,
+    model: nn.Module,
+    precision: Precision,
+    *,
+    way: str,
+    vocabulary: int,
+    known: Callable[[NDArray[np.float32]], Blocks | None] = lambda _: None,
 ) -> FrozenBase:
     """Quantise every matrix of a model that does not train.
 
@@ -49,6 +57,7 @@ def quantize_frozen(
         precision: What codes are.
         way: Name of the way of tuning, for messages.
         vocabulary: Token ids are below it.
+        known: Gives what a matrix is made of, where it is of codes and scales already; None else.
 
     Raises:
         InputError: Every matrix trains, or none has rows of whole blocks.
@@ -65,7 +74,8 @@ def quantize_frozen(
     blocks = {}
     with torch.no_grad():
         for name, parameter in frozen.items():
-            blocks[name] = quantize(parameter.numpy(), precision)
+            matrix = parameter.numpy()
+            blocks[name] = known(matrix) or quantize(matrix, precision)
             parameter.copy_(torch.from_numpy(blocks[name].floats()))
     loss, outputs = _computed(task, model, batch)
     record = Base(

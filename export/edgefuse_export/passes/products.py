@@ -4,6 +4,10 @@ Before → after, for a matrix W of blocks along its last axis:
 
     MatMul(x, Transpose(DequantizeLinear(W.quantized, …)))  →  MatMulNBits(x, W.factor, …)
 
+Where W has minima, they are multiplied by the sum of x over each block:
+
+    … + MatMul(MatMul(x, ones of each block), W.factor_minimum)
+
 It is many times faster at the few tokens that are written at a time, and rounds x to 8 bits for it
 (`accuracy_level` 4). The operator packs its matrix when a session is opened, and only if it is an
 initializer. Which it is here without data: whoever opens the graph gives them
@@ -12,6 +16,7 @@ initializer. Which it is here without data: whoever opens the graph gives them
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -19,15 +24,21 @@ from edgefuse_runtime.graph.base import (
     BITS,
     BLOCK,
     Precision,
+    codes_of,
+    factor_minimum_of,
     factor_of,
     factor_scale_of,
     matrix_of,
+    minimum_of,
     scale_of,
 )
 
 _DOMAIN = "com.microsoft"
 _IN_8_BITS = 4
 _SWAPPED = (1, 0)
+_AFTER_CODES = {"Transpose", "Reshape", "Add"}
+"""What stands between the floats of codes and a product."""
+
 _ELSEWHERE = "given-when-opened"
 """ONNX has no initializer without data but in another file: this one is never looked for."""
 
@@ -47,22 +58,20 @@ def multiply_codes(model: ir.Model) -> list[str]:
         Names of the matrices, whose codes and scales are no inputs now but where others read them.
     """
     graph = model.graph
-    multiplied: dict[str, tuple[ir.Value, ir.Value]] = {}
+    multiplied: dict[str, _Factor] = {}
     for node in [node for node in graph if node.op_type == "MatMul"]:
         codes = _codes_that_are_multiplied(node)
         if codes is None:
             continue
         name = matrix_of(str(codes.name))
         if name not in multiplied:
-            multiplied[name] = _initializers(graph, name, codes)
-        _multiply(graph, node, codes, multiplied[name])
+            minima = any(value.name == minimum_of(name) for value in graph.inputs)
+            multiplied[name] = _Factor(graph, name, codes, minima=minima)
+        multiplied[name].multiply(node)
     RemoveUnusedNodesPass()(model)
-    for value in [*graph.inputs]:
-        name = str(value.name)
-        if not value.uses() and (
-            matrix_of(name) in multiplied or name in map(scale_of, multiplied)
-        ):
-            graph.inputs.remove(value)
+    unread = {part(name) for name in multiplied for part in (codes_of, scale_of, minimum_of)}
+    for value in [value for value in graph.inputs if value.name in unread and not value.uses()]:
+        graph.inputs.remove(value)
     return [*multiplied]
 
 
@@ -70,9 +79,12 @@ def _codes_that_are_multiplied(product: ir.Node) -> ir.Value | None:
     """The input of a graph whose floats, transposed, are a product's second factor."""
     factor = product.inputs[1]
     turned = factor.producer() if factor is not None else None
-    if turned is None or turned.op_type != "Transpose" or turned.inputs[0] is None:
+    if turned is None or turned.op_type != "Transpose":
         return None
-    made = turned.inputs[0].producer()
+    made: ir.Node | None = turned
+    while made is not None and made.op_type in _AFTER_CODES:
+        first = made.inputs[0]
+        made = first.producer() if first is not None else None
     if made is None or made.op_type != "DequantizeLinear":
         return None
     codes = made.inputs[0]
@@ -81,52 +93,92 @@ def _codes_that_are_multiplied(product: ir.Node) -> ir.Value | None:
     return codes if swaps and codes.is_graph_input() else None
 
 
-def _initializers(graph: ir.Graph, name: str, codes: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """What a matrix is multiplied by, without data."""
-    assert codes.shape is not None
-    rows, columns = codes.shape.numpy()
-    blocks = columns // BLOCK
-    size = BLOCK * BITS[_PRECISIONS[codes.dtype]] // 8
-    return (
-        _without_data(graph, factor_of(name), ir.DataType.UINT8, (rows, blocks, size)),
-        _without_data(graph, factor_scale_of(name), ir.DataType.FLOAT, (rows, blocks)),
-    )
+class _Factor:
+    """What products with a matrix take, as initializers without data."""
 
+    def __init__(self, graph: ir.Graph, name: str, codes: ir.Value, *, minima: bool) -> None:
+        assert codes.shape is not None
+        self._graph = graph
+        self._rows, self._columns = codes.shape.numpy()
+        self._blocks, self._bits = self._columns // BLOCK, BITS[_PRECISIONS[codes.dtype]]
+        rows, blocks, size = self._rows, self._blocks, BLOCK * self._bits // 8
+        self._factor = [
+            self._without_data(factor_of(name), ir.DataType.UINT8, (rows, blocks, size)),
+            self._without_data(factor_scale_of(name), ir.DataType.FLOAT, (rows, blocks)),
+        ]
+        self._minimum = None
+        if minima:
+            self._minimum = self._without_data(
+                factor_minimum_of(name), ir.DataType.FLOAT, (blocks, rows)
+            )
 
-def _without_data(
-    graph: ir.Graph, name: str, kind: ir.DataType, sizes: tuple[int, ...]
-) -> ir.Value:
-    shape = ir.Shape(sizes)
-    tensor = ir.ExternalTensor(
-        _ELSEWHERE, 0, math.prod(sizes) * int(kind.itemsize), kind, shape=shape, name=name
-    )
-    value = ir.Value(name=name, type=ir.TensorType(kind), shape=shape, const_value=tensor)
-    graph.register_initializer(value)
-    return value
+    def multiply(self, product: ir.Node) -> None:
+        """Compute a product in another way."""
+        left, found = product.inputs[0], product.outputs[0]
+        assert left is not None
+        name = str(found.name)
+        found.name = f"{name}.in_floats"
+        output = ir.Value(name=name, type=found.type, shape=found.shape)
+        by_codes = output if self._minimum is None else self._like(found, f"{name}.by_codes")
+        self._insert(
+            "MatMulNBits",
+            [left, *self._factor],
+            by_codes,
+            product,
+            domain=_DOMAIN,
+            K=self._columns,
+            N=self._rows,
+            bits=self._bits,
+            block_size=BLOCK,
+            accuracy_level=_IN_8_BITS,
+        )
+        if self._minimum is not None:
+            added = self._of_minima(left, self._minimum, product, name)
+            self._insert("Add", [by_codes, added], output, product)
+        found.replace_all_uses_with(output, replace_graph_outputs=True)
+        self._graph.remove(product, safe=True)
 
+    def _of_minima(
+        self, left: ir.Value, minimum: ir.Value, product: ir.Node, name: str
+    ) -> ir.Value:
+        """What the minima of blocks add to a product."""
+        sums = ir.Value(name=f"{name}.sums", type=left.type)
+        added = self._like(product.outputs[0], f"{name}.of_minima")
+        self._insert("MatMul", [left, self._summing()], sums, product)
+        self._insert("MatMul", [sums, minimum], added, product)
+        return added
 
-def _multiply(
-    graph: ir.Graph, product: ir.Node, codes: ir.Value, factor: tuple[ir.Value, ir.Value]
-) -> None:
-    assert codes.shape is not None
-    rows, columns = codes.shape.numpy()
-    made, left = product.outputs[0], product.inputs[0]
-    name = str(made.name)
-    made.name = f"{name}.in_floats"
-    output = ir.Value(name=name, type=made.type, shape=made.shape)
-    node = ir.node(
-        "MatMulNBits",
-        [left, *factor],
-        attributes={
-            "K": columns,
-            "N": rows,
-            "bits": BITS[_PRECISIONS[codes.dtype]],
-            "block_size": BLOCK,
-            "accuracy_level": _IN_8_BITS,
-        },
-        domain=_DOMAIN,
-        outputs=[output],
-    )
-    graph.insert_before(product, node)
-    made.replace_all_uses_with(output, replace_graph_outputs=True)
-    graph.remove(product, safe=True)
+    def _summing(self) -> ir.Value:
+        """A matrix, (columns, blocks), that adds up each block of what it is multiplied with."""
+        name = f"summing.{self._columns}"
+        known = self._graph.initializers.get(name)
+        if known is not None:
+            return known
+        summing = np.kron(np.eye(self._blocks, dtype=np.float32), np.ones((BLOCK, 1), np.float32))
+        value = ir.Value(name=name, const_value=ir.tensor(summing, name=name))
+        self._graph.register_initializer(value)
+        return value
+
+    def _without_data(self, name: str, kind: ir.DataType, sizes: tuple[int, ...]) -> ir.Value:
+        shape, size = ir.Shape(sizes), math.prod(sizes) * int(kind.itemsize)
+        tensor = ir.ExternalTensor(_ELSEWHERE, 0, size, kind, shape=shape, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(kind), shape=shape, const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+    @staticmethod
+    def _like(value: ir.Value, name: str) -> ir.Value:
+        return ir.Value(name=name, type=value.type, shape=value.shape)
+
+    def _insert(
+        self,
+        operator: str,
+        inputs: list[ir.Value],
+        output: ir.Value,
+        place: ir.Node,
+        *,
+        domain: str = "",
+        **attributes: int,
+    ) -> None:
+        node = ir.node(operator, inputs, attributes=attributes, domain=domain, outputs=[output])
+        self._graph.insert_before(place, node)

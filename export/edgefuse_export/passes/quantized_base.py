@@ -5,34 +5,52 @@ Before → after, for a matrix W of blocks of 32 along its last axis:
     MatMul(x, W)    →  MatMul(x, DequantizeLinear(W.quantized, Cast(W.scale)))
     Gather(W, ids)  →  DequantizeLinear(Gather(W.quantized, ids), Cast(Gather(W.scale, ids)))
 
+Where a matrix has minima, W.minimum + 8 · W.scale is added to each of a block's floats.
+
 What is dequantised of inputs is neither folded nor kept between runs. Every product has floats of
 its own, whose memory is free after it: were they shared, all of a layer's would be there from the
 forward to the backward product. Of an embedding only the rows of a batch are made. ONNX Runtime's
 Gather takes no int4: its own GatherBlockQuantized, which does both, is in its place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from edgefuse_runtime.graph.base import BLOCK, Precision, codes_of, scale_of
+from edgefuse_runtime.graph.base import (
+    BLOCK,
+    LOWEST,
+    Precision,
+    codes_of,
+    is_few_bits,
+    minimum_of,
+    scale_of,
+)
 
 _TYPES: Mapping[Precision, ir.DataType] = {"int8": ir.DataType.INT8, "int4": ir.DataType.INT4}
 _CONTRIBUTED = "com.microsoft"
 _FLOAT = ir.DataType.FLOAT
 _SWAPPED = (1, 0)
+_MAKING = {"Cast", "DequantizeLinear", "Mul", "Add", "Unsqueeze", "Reshape"}
+"""What floats are made by."""
 
 
-def read_quantized(model: ir.Model, matrices: Mapping[str, Precision]) -> None:
+def read_quantized(
+    model: ir.Model, matrices: Mapping[str, Precision], *, with_minima: Collection[str] = ()
+) -> None:
     """Take codes and scales in the place of matrices, in place.
 
     Args:
         model: A graph whose tensors are inputs.
         matrices: What the codes of some of its inputs are, by their names.
+        with_minima: Names of those whose blocks have a minimum.
     """
     model.graph.opset_imports[_CONTRIBUTED] = 1
     for value in [value for value in model.graph.inputs if value.name in matrices]:
-        _Matrix(model.graph, value, matrices[str(value.name)]).read()
+        name = str(value.name)
+        _Matrix(model.graph, value, matrices[name], minima=name in with_minima).read()
 
 
 def dequantize_first(graph: ir.Graph) -> None:
@@ -42,14 +60,13 @@ def dequantize_first(graph: ir.Graph) -> None:
     floats are made when nothing else is left to do for the product that reads them; made beside
     it in the file, those of all layers would be made before the first product.
     """
+    kept = {value for value in graph.inputs if is_few_bits(str(value.name))}
     made = []
     for node in graph:
-        if node.op_type == "DequantizeLinear" and node.inputs[0] in graph.inputs:
-            scale = node.inputs[1]
-            assert scale is not None
-            cast = scale.producer()
-            assert cast is not None
-            made += [node] if cast in made else [cast, node]
+        read = [value for value in node.inputs if value is not None and value.const_value is None]
+        if node.op_type in _MAKING and read and kept.issuperset(read):
+            made.append(node)
+            kept.update(node.outputs)
     if made:
         graph.remove(made)
         graph.insert_before(graph[0], made)
@@ -85,13 +102,17 @@ def remove_unread_transposes(graph: ir.Graph) -> None:
 class _Matrix:
     """An input of a graph that becomes two."""
 
-    def __init__(self, graph: ir.Graph, floats: ir.Value, precision: Precision) -> None:
+    def __init__(
+        self, graph: ir.Graph, floats: ir.Value, precision: Precision, *, minima: bool
+    ) -> None:
         assert floats.shape is not None
         self._graph, self._floats, self._precision = graph, floats, precision
         *rows, columns = floats.shape.numpy()
         name = str(floats.name)
         self._codes = _value(codes_of(name), _TYPES[precision], [*rows, columns])
-        self._scale = _value(scale_of(name), ir.DataType.FLOAT16, [*rows, columns // BLOCK])
+        parts = [*rows, columns // BLOCK]
+        self._scale = _value(scale_of(name), ir.DataType.FLOAT16, parts)
+        self._minimum = _value(minimum_of(name), ir.DataType.FLOAT16, parts) if minima else None
 
     def read(self) -> None:
         graph, floats = self._graph, self._floats
@@ -99,15 +120,16 @@ class _Matrix:
         found = readers(floats)
         by_rows = self._precision == "int8" and all(self._is_gather(one) for one, *_ in found)
         scale = self._scale if by_rows else self._cast(self._scale, first)
+        minimum = self._cast(self._minimum, first) if self._minimum is not None else None
         for number, (node, place, transposed) in enumerate(found):
             if self._is_gather(node):
                 self._gather(node, scale)
             else:
-                made = self._whole(node, scale, number, transposed=transposed)
+                made = self._whole(node, scale, minimum, number, transposed=transposed)
                 node.replace_input_with(place, made)
         remove_unread_transposes(graph)
         graph.inputs.remove(floats)
-        graph.inputs.extend([self._codes, self._scale])
+        graph.inputs.extend(filter(None, [self._codes, self._scale, self._minimum]))
 
     def _is_gather(self, node: ir.Node) -> bool:
         return (
@@ -116,7 +138,15 @@ class _Matrix:
             and node.attributes.get_int("axis", 0) == 0
         )
 
-    def _whole(self, node: ir.Node, scale: ir.Value, number: int, *, transposed: bool) -> ir.Value:
+    def _whole(
+        self,
+        node: ir.Node,
+        scale: ir.Value,
+        minimum: ir.Value | None,
+        number: int,
+        *,
+        transposed: bool,
+    ) -> ir.Value:
         """Make floats of the whole matrix for one reader.
 
         ONNX Runtime joins nodes that are equal: an axis counted from the other end tells two apart.
@@ -125,6 +155,8 @@ class _Matrix:
         floats = _value(f"{self._floats.name}.floats_{number}", _FLOAT, self._codes.shape)
         axis = rank - 1 if number % 2 else -1
         self._insert("DequantizeLinear", [self._codes, scale], floats, node, axis=axis)
+        if minimum is not None:
+            floats = self._raised(floats, scale, minimum, node)
         if not transposed:
             return floats
         assert floats.shape is not None
@@ -145,19 +177,63 @@ class _Matrix:
             axes = {"gather_axis": 0, "quantize_axis": len(self._codes.shape or ()) - 1}
             inputs = [self._codes, ids, scale]
             self._insert("GatherBlockQuantized", inputs, floats, node, domain=_CONTRIBUTED, **axes)
+            if self._minimum is not None:
+                scale, low = (
+                    self._cast(self._rows(part, ids, node), node)
+                    for part in (self._scale, self._minimum)
+                )
+                floats.name = f"{name}.from_lowest"
+                floats = self._raised(floats, scale, low, node)
+                floats.name = name
         else:
-            *places, columns = found.shape
-            assert isinstance(columns, int)
-            codes = _value(codes_of(name), ir.DataType.INT8, found.shape)
-            part = _value(scale_of(name), scale.dtype, [*places, columns // BLOCK])
-            for whole, own in ((self._codes, codes), (scale, part)):
-                gather = ir.node("Gather", [whole, ids], attributes={"axis": 0}, outputs=[own])
-                self._graph.insert_before(node, gather)
+            codes, part = (self._rows(whole, ids, node) for whole in (self._codes, scale))
             if part.dtype != _FLOAT:
                 part = self._cast(part, node)
             self._insert("DequantizeLinear", [codes, part], floats, node, axis=-1)
         found.replace_all_uses_with(floats, replace_graph_outputs=True)
         self._graph.remove(node, safe=True)
+
+    def _rows(self, whole: ir.Value, ids: ir.Value, place: ir.Node) -> ir.Value:
+        """The rows of codes, scales or minima that are looked up."""
+        found = place.outputs[0]
+        assert found.shape is not None
+        assert whole.shape is not None
+        shape = [*found.shape[:-1], whole.shape[-1]]
+        rows = _value(f"{whole.name}.of.{found.name}", whole.dtype, shape)
+        gather = ir.node("Gather", [whole, ids], attributes={"axis": 0}, outputs=[rows])
+        self._graph.insert_before(place, gather)
+        return rows
+
+    def _raised(
+        self, floats: ir.Value, scale: ir.Value, minimum: ir.Value, place: ir.Node
+    ) -> ir.Value:
+        """Add to each block's floats what they lack: codes count from -8, and not from zero."""
+        assert floats.shape is not None
+        assert scale.shape is not None
+        name, shape, parts = str(floats.name), [*floats.shape], [*scale.shape]
+        rows, blocks = [0] * (len(parts) - 1), parts[-1]
+        assert isinstance(blocks, int)
+
+        def add(operator: str, inputs: list[ir.Value], end: str, shape: Sequence[Any]) -> ir.Value:
+            made = _value(f"{name}.{end}", _FLOAT, shape)
+            self._graph.insert_before(place, ir.node(operator, inputs, outputs=[made]))
+            return made
+
+        def constant(end: str, content: Any) -> ir.Value:
+            value = ir.Value(name=f"{name}.{end}", const_value=ir.tensor(content))
+            self._graph.register_initializer(value)
+            return value
+
+        lowest = constant("lowest", np.float32(LOWEST))
+        raise_by = add("Mul", [scale, lowest], "zero", parts)
+        raise_by = add("Add", [raise_by, minimum], "raise", parts)
+        raise_by = add("Unsqueeze", [raise_by, constant("last", [-1])], "raises", [*parts, 1])
+        cut = [*parts, BLOCK]
+        sizes = constant("blocks", [*rows, blocks, BLOCK])
+        in_blocks = add("Reshape", [floats, sizes], "in_blocks", cut)
+        raised = add("Add", [in_blocks, raise_by], "raised", cut)
+        sizes = constant("whole", [*rows, blocks * BLOCK])
+        return add("Reshape", [raised, sizes], "from_minimum", shape)
 
     def _cast(self, scale: ir.Value, place: ir.Node) -> ir.Value:
         cast = _value(f"{scale.name}.float32", _FLOAT, scale.shape)

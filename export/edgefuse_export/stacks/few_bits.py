@@ -47,7 +47,10 @@ def read_part(graph: ir.Model, base: Mapping[str, Blocks], prefix: str = "") -> 
         prefix: What these names begin with, before those in the part.
     """
     names = [str(value.name) for value in graph.graph.inputs]
-    kept = {
-        name: blocks.precision for name in names if (blocks := base.get(whole_of(prefix + name)))
-    }
-    read_quantized(graph, kept)
+    found = {name: base.get(whole_of(prefix + name)) for name in names}
+    kept = {name: blocks for name, blocks in found.items() if blocks is not None}
+    read_quantized(
+        graph,
+        {name: blocks.precision for name, blocks in kept.items()},
+        with_minima=[name for name, blocks in kept.items() if blocks.minimum is not None],
+    )

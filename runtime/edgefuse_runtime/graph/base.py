@@ -2,9 +2,13 @@
 
     W[…, j] = codes[…, j] · scale[…, j // BLOCK]
 
-Graphs take `codes_of(W)` and `scale_of(W)` in the place of W, and so does frozen.safetensors hold
-them: int8 codes as they are; of int4 codes two in a byte, the first in its lower half, as ONNX
-packs them.
+or, as the form Q4_1 of GGUF files has it, with codes that begin at a minimum instead of at -8:
+
+    W[…, j] = (codes[…, j] + 8) · scale[…, j // BLOCK] + minimum[…, j // BLOCK]
+
+Graphs take `codes_of(W)`, `scale_of(W)` and `minimum_of(W)` in the place of W, and so does
+frozen.safetensors hold them: int8 codes as they are; of int4 codes two in a byte, the first in its
+lower half, as ONNX packs them.
 """
 
 import re
@@ -22,7 +26,10 @@ Precision = Literal["int8", "int4"]
 
 BITS: Mapping[Precision, int] = {"int8": 8, "int4": 4}
 
-_CODES, _SCALE = ".quantized", ".scale"
+LOWEST = 8
+"""What is added to int4 codes that count from a minimum up."""
+
+_CODES, _SCALE, _MINIMUM = ".quantized", ".scale", ".minimum"
 _ROWS = re.compile(r"(.+)\[(\d+):(\d+)\](.*)")
 
 
@@ -57,10 +64,12 @@ class Blocks(NamedTuple):
     Attributes:
         codes: int8 of the matrix's shape (…, columns), or uint8 of (…, columns / 2), two int4 each.
         scale: float16 of shape (…, columns / BLOCK).
+        minimum: Likewise, with int4 codes; None where codes are symmetric about zero.
     """
 
     codes: NDArray[Any]
     scale: NDArray[np.float16]
+    minimum: NDArray[np.float16] | None = None
 
     @property
     def precision(self) -> Precision:
@@ -71,21 +80,38 @@ class Blocks(NamedTuple):
         """The matrix, float32."""
         codes = unpacked(self.codes) if self.precision == "int4" else self.codes
         blocks = codes.reshape(*self.scale.shape, BLOCK).astype(np.float32)
+        if self.minimum is not None:
+            blocks += LOWEST
         blocks *= self.scale[..., None].astype(np.float32)
+        if self.minimum is not None:
+            blocks += self.minimum[..., None].astype(np.float32)
         return blocks.reshape(codes.shape)
 
     def named(self, name: str) -> dict[str, NDArray[Any]]:
         """The tensors that a file keeps in the place of the matrix of a name."""
-        return {codes_of(name): self.codes, scale_of(name): self.scale}
+        kept: dict[str, NDArray[Any]] = {codes_of(name): self.codes, scale_of(name): self.scale}
+        return kept if self.minimum is None else kept | {minimum_of(name): self.minimum}
+
+    @staticmethod
+    def of(tensors: Mapping[str, NDArray[Any]], name: str) -> "Blocks":
+        """Those of the matrix of a name, among a file's tensors."""
+        minimum = tensors.get(minimum_of(name))
+        return Blocks(tensors[codes_of(name)], tensors[scale_of(name)], minimum)
 
     def factors(self, name: str) -> dict[str, NDArray[Any]]:
         """What ONNX Runtime's MatMulNBits takes of the matrix of a name, (rows, columns).
 
-        Codes that count from zero up, uint8 of (rows, blocks, bytes), and float32 scales.
+        Codes that count from zero up, uint8 of (rows, blocks, bytes), and float32 scales; and what
+        is added to each of a block's numbers, float32 of (blocks, rows), where they have a minimum.
         """
         sign = np.uint8(0x88 if self.precision == "int4" else 0x80)
         codes = (self.codes.view(np.uint8) ^ sign).reshape(*self.scale.shape, -1)
-        return {factor_of(name): codes, factor_scale_of(name): self.scale.astype(np.float32)}
+        scale = self.scale.astype(np.float32)
+        factors: dict[str, NDArray[Any]] = {factor_of(name): codes, factor_scale_of(name): scale}
+        if self.minimum is not None:
+            added = self.minimum.astype(np.float32) + np.float32(LOWEST) * scale
+            factors[factor_minimum_of(name)] = np.ascontiguousarray(added.T)
+        return factors
 
 
 def matrix_of(codes: str) -> str:
@@ -103,6 +129,11 @@ def factor_scale_of(name: str) -> str:
     return f"{name}.factor_scale"
 
 
+def factor_minimum_of(name: str) -> str:
+    """Name of what a product adds for a matrix's minima."""
+    return f"{name}.factor_minimum"
+
+
 def codes_of(name: str) -> str:
     """Name of the codes of a matrix."""
     return f"{name}{_CODES}"
@@ -111,6 +142,16 @@ def codes_of(name: str) -> str:
 def scale_of(name: str) -> str:
     """Name of the scales of a matrix."""
     return f"{name}{_SCALE}"
+
+
+def minimum_of(name: str) -> str:
+    """Name of the minima of a matrix."""
+    return f"{name}{_MINIMUM}"
+
+
+def is_few_bits(name: str) -> bool:
+    """Whether a tensor is what a matrix in few bits is made of."""
+    return name.endswith((_CODES, _SCALE, _MINIMUM))
 
 
 def rows_of(name: str, begin: int, end: int) -> str:
@@ -151,6 +192,7 @@ def in_floats(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name in tensors
         if name.endswith(_CODES) and scale_of(name.removesuffix(_CODES)) in tensors
     ]
-    kept = {part for name in matrices for part in (codes_of(name), scale_of(name))}
-    made = {n: Blocks(tensors[codes_of(n)], tensors[scale_of(n)]).floats() for n in matrices}
-    return {name: tensor for name, tensor in tensors.items() if name not in kept} | made
+    blocks = {name: Blocks.of(tensors, name) for name in matrices}
+    kept = {part for name, one in blocks.items() for part in one.named(name)}
+    plain = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    return plain | {name: one.floats() for name, one in blocks.items()}

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.bundle.bundle import DECODING, Bundle
 from edgefuse_runtime.data.batching import Dataset, Feeds, RowIndices, evaluation_batches, pad
-from edgefuse_runtime.graph.base import Blocks, codes_of, in_floats, scale_of
+from edgefuse_runtime.graph.base import Blocks, in_floats
 from edgefuse_runtime.graph.merges import merged
 from edgefuse_runtime.inference.bound import BoundGraph
 from edgefuse_runtime.inference.continuation import Continuation
@@ -114,7 +114,7 @@ class InferenceModel:
         base, frozen = self._manifest.base, self._bundle.frozen
         factors: dict[str, NDArray[Any]] = {}
         for name in base.multiplied if base else ():
-            factors |= Blocks(frozen[codes_of(name)], frozen[scale_of(name)]).factors(name)
+            factors |= Blocks.of(frozen, name).factors(name)
         return self._open(DECODING, arena=False, initializers=factors)
 
     def _open(self, name: str, **options: Any) -> BoundGraph:
