@@ -115,7 +115,7 @@ def taken_outputs(binding: Any, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         binding: An `onnxruntime.IOBinding` that ran.
-        names: Its last outputs, in the order in which they were bound to the CPU and no memory.
+        names: The last outputs of it, in the order in which they were bound, to no memory yet.
 
     Returns:
         Values of ONNX Runtime (`OrtValue`) by name.

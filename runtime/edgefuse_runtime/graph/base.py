@@ -64,7 +64,7 @@ class Blocks(NamedTuple):
     Attributes:
         codes: int8 of the matrix's shape (…, columns), or uint8 of (…, columns / 2), two int4 each.
         scale: float16 of shape (…, columns / BLOCK).
-        minimum: Likewise, with int4 codes; None where codes are symmetric about zero.
+        minimum: float16 of the same shape, with int4 codes; None where they are symmetric about 0.
     """
 
     codes: NDArray[Any]
