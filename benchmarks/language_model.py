@@ -17,7 +17,8 @@ width. `generate…` has the tokens a second of both sides, the likeliest token 
 `budget-N` trains 4 × 256 tokens with `--memory` N MiB above what the process holds before it
 begins: `peak_to_budget` is the most that it held of what is no file's, by all that it was given.
 `frozen-cache-…` is all-MiniLM-L6-v2 on SST-2, three epochs layer by layer: `time_ratio` to the same
-with `--cache 0`, and whether the weights are the same bit for bit.
+with `--cache 0`, and whether the weights are the same bit for bit. `encoder-…` is the same training
+layer by layer, beside one graph of the whole model.
 """
 
 import json
@@ -38,6 +39,7 @@ _LOSSES = 50  # steps over which losses are compared
 _STEPS, _QUICK_STEPS = 8, 3
 _WARMUP = 1
 _TOKENS, _QUICK_TOKENS = 96, 24
+_ROWS, _QUICK_ROWS, _EPOCHS = 2000, 200, 3
 _MIB = 2**20
 
 _Side = Callable[..., harness.Figures]
@@ -134,43 +136,77 @@ def budget(above: int, case: harness.Case) -> harness.Figures:
 
 def frozen_cache(tune: str, case: harness.Case) -> harness.Figures:
     """Train with and without keeping what frozen layers give."""
-    rows, epochs = (200, 3) if case.quick else (2000, 3)
-    train = first_rows(case.work / "train.jsonl", "sst2/train.jsonl", rows)
-    bundle = case.work / "bundle"
+    bundle = _classifier(case, tune, "onnxruntime-layers")
+    sides = {
+        "kept": partial(_classify, case, bundle, "kept"),
+        "computed": partial(_classify, case, bundle, "computed", "--cache", "0"),
+    }
+    figures, measured = _raced(case, sides)
+    weights = [(case.work / name / "last.safetensors").read_bytes() for name in sides]
+    return {
+        **figures,
+        "same_weights": weights[0] == weights[1],
+        "cache_mib": measured["kept"][0]["cache_mib"],
+    }
+
+
+def encoder(tune: str, case: harness.Case) -> harness.Figures:
+    """Train layer by layer, and by one graph of the whole model."""
+    engines = ("onnxruntime-layers", "onnxruntime")
+    sides = {
+        engine: partial(_classify, case, _classifier(case, tune, engine), engine)
+        for engine in engines
+    }
+    figures, measured = _raced(case, sides)
+    peaks = [[row["rss_mib"] for row in measured[engine]] for engine in engines]
+    return {
+        **figures,
+        "rss_ratio": harness.median_ratio(*peaks),
+        "rss_mib": median(peaks[0]),
+        "peer_rss_mib": median(peaks[1]),
+    }
+
+
+def _classifier(case: harness.Case, tune: str, engine: str) -> Path:
+    """A bundle of all-MiniLM-L6-v2."""
+    bundle = case.work / f"bundle-{engine}"
     if not bundle.exists():
         way = ("--task", "text-classification", "--num-labels", "2", "--tune", tune)
-        sizes = ("--engine", "onnxruntime-layers", "--batch-size", "16", "--sequence-length", "128")
+        sizes = ("--engine", engine, "--batch-size", "16", "--sequence-length", "128")
         harness.edgefuse("export", minilm(), str(bundle), "--device", "host", *way, *sizes)
+    return bundle
 
-    def fine_tune(name: str, *options: str) -> harness.Figures:
-        run = case.work / name
-        harness.remove(run)
-        how = ("--epochs", str(epochs), "--threads", str(_THREADS))
-        report = harness.edgefuse(
-            "finetune", str(bundle), str(run), "--train", str(train), *how, *options
-        )
-        return {"seconds": report["training_seconds"], "cache_mib": report["row_cache_mib"]}
 
-    rounds = 1 if case.quick else _ROUNDS
-    measured = harness.in_turn(
-        {
-            "kept": partial(fine_tune, "kept"),
-            "computed": partial(fine_tune, "computed", "--cache", "0"),
-        },
-        rounds=rounds,
-    )
-    kept, computed = ([row["seconds"] for row in side] for side in measured.values())
-    weights = [(case.work / name / "last.safetensors").read_bytes() for name in measured]
+def _classify(case: harness.Case, bundle: Path, name: str, *options: str) -> harness.Figures:
+    """Train on SST-2, in a process of its own."""
+    rows = _QUICK_ROWS if case.quick else _ROWS
+    train, run = first_rows(case.work / "train.jsonl", "sst2/train.jsonl", rows), case.work / name
+    harness.remove(run)
+    how = ("--epochs", str(_EPOCHS), "--threads", str(_THREADS), *options)
+    report = harness.edgefuse("finetune", str(bundle), str(run), "--train", str(train), *how)
     return {
-        "time_ratio": harness.median_ratio(kept, computed),
-        "same_weights": weights[0] == weights[1],
-        "seconds": median(kept),
-        "seconds_without": median(computed),
-        "cache_mib": measured["kept"][0]["cache_mib"],
-        "rows": rows,
-        "epochs": epochs,
+        "seconds": report["training_seconds"],
+        "rss_mib": report["peak_rss_mib"],
+        "cache_mib": report["row_cache_mib"],
+    }
+
+
+def _raced(
+    case: harness.Case, sides: Mapping[str, Callable[[], harness.Figures]]
+) -> tuple[harness.Figures, dict[str, list[harness.Figures]]]:
+    """Time of the first side by that of the second."""
+    rounds = 1 if case.quick else _ROUNDS
+    measured = harness.in_turn(sides, rounds=rounds)
+    ours, theirs = ([row["seconds"] for row in rows] for rows in measured.values())
+    figures = {
+        "time_ratio": harness.median_ratio(ours, theirs),
+        "seconds": median(ours),
+        "peer_seconds": median(theirs),
+        "rows": _QUICK_ROWS if case.quick else _ROWS,
+        "epochs": _EPOCHS,
         "rounds": rounds,
     }
+    return figures, measured
 
 
 def e2e(case: harness.Case) -> harness.Figures:
@@ -311,6 +347,8 @@ CASES: dict[str, harness.Measure] = {
     "e2e-lora": e2e,
     "frozen-cache-last-2": partial(frozen_cache, "last-2"),
     "frozen-cache-head": partial(frozen_cache, "head"),
+    "encoder-full": partial(encoder, "full"),
+    "encoder-lora": partial(encoder, "lora"),
     "generate": partial(generate, None),
     "generate-int8": partial(generate, "int8"),
     "generate-int4": partial(generate, "int4"),
