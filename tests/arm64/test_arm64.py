@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -19,8 +21,10 @@ from edgefuse_devices.catalog import load_device
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.registry import TASKS
 from tests.arm64.losses import losses
+from tests.arm64.writing import logits
 from tests.families import cases, wanted
-from tests.pico_models import save_pico_model
+from tests.pico_causal import save_causal_model
+from tests.pico_models import TEXTS, save_pico_model
 
 pytestmark = pytest.mark.arm64
 
@@ -42,6 +46,14 @@ def _run(python: Path, *arguments: str | Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _printed(python: Path, module: str, *bundles: Path) -> Any:
+    """What a module beside this one prints of bundles."""
+    command = [python, "-m", f"tests.arm64.{module}", *bundles]
+    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def _losses(run: Path) -> list[float]:
@@ -95,8 +107,11 @@ def arm_run(work: Path, python: Path) -> Path:
 @pytest.fixture(scope="module")
 def killed_run(work: Path, python: Path) -> Path:
     """A run that SIGKILL ended after a checkpoint and before the last step."""
-    run = work / "run-killed"
-    command = _command(python, "finetune", work / "bundle", run, *_data(work), *SETTINGS)
+    return _killed(python, work / "bundle", work / "run-killed", *_data(work), *SETTINGS)
+
+
+def _killed(python: Path, bundle: Path, run: Path, *options: str | Path) -> Path:
+    command = _command(python, "finetune", bundle, run, *options)
     environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -154,12 +169,54 @@ def test_every_task_has_the_losses_of_x86(work: Path, python: Path) -> None:
         bundles.append(work / f"bundle-{name}")
         size = {"batch_size": 4, "sequence_length": 16}
         export(str(model), bundles[-1], device=load_device("rpi5"), task=wanted(name), **size)
-    command = [python, "-m", "tests.arm64.losses", *bundles]
-    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    for bundle, found in zip(bundles, json.loads(done.stdout), strict=True):
+    for bundle, found in zip(bundles, _printed(python, "losses", *bundles), strict=True):
         assert found == pytest.approx(losses(bundle), abs=1e-5), bundle.name
         assert len(set(found)) == len(found)
+
+
+@pytest.fixture(scope="module")
+def writers(work: Path) -> list[Path]:
+    """Bundles of a language model, whose base is in 8 and in 4 bits."""
+    save_causal_model(work / "writer", tied=True, hidden_size=64)
+    bundles = [work / f"writer-{precision}" for precision in ("int8", "int4")]
+    for bundle, precision in zip(bundles, ("int8", "int4"), strict=True):
+        export(
+            str(work / "writer"),
+            bundle,
+            device=load_device("rpi5"),
+            task=wanted("text-generation"),
+            tune="lora",
+            base=precision,
+            batch_size=4,
+            sequence_length=24,
+        )
+    return bundles
+
+
+def test_language_models_train_and_write_as_on_x86(writers: list[Path], python: Path) -> None:
+    for bundle, found in zip(writers, _printed(python, "losses", *writers), strict=True):
+        assert found == pytest.approx(losses(bundle), abs=1e-5), bundle.name
+        assert len(set(found)) == len(found)
+    for bundle, found in zip(writers, _printed(python, "writing", *writers), strict=True):
+        here, there = np.array(logits(bundle)), np.array(found)
+        # What is multiplied by codes is rounded to 8 bits, as each processor does it.
+        assert np.linalg.norm(there - here) < 0.02 * np.linalg.norm(here), bundle.name
+
+
+def test_a_killed_language_model_resumes_bit_for_bit(
+    writers: list[Path], work: Path, python: Path
+) -> None:
+    rows = work / "texts.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    options = ["--train", rows, *SETTINGS]
+    straight, killed = work / "run-writer", work / "run-writer-killed"
+    _run(python, "finetune", writers[0], straight, *options)
+    _killed(python, writers[0], killed, *options)
+    assert len(_losses(killed)) < len(_losses(straight))
+    _run(python, "finetune", writers[0], killed, "--resume")
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (killed / name).read_bytes() == (straight / name).read_bytes()
+    assert _losses(killed) == _losses(straight)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from tests.family_page import PAGE, family_page
 from tests.pico_models import save_pico_model
 from tests.shared import made_once
 
+pytestmark = pytest.mark.no_cover  # it takes as long again, and shows nothing new
+
 OPTIMIZER = AdamW(max_gradient_norm=0.0)
 RATE = 1e-3
 STEPS = 10

@@ -145,6 +145,7 @@ def losses(engine: Engine, feeds: Sequence[Feeds]) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "case",
     [*CASES, *(pytest.param(case, marks=pytest.mark.matrix) for case in MATRIX)],

@@ -38,6 +38,8 @@ from tests.tuned_pico import (
     trained,
 )
 
+pytestmark = pytest.mark.no_cover  # it takes as long again, and shows nothing new
+
 PicoModel = Callable[..., Path]
 LOSSLESS = Limit(max_error=0)
 

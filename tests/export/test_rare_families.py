@@ -18,6 +18,8 @@ from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.text_classification import WantedTextClassification
 from tests.pico_models import HIDDEN_SIZE, WIDTH, pico_tokenizer
 
+pytestmark = pytest.mark.no_cover  # it takes as long again, and shows nothing new
+
 ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SIZES = {
     "vocab_size": len(pico_tokenizer("bert")),

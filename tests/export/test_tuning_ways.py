@@ -42,6 +42,8 @@ from tests.tuned_pico import (
     trained,
 )
 
+pytestmark = pytest.mark.no_cover  # it takes as long again, and shows nothing new
+
 OPTIONS: dict[str, dict[str, object]] = {
     "lora": {"lora_rank": 2},
     "adapter": {"adapter_size": 3},
