@@ -1,5 +1,6 @@
 """Training drops activations by masks that seed, step and place alone decide."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import pytest
 import torch
 
 from edgefuse.bundling.export import export
-from edgefuse_devices.errors import InputError, ModelError
+from edgefuse_devices.errors import InputError, Interrupted, ModelError
 from edgefuse_export.operators.dropout import keep
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
+from edgefuse_runtime.files.tensor_file import map_tensors
 from edgefuse_runtime.graph.dropout import DROPOUT_KEY, dropout_key
 from edgefuse_runtime.inference.model import InferenceModel
-from tests.tuned_pico import OPTIONS, exported, pico, random_batch
+from edgefuse_runtime.training.finetune import finetune
+from edgefuse_runtime.training.run import TrainingSettings
+from tests.pico_models import TEXTS
+from tests.tuned_pico import LABELS, OPTIONS, exported, pico, random_batch
 
 
 def key(seed: int = 0, step: int = 0) -> torch.Tensor:
@@ -107,6 +112,24 @@ def test_a_resumed_run_draws_the_same_masks(dropping: Bundle) -> None:
         assert first.step(random_batch(step), 1e-3) == second.step(random_batch(step), 1e-3)
     for name, value in first.parameters().items():
         assert np.array_equal(value, second.parameters()[name]), name
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(dropping: Bundle, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = [
+        {"text": text, "label": LABELS[index % len(LABELS)]} for index, text in enumerate(TEXTS)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = TrainingSettings(epochs=2, learning_rate=1e-2, threads=1, batch_size=2, seed=5)
+    options = {"train": data, "settings": settings}
+    finetune(dropping, tmp_path / "whole", **options)
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(dropping, tmp_path / "stopped", **options, stop=lambda: next(calls) == 2)
+    finetune(dropping, tmp_path / "stopped", **options, resume=True)
+    whole, stopped = (map_tensors(tmp_path / n / "last.safetensors") for n in ("whole", "stopped"))
+    for name, value in whole.items():
+        assert np.array_equal(value, stopped[name]), name
 
 
 def test_a_number_drops_where_the_model_could_but_does_not(tmp_path: Path) -> None:

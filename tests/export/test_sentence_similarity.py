@@ -232,6 +232,21 @@ def predict_one(bundle: Bundle, text: str) -> np.ndarray:
     return np.array(predict(bundle, model, [text])[0].embedding)
 
 
+def test_a_run_is_trained_measured_asked_and_timed_by_its_commands(
+    tmp_path: Path, run: Any
+) -> None:
+    bundle, there = exported("shallow-bert", negatives=True), tmp_path / "run"
+    data = rows_of(tmp_path, "ranking", negatives=True)
+    train = ("--train", data, "--valid", data, "--epochs", 3, "--learning-rate", 1e-2)
+    report = json.loads(run("finetune", bundle.path, there, *train, "--json").out)
+    figures = json.loads(run("evaluate", there, data, "--json").out)["figures"]
+    assert figures == pytest.approx(report["figures"])
+    (asked,) = json.loads(run("predict", there, TEXTS[0], "--json").out)["predictions"]
+    assert len(asked["embedding"]) == 16
+    timed = run("bench", bundle.path, "--output", tmp_path / "report.json")
+    assert timed.code == 0, timed.err
+
+
 def test_the_nearest_texts_of_a_file_are_found(tmp_path: Path, run: Any) -> None:
     bundle = exported("shallow-bert", negatives=True)
     corpus = tmp_path / "corpus.txt"

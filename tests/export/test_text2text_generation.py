@@ -1,8 +1,10 @@
 """Encoder-decoders as graphs that train on the board, and write what transformers writes."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -329,3 +331,21 @@ def test_completions_may_be_shorter_than_prompts(tmp_path: Path) -> None:
     model = InferenceModel(bundle, bundle.trainable(), threads=1)
     (written,) = predict(bundle, model, ["stop the music"])
     assert written.tokens <= 6
+
+
+def test_a_run_is_trained_measured_asked_and_timed_by_its_commands(
+    tmp_path: Path, run: Callable[..., SimpleNamespace]
+) -> None:
+    bundle, there, data = exported("t5"), tmp_path / "run", rows()
+    train = ("--train", data, "--valid", data, "--epochs", 2, "--learning-rate", 1e-2)
+    report = json.loads(run("finetune", bundle.path, there, *train, "--json").out)
+    before = json.loads(run("evaluate", bundle.path, data, "--json").out)["figures"]
+    assert report["figures"]["loss"] < before["loss"]
+    written = json.loads(
+        run("evaluate", there, data, "--generate", "--max-new-tokens", 4, "--json").out
+    )
+    assert {"loss", "chrf", "bleu"} <= written["figures"].keys()
+    asked = run("predict", there, ROWS[0][0], "--max-new-tokens", 4)
+    assert (asked.code, len(asked.out.splitlines())) == (0, 1)
+    timed = run("bench", bundle.path, "--output", tmp_path / "report.json")
+    assert timed.code == 0, timed.err
