@@ -132,7 +132,7 @@ def finetune(
             resume=resume,
             overwrite=overwrite,
             budget=None if memory is None else parse_size(memory, "--memory"),
-            cache=_disk(cache),
+            cache=None if cache is None else parse_size(cache, "--cache", least=0),
             observer=progress,
             on_plan=progress.show_plan,
             stop=stop,
@@ -141,14 +141,6 @@ def finetune(
         print_json(report)
     else:
         _show(report, run)
-
-
-def _disk(size: str | None) -> int | None:
-    from edgefuse.cli._sizes import parse_size
-
-    if size is None or size == "0":
-        return None if size is None else 0
-    return parse_size(size, "--cache")
 
 
 def _show(report: "Report", run: Path) -> None:

@@ -7,7 +7,7 @@ rows in another order or with matrices put together: a row is found by what is i
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,6 @@ _DIGEST = 16  # bytes
 Bytes = NDArray[np.uint8]
 
 
-class _Row(NamedTuple):
-    """A row of a tensor."""
-
-    form: str
-    content: Bytes
-
-
 class GGUFBlocks:
     """Finds matrices of a model among those of a GGUF file."""
 
@@ -41,28 +34,27 @@ class GGUFBlocks:
             path: The file.
             least: What codes are, or are of more bits than.
         """
-        self._rows = {
-            digest: row for digest, row in _rows_of(path) if BITS[_FORMS[row.form]] >= BITS[least]
-        }
+        self._rows: dict[str, dict[bytes, Bytes]] = {}
+        for form, digest, content in _rows_of(path):
+            if BITS[_FORMS[form]] >= BITS[least]:
+                self._rows.setdefault(form, {})[digest] = content
 
     def of(self, matrix: NDArray[np.float32]) -> Blocks | None:
         """The codes, scales and minima that the file has for a matrix, (rows, columns).
 
         None where it has none, or rows in more than one form.
         """
-        if matrix.ndim != 2:  # a stack of experts is put together of many
+        if matrix.ndim != 2 or not len(matrix):  # a stack of experts is put together of many
             return None
-        found = [self._rows.get(_digest(row)) for row in matrix]
-        rows = [row for row in found if row is not None]
-        forms = {row.form for row in rows}
-        if len(rows) < len(found) or len(forms) != 1:
-            return None
-        (form,) = forms
-        return _blocks(form, np.stack([row.content for row in rows]))
+        digests = [_digest(row) for row in matrix]
+        for form, known in self._rows.items():
+            if all(digest in known for digest in digests):
+                return _blocks(form, np.stack([known[digest] for digest in digests]))
+        return None
 
 
-def _rows_of(path: Path) -> Iterator[tuple[bytes, _Row]]:
-    """Every row of the tensors in a form that is known, by a digest of its floats."""
+def _rows_of(path: Path) -> Iterator[tuple[str, bytes, Bytes]]:
+    """Form, digest of the floats and content of every row of the tensors in a known form."""
     from gguf import GGUFReader  # noqa: PLC0415 - an extra
     from gguf.quants import dequantize  # noqa: PLC0415
 
@@ -71,7 +63,7 @@ def _rows_of(path: Path) -> Iterator[tuple[bytes, _Row]]:
         if form in _FORMS and tensor.data.ndim == 2:
             floats = dequantize(tensor.data, tensor.tensor_type)
             for content, row in zip(tensor.data, floats, strict=True):
-                yield _digest(row), _Row(form, content)
+                yield form, _digest(row), content
 
 
 def _digest(row: NDArray[Any]) -> bytes:

@@ -12,7 +12,7 @@ from edgefuse_runtime.inference.model import InferenceModel
 _LONGEST = 12
 """Tokens of the longest text that is checked."""
 
-_IN_8_BITS = 0.1
+_IN_8_BITS = 0.05
 """Tolerance of logits whose products are computed in 8 bits."""
 
 _STEPS = 2
@@ -44,6 +44,8 @@ def write_decoding(bundle: Bundle, graph: ir.Model) -> Bundle | None:
         return bundle
     faster = graph.clone()
     base = msgspec.structs.replace(base, multiplied=multiply_codes(faster))
+    if not base.multiplied:
+        return bundle
     ir.save(faster, file)
     manifest = msgspec.structs.replace(bundle.manifest, base=base)
     multiplying = Bundle(bundle.path, manifest, bundle.id)

@@ -177,7 +177,7 @@ def test_every_task_has_the_losses_of_x86(work: Path, python: Path) -> None:
 @pytest.fixture(scope="module")
 def writers(work: Path) -> list[Path]:
     """Bundles of a language model, whose base is in 8 and in 4 bits."""
-    save_causal_model(work / "writer", tied=True, hidden_size=64)
+    save_causal_model(work / "writer", tied=True, layers=2, hidden_size=64)
     bundles = [work / f"writer-{precision}" for precision in ("int8", "int4")]
     for bundle, precision in zip(bundles, ("int8", "int4"), strict=True):
         export(

@@ -56,7 +56,8 @@ def kinds(task: ExportTask, model: nn.Module, learning: Sequence[bool] | None = 
     stack = stack_of(task, model)
     entrance = entered(task, model, stack, batch_of(task))
     differentiated = learning or [True] * len(stack.layers)
-    return kinds_of(stack.layers, entrance, differentiated=differentiated)
+    forms = [()] * len(stack.layers)
+    return kinds_of(stack.layers, entrance, differentiated=differentiated, forms=forms)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class OnnxRuntimeLayersExport:
             lowest=parts.lowest,
             by_token=graphs.by_token,
             kept=graphs.kept,
+            keeps_rows=graphs.keeps_rows,
         )
 
     def refusal(self, task: ExportTask) -> str:  # noqa: ARG002 - it trains any

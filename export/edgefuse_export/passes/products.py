@@ -36,8 +36,8 @@ from edgefuse_runtime.graph.base import (
 _DOMAIN = "com.microsoft"
 _IN_8_BITS = 4
 _SWAPPED = (1, 0)
-_AFTER_CODES = {"Transpose", "Reshape", "Add"}
-"""What stands between the floats of codes and a product."""
+_RAISED = ("Reshape", "Add", "Reshape")
+"""What adds minima to the floats of codes, the last first (`quantized_base`)."""
 
 _ELSEWHERE = "given-when-opened"
 """ONNX has no initializer without data but in another file: this one is never looked for."""
@@ -77,20 +77,29 @@ def multiply_codes(model: ir.Model) -> list[str]:
 
 def _codes_that_are_multiplied(product: ir.Node) -> ir.Value | None:
     """The input of a graph whose floats, transposed, are a product's second factor."""
-    factor = product.inputs[1]
-    turned = factor.producer() if factor is not None else None
+    turned = _maker(product, 1)
     if turned is None or turned.op_type != "Transpose":
         return None
-    made: ir.Node | None = turned
-    while made is not None and made.op_type in _AFTER_CODES:
-        first = made.inputs[0]
-        made = first.producer() if first is not None else None
+    if tuple(turned.attributes.get_ints("perm")) != _SWAPPED:
+        return None
+    made = _maker(turned, 0)
+    for operator in _RAISED if made is not None and made.op_type == _RAISED[0] else ():
+        if made is None or made.op_type != operator:
+            return None
+        raised_by = _maker(made, 1)
+        if operator == "Add" and (raised_by is None or raised_by.op_type != "Unsqueeze"):
+            return None
+        made = _maker(made, 0)
     if made is None or made.op_type != "DequantizeLinear":
         return None
     codes = made.inputs[0]
-    assert codes is not None
-    swaps = tuple(turned.attributes.get_ints("perm")) == _SWAPPED
-    return codes if swaps and codes.is_graph_input() else None
+    return codes if codes is not None and codes.is_graph_input() else None
+
+
+def _maker(node: ir.Node, index: int) -> ir.Node | None:
+    """What makes an input of a node."""
+    value = node.inputs[index]
+    return value.producer() if value is not None else None
 
 
 class _Factor:

@@ -156,7 +156,7 @@ class _Matrix:
         axis = rank - 1 if number % 2 else -1
         self._insert("DequantizeLinear", [self._codes, scale], floats, node, axis=axis)
         if minimum is not None:
-            floats = self._raised(floats, scale, minimum, node)
+            floats = self._raised(floats, scale, minimum, node, name=f"{floats.name}.raised")
         if not transposed:
             return floats
         assert floats.shape is not None
@@ -183,8 +183,7 @@ class _Matrix:
                     for part in (self._scale, self._minimum)
                 )
                 floats.name = f"{name}.from_lowest"
-                floats = self._raised(floats, scale, low, node)
-                floats.name = name
+                floats = self._raised(floats, scale, low, node, name=name)
         else:
             codes, part = (self._rows(whole, ids, node) for whole in (self._codes, scale))
             if part.dtype != _FLOAT:
@@ -205,17 +204,17 @@ class _Matrix:
         return rows
 
     def _raised(
-        self, floats: ir.Value, scale: ir.Value, minimum: ir.Value, place: ir.Node
+        self, floats: ir.Value, scale: ir.Value, minimum: ir.Value, place: ir.Node, *, name: str
     ) -> ir.Value:
         """Add to each block's floats what they lack: codes count from -8, and not from zero."""
         assert floats.shape is not None
         assert scale.shape is not None
-        name, shape, parts = str(floats.name), [*floats.shape], [*scale.shape]
+        shape, parts = [*floats.shape], [*scale.shape]
         rows, blocks = [0] * (len(parts) - 1), parts[-1]
         assert isinstance(blocks, int)
 
         def add(operator: str, inputs: list[ir.Value], end: str, shape: Sequence[Any]) -> ir.Value:
-            made = _value(f"{name}.{end}", _FLOAT, shape)
+            made = _value(f"{name}{end}", _FLOAT, shape)
             self._graph.insert_before(place, ir.node(operator, inputs, outputs=[made]))
             return made
 
@@ -225,15 +224,15 @@ class _Matrix:
             return value
 
         lowest = constant("lowest", np.float32(LOWEST))
-        raise_by = add("Mul", [scale, lowest], "zero", parts)
-        raise_by = add("Add", [raise_by, minimum], "raise", parts)
-        raise_by = add("Unsqueeze", [raise_by, constant("last", [-1])], "raises", [*parts, 1])
+        raise_by = add("Mul", [scale, lowest], ".zero", parts)
+        raise_by = add("Add", [raise_by, minimum], ".raise", parts)
+        raise_by = add("Unsqueeze", [raise_by, constant("last", [-1])], ".raises", [*parts, 1])
         cut = [*parts, BLOCK]
         sizes = constant("blocks", [*rows, blocks, BLOCK])
-        in_blocks = add("Reshape", [floats, sizes], "in_blocks", cut)
-        raised = add("Add", [in_blocks, raise_by], "raised", cut)
+        in_blocks = add("Reshape", [floats, sizes], ".in_blocks", cut)
+        raised = add("Add", [in_blocks, raise_by], ".raised", cut)
         sizes = constant("whole", [*rows, blocks * BLOCK])
-        return add("Reshape", [raised, sizes], "from_minimum", shape)
+        return add("Reshape", [raised, sizes], "", shape)
 
     def _cast(self, scale: ir.Value, place: ir.Node) -> ir.Value:
         cast = _value(f"{scale.name}.float32", _FLOAT, scale.shape)

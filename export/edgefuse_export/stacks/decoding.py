@@ -24,7 +24,7 @@ from edgefuse_export.stacks.calls import Stack
 from edgefuse_export.stacks.few_bits import read_part
 from edgefuse_export.stacks.joined import Whole
 from edgefuse_export.stacks.kept import only
-from edgefuse_export.stacks.kinds import kinds_of
+from edgefuse_export.stacks.kinds import forms_of, kinds_of
 from edgefuse_export.trace import trace_module
 from edgefuse_runtime.graph.base import Blocks
 from edgefuse_runtime.graph.cache import POSITIONS, Part, past_name, present_name
@@ -69,7 +69,12 @@ class _Maker:
 
     def make(self, base: Mapping[str, Blocks]) -> ir.Model:
         layers, entrance = self._stack.layers, self._entrances[0]
-        of_kind = kinds_of(layers, entrance, differentiated=[False] * len(layers))
+        of_kind = kinds_of(
+            layers,
+            entrance,
+            differentiated=[False] * len(layers),
+            forms=forms_of(self._stack, base),
+        )
         kinds = [self._layer(of_kind.index(kind)) for kind in range(max(of_kind) + 1)]
         first, last = self._entrance(), self._exit()
         for part in (first, last):

@@ -18,8 +18,7 @@ def read_blocks(parts: StackGraphs, base: Mapping[str, Blocks]) -> None:
 
     Args:
         parts: The graphs.
-        base: Matrices in few bits, by their names in the model. Where one layer has one, so have
-            all of its kind.
+        base: Matrices in few bits, by their names in the model; all layers of a kind have the same.
     """
     _split(parts.exit, base)
     around = [parts.entrance, parts.entrance_backward, parts.exit, parts.exit_forward]

@@ -1,6 +1,6 @@
 """Gradient graphs of a model in parts: their count depends on its kinds of layers, not on depth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,10 +15,11 @@ from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.stacks.calls import Entrance, Stack
 from edgefuse_export.stacks.find import entered
 from edgefuse_export.stacks.kept import only, split
-from edgefuse_export.stacks.kinds import kinds_of
+from edgefuse_export.stacks.kinds import forms_of, kinds_of
 from edgefuse_export.stacks.modules import EntrancePart, ExitPart, LayerPart, TokensPart
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.trace import OTHER_SHAPE, TRACED_SHAPE, example, trace_module
+from edgefuse_runtime.graph.base import Blocks
 from edgefuse_runtime.graph.stack import (
     COUNT,
     HIDDEN,
@@ -91,7 +92,13 @@ class StackGraphs:
 
 
 def stack_graphs(
-    task: ExportTask, model: nn.Module, stack: Stack, *, vocabulary: int, train: bool = True
+    task: ExportTask,
+    model: nn.Module,
+    stack: Stack,
+    *,
+    vocabulary: int,
+    train: bool = True,
+    base: Mapping[str, Blocks] | None = None,
 ) -> StackGraphs:
     """Trace and differentiate each part of a model.
 
@@ -101,11 +108,12 @@ def stack_graphs(
         stack: The layers of the model.
         vocabulary: Token ids are below it.
         train: Whether to differentiate anything.
+        base: Matrices that will be kept in few bits, by their names in the model.
 
     Raises:
         ModelError: A part cannot be traced or differentiated.
     """
-    return _Maker(task, model, stack, vocabulary=vocabulary, train=train).make()
+    return _Maker(task, model, stack, vocabulary=vocabulary, train=train).make(base or {})
 
 
 class _Maker:
@@ -122,13 +130,14 @@ class _Maker:
         self._entrances = [entered(task, model, stack, batch) for batch in self._batches]
         self._names = [*task.inputs, *task.targets]
 
-    def make(self) -> StackGraphs:
+    def make(self, base: Mapping[str, Blocks]) -> StackGraphs:
         layers, entrance = self._stack.layers, self._entrances[0]
         lowest = self._lowest(entrance)
         of_kind = kinds_of(
             layers,
             entrance,
             differentiated=[index >= lowest for index in range(len(layers))],
+            forms=forms_of(self._stack, base),
         )
         kinds = [
             self._kind(of_kind.index(kind), differentiate=of_kind.index(kind) >= lowest)

@@ -1,6 +1,6 @@
 """Layers that compute the same of other tensors: a kind."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,32 +8,60 @@ from torch import Tensor, nn
 
 from edgefuse_export.silence import silence
 from edgefuse_export.stacks.caches import PLACE
-from edgefuse_export.stacks.calls import Call, Entrance, hashable, plain
+from edgefuse_export.stacks.calls import Call, Entrance, Stack, hashable, plain
+from edgefuse_runtime.graph.base import Blocks
+
+
+def forms_of(stack: Stack, base: Mapping[str, Blocks]) -> list[Hashable]:
+    """For each layer, which of its matrices are kept in few bits, and how.
+
+    Args:
+        stack: The layers.
+        base: Matrices in few bits, by their names in the model.
+    """
+    forms: list[Hashable] = []
+    for index in range(len(stack.layers)):
+        prefix = stack.prefix(index)
+        forms.append(
+            tuple(
+                (name.removeprefix(prefix), blocks.precision, blocks.minimum is not None)
+                for name, blocks in sorted(base.items())
+                if name.startswith(prefix)
+            )
+        )
+    return forms
 
 
 def kinds_of(
-    layers: Sequence[nn.Module], entrance: Entrance, *, differentiated: Sequence[bool]
+    layers: Sequence[nn.Module],
+    entrance: Entrance,
+    *,
+    differentiated: Sequence[bool],
+    forms: Sequence[Hashable],
 ) -> list[int]:
     """Number of the kind of each layer, from 0.
 
     Two layers are of one kind if they are made of the same modules with the same settings, have
-    tensors of the same shapes of which the same train, and are called alike. Their places in the
+    tensors of the same shapes of which the same train and the same are kept in few bits, and are
+    called alike. Their places in the
     stack may differ, unless they compute something of it.
 
     Args:
         layers: The layers of a stack.
         entrance: What reaches them.
         differentiated: Whether the gradient of each one's input is wanted.
+        forms: What of each is kept in few bits, as `forms_of` gives it.
     """
     known: dict[Hashable, int] = {}
     kinds = []
-    for index, (layer, learns) in enumerate(zip(layers, differentiated, strict=True)):
+    for index, (layer, learns, form) in enumerate(zip(layers, differentiated, forms, strict=True)):
         call, contexts = entrance.calls[index], entrance.of_layer(index)
         signature = (
             _module(layer),
             call.signature,
             tuple(map(_context, contexts)),
             learns,
+            form,
             index if _computes_of_place(layer, call, entrance.hidden, contexts) else None,
         )
         kinds.append(known.setdefault(signature, len(known)))

@@ -19,6 +19,7 @@ from edgefuse_export.stacks.few_bits import read_blocks
 from edgefuse_export.stacks.find import entered, find_stack
 from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
+from edgefuse_export.stacks.rows import rows_are_apart
 from edgefuse_export.tasks.task import ExportWriter
 from edgefuse_export.trace import batch_shapes, example
 from edgefuse_runtime.engines.onnxruntime_layers import CHUNK, NO_DROPOUT
@@ -135,6 +136,18 @@ class StackTraining:
             )
         ]
 
+    @cached_property
+    def keeps_rows(self) -> bool:
+        """Whether layers come first that do not train, and give for each row what it alone says."""
+        source, parts = self.source, self.parts
+        return parts.lowest > 0 and rows_are_apart(
+            source.task,
+            source.model,
+            parts.stack,
+            lowest=parts.lowest,
+            vocabulary=source.vocabulary,
+        )
+
     def _footprint(self, graph: ir.Model, shapes: Shapes) -> Footprint:
         return footprint(graph, _taken(graph, shapes), vocabulary=self.source.vocabulary)
 
@@ -226,9 +239,9 @@ def stack_training(source: Source) -> StackTraining:
     if why := _why_not_so(source):
         raise ModelError(why, _WHOLE)
     stack = _stack(source, source.model)
-    parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary)
-    if source.base:
-        read_blocks(parts, source.base.blocks)
+    base = source.base.blocks if source.base else {}
+    parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary, base=base)
+    read_blocks(parts, base)
     return StackTraining(source, parts)
 
 

@@ -18,6 +18,17 @@ Feeds = dict[str, NDArray[Any]]
 """Arrays by the name of the graph's input."""
 
 
+def lengths_of(feeds: Feeds) -> NDArray[np.intp]:
+    """Tokens of each text of a batch before its padding, of shape (texts,).
+
+    Args:
+        feeds: A batch whose texts are padded on the right, with an `attention_mask`.
+    """
+    mask = feeds["attention_mask"] != 0
+    ends: NDArray[np.intp] = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)
+    return np.where(mask.any(axis=1), ends, 0)
+
+
 class LearnedTokens(NamedTuple):
     """The tokens of a batch that its loss is the mean over.
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import InternalError
-from edgefuse_runtime.data.batching import Feeds
+from edgefuse_runtime.data.batching import Feeds, lengths_of
 from edgefuse_runtime.engines.engine import Tensors, Training
 from edgefuse_runtime.engines.flat import FlatEngine
 from edgefuse_runtime.graph.base import tensor_or_rows
@@ -82,6 +82,8 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         by_token: Whether the loss is computed token by token, of those that are learned.
         kept: For each kind, the bytes of a layer's inside that the backward pass needs; nothing for
             one that is not differentiated.
+        keeps_rows: Whether layers come first that are not differentiated, and give for a row what
+            depends on that row alone.
     """
 
     frees_rows: ClassVar[bool] = False
@@ -92,6 +94,7 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
     lowest: int
     by_token: bool
     kept: list[list[Term]]
+    keeps_rows: bool = False
 
     def __post_init__(self) -> None:
         """Check that the numbers are of something that is there."""
@@ -111,11 +114,6 @@ class OnnxRuntimeLayers(Tagged, frozen=True, kw_only=True, tag="onnxruntime-laye
         names = dict.fromkeys(["entrance", "exit", *kinds])
         graphs = (f"{FOLDER}/{name}.onnx" for name in names)
         return (*graphs, "gradient_norm.onnx", "optimizer.onnx")
-
-    @property
-    def keeps_rows(self) -> bool:
-        """Whether layers come first that are not differentiated."""
-        return self.lowest > 0
 
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:
         """Count of layers, from the last one down, whose insides a budget holds; and their bytes.
@@ -162,7 +160,7 @@ class LayersEngine(FlatEngine):
         super().__init__(training)
 
     def _open(self, training: Training) -> None:
-        self._learned, self._rows_kept = training.learned_tokens, training.row_cache
+        self._learned, self._row_cache = training.learned_tokens, training.row_cache
         folder = training.folder / FOLDER
         tensors = _Tensors(training.frozen, self._views, self._written)
 
@@ -220,19 +218,39 @@ class LayersEngine(FlatEngine):
 
     def _enter(self, feeds: Feeds) -> tuple[Any, list[Any]]:
         """What the lowest layer that is differentiated takes: hidden, and the contexts."""
-        if self._rows_kept is None:
-            return self._frozen(feeds)
-        names = self._entrance.batch
-        hidden = self._rows_kept.through(feeds, names, lambda some: array_of(self._frozen(some)[0]))
+        if not self._spec.keeps_rows:
+            return self._through_frozen(feeds)
+        if self._row_cache is None:
+            hidden = self._of_rows(feeds)
+        else:
+            hidden = self._row_cache.through(feeds, self._entrance.batch, self._of_rows)
         learns = self._spec.lowest < len(self._spec.layers)
         return hidden, _contexts(self._entrance.run(feeds)) if learns else []
 
-    def _frozen(self, feeds: Feeds) -> tuple[Any, list[Any]]:
-        """The same, through all layers below."""
+    def _of_rows(self, feeds: Feeds) -> NDArray[np.float32]:
+        """What leaves the frozen layers, (rows, tokens, hidden), and zeros for padding.
+
+        Rows of one length are computed at a time, without padding: so that no bit of a row depends
+        on what rows it came with.
+        """
+        lengths = lengths_of(feeds)
+        parts = {}
+        for length in {*lengths}:
+            rows = np.flatnonzero(lengths == length)
+            own = {name: feeds[name][rows, :length] for name in self._entrance.batch}
+            parts[length] = rows, self._through_frozen(own)[0].numpy()
+        width = next(part.shape[-1] for _, part in parts.values())
+        hidden = np.zeros((len(lengths), feeds["input_ids"].shape[1], width), np.float32)
+        for length, (rows, part) in parts.items():
+            hidden[rows, :length] = part
+        return hidden
+
+    def _through_frozen(self, feeds: Feeds) -> tuple[Any, list[Any]]:
+        """What leaves the layers below, and what all layers share."""
         reached = self._entrance.run(feeds)
         hidden, contexts = reached[HIDDEN], _contexts(reached)
-        below = self._spec.layers[: self._spec.lowest]
-        for layer, graph in zip(below, self._forward, strict=False):
+        lowest = self._spec.lowest
+        for layer, graph in zip(self._spec.layers[:lowest], self._forward[:lowest], strict=True):
             hidden = graph.run({HIDDEN: hidden, **_own(contexts, layer)})[OUTPUT]
         return hidden, contexts
 

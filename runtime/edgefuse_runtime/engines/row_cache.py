@@ -4,6 +4,7 @@ Without dropout it is the same in every epoch, so that from the second one on tr
 them.
 """
 
+import errno
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
@@ -13,13 +14,14 @@ from typing import IO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.data.batching import Feeds
+from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.data.batching import Feeds, lengths_of
 
 Frozen = Callable[[Feeds], NDArray[np.float32]]
 """What frozen layers give for a batch, (rows, tokens, hidden)."""
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _KEY_BYTES = 16  # two of a billion rows are alike by chance once in 10^20
-_MASK = "attention_mask"
 
 
 class RowCache:
@@ -39,6 +41,7 @@ class RowCache:
             budget: Bytes that rows may take; those that find no place are computed every time.
         """
         self.bytes = 0
+        self._width = 0
         self._folder, self._budget = folder, budget
         self._begins: dict[bytes, int] = {}
         self._file: IO[bytes] | None = None
@@ -58,19 +61,19 @@ class RowCache:
         Args:
             feeds: A batch, padded on the right.
             names: What of it the layers are given, (rows, tokens) each.
-            frozen: Computes them.
+            frozen: Computes them: of a row the same, whatever rows are beside it.
 
         Returns:
             (rows, tokens, hidden); zeros in place of the padding of rows that are kept.
         """
-        mask = feeds[_MASK]
-        rows = [_Row(_key(feeds, names, i, n), n) for i, n in enumerate(map(_length, mask))]
+        lengths = lengths_of(feeds).tolist()
+        rows = [_Row(_key(feeds, names, i, n), n) for i, n in enumerate(lengths)]
         absent = [index for index, row in enumerate(rows) if row.key not in self._begins]
         if len(absent) == len(rows):
             computed = frozen(feeds)
             self._keep(rows, computed)
             return computed
-        found = np.zeros((*mask.shape, self._width), np.float32)
+        found = np.zeros((*feeds["input_ids"].shape, self._width), np.float32)
         if absent:
             computed = frozen({name: feeds[name][absent] for name in names})
             found[absent] = computed
@@ -87,23 +90,40 @@ class RowCache:
             content = hidden[:tokens].tobytes()
             if self.bytes + len(content) > self._budget or key in self._begins:
                 continue
-            try:
-                file = self._opened()
-                file.seek(self.bytes)
-                written = file.write(content)
-            except OSError:
-                written = 0
-            if written < len(content):  # the disk is full: what is kept already serves
-                self._budget = self.bytes
+            if not self._write(content):
                 return
             self._begins[key] = self.bytes
             self.bytes += len(content)
 
+    def _write(self, content: bytes) -> bool:
+        """Write what is kept of a row; a disk that is full ends the keeping, and nothing else."""
+        try:
+            file = self._opened()
+            file.seek(self.bytes)
+            written = file.write(content)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise self._failed("written", error) from error
+            written = 0
+        if written == len(content):
+            return True
+        self._budget = self.bytes  # what is kept already serves
+        return False
+
     def _read(self, begin: int, out: NDArray[np.float32]) -> None:
-        file = self._opened()
-        file.seek(begin)
-        content = file.read(out.nbytes)
+        try:
+            file = self._opened()
+            file.seek(begin)
+            content = file.read(out.nbytes)
+        except OSError as error:
+            raise self._failed("read", error) from error
         out[...] = np.frombuffer(content, np.float32).reshape(out.shape)
+
+    def _failed(self, what: str, error: OSError) -> OutputError:
+        return OutputError(
+            f"What is kept of rows in {self._folder} cannot be {what}: {error.strerror}",
+            "Train with --cache 0, which keeps nothing",
+        )
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
@@ -114,12 +134,6 @@ class RowCache:
 class _Row(NamedTuple):
     key: bytes
     tokens: int
-
-
-def _length(mask: NDArray[np.int64]) -> int:
-    """Tokens of a row before its padding."""
-    real = mask.nonzero()[0]
-    return int(real[-1]) + 1 if len(real) else 0
 
 
 def _key(feeds: Feeds, names: Collection[str], row: int, tokens: int) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edgefuse_devices import __version__
-from edgefuse_devices.errors import RunError
+from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
@@ -113,7 +113,7 @@ def finetune(
             return read_json(run / REPORT, Report)
     there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
     check_space(run, _most_bytes(bundle) - there)
-    rows = _row_cache(bundle, run, filled, cache)
+    rows = _row_cache(bundle, run, filled, cache, needed=_most_bytes(bundle) - there)
     engine = open_engine(
         bundle,
         threads=job.threads,
@@ -142,14 +142,18 @@ def finetune(
 
 
 def _row_cache(
-    bundle: Bundle, run: Path, settings: TrainingSettings, given: int | None
+    bundle: Bundle, run: Path, settings: TrainingSettings, given: int | None, *, needed: int
 ) -> RowCache | None:
     """Where rows are kept; None where they are seen once, or nothing of them stays the same."""
-    if given:
-        check_space(run, _most_bytes(bundle) + given)
     if given == 0 or settings.epochs == 1 or not bundle.manifest.engine.keeps_rows:
         return None
-    free = max(0, free_space(run) - _most_bytes(bundle))
+    free = max(0, free_space(run) - needed)
+    if given is not None and given > free:
+        raise OutputError(
+            f"--cache {given / 1e6:,.0f} MB is more than the {free / 1e6:,.0f} MB that are free on "
+            f"the disk of {run}, beside what the run needs",
+            "Give less, or 0 to keep nothing of rows",
+        )
     return RowCache(run, budget=free // 2 if given is None else given)
 
 
