@@ -112,7 +112,7 @@ def causal(kind: str) -> Path:
 
 
 TIED = Case("tied-llama", "full", (0, 0))
-LORA = Case("gemma2", "lora", (0, 1), options=(("lora_rank", 2),))
+LORA = Case("llama", "lora", (0, 0), options=(("lora_rank", 2),))
 CASES = [
     TIED,
     LORA,
@@ -128,6 +128,7 @@ CASES = [
     Case("bert", "head", (0, 0, 0), lowest=3, writes=False),
 ]
 MATRIX = [
+    Case("gemma2", "lora", (0, 1), options=(("lora_rank", 2),)),
     Case("mixtral", "last-1", (0, 1), lowest=1),
     Case("mpo-llama", "mpo", (0, 1)),  # bonds of an error differ
     Case("gpt2", "adapter", (0, 0), options=(("adapter_size", 3),)),
