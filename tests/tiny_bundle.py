@@ -124,6 +124,7 @@ class FakeEngine:
         seed: int = 0,
         accumulates: bool = False,
         kept_layers: int = 0,
+        row_cache: object = None,
     ) -> None:
         self._parameters = bundle.trainable()
         self._bias = bundle.frozen["classifier.bias"]

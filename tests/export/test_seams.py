@@ -334,6 +334,7 @@ class NumpyEngine:
 class Numpy(Tagged, frozen=True, kw_only=True, tag="numpy"):
     files: ClassVar[tuple[str, ...]] = ("train.onnx",)
     frees_rows: ClassVar[bool] = False
+    keeps_rows: ClassVar[bool] = False
     no_accumulation: ClassVar[str] = "has one batch a step"
 
     version: str = "0"

@@ -25,14 +25,10 @@ class OnnxRuntime(Tagged, frozen=True, kw_only=True, tag="onnxruntime"):
 
     files: ClassVar[tuple[str, ...]] = ("train.onnx", "gradient_norm.onnx", "optimizer.onnx")
     frees_rows: ClassVar[bool] = True
+    keeps_rows: ClassVar[bool] = False
     no_accumulation: ClassVar[str] = ""
 
     version: str
-
-    @property
-    def keeps_rows(self) -> bool:
-        """No: its graph begins with the batch."""
-        return False
 
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:  # noqa: ARG002
         """None: its graph keeps all insides, and counts them."""

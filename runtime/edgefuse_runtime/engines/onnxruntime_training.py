@@ -34,14 +34,10 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
         "training/optimizer_model.onnx",
     )
     frees_rows: ClassVar[bool] = False
+    keeps_rows: ClassVar[bool] = False
     no_accumulation: ClassVar[str] = "clips the gradient of each part of a batch by itself"
 
     version: str
-
-    @property
-    def keeps_rows(self) -> bool:
-        """No: its graph begins with the batch."""
-        return False
 
     def layers_kept(self, budget: float, *, rows: int, tokens: int) -> tuple[int, float]:  # noqa: ARG002
         """None: its graph keeps all insides, and counts them."""
