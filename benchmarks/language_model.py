@@ -171,7 +171,8 @@ def _classifier(case: harness.Case, tune: str, engine: str) -> Path:
     """A bundle of all-MiniLM-L6-v2."""
     bundle = case.work / f"bundle-{engine}"
     if not bundle.exists():
-        way = ("--task", "text-classification", "--num-labels", "2", "--tune", tune)
+        labels = str(path_of("sst2/train.jsonl"))
+        way = ("--task", "text-classification", "--labels", labels, "--tune", tune)
         sizes = ("--engine", engine, "--batch-size", "16", "--sequence-length", "128")
         harness.edgefuse("export", minilm(), str(bundle), "--device", "host", *way, *sizes)
     return bundle
