@@ -32,6 +32,7 @@ from typing import Any
 
 from benchmarks import harness, lora_training, smollm2, text_generators, text_speed
 from benchmarks.data import first_rows, minilm, path_of
+from edgefuse_runtime.files.tensor_file import map_tensors
 
 _THREADS = 2
 _ROUNDS = 3
@@ -142,10 +143,12 @@ def frozen_cache(tune: str, case: harness.Case) -> harness.Figures:
         "computed": partial(_classify, case, bundle, "computed", "--cache", "0"),
     }
     figures, measured = _raced(case, sides)
-    weights = [(case.work / name / "last.safetensors").read_bytes() for name in sides]
+    kept, computed = (map_tensors(case.work / name / "last.safetensors") for name in sides)
     return {
         **figures,
-        "same_weights": weights[0] == weights[1],
+        "same_weights": all(
+            value.tobytes() == computed[name].tobytes() for name, value in kept.items()
+        ),
         "cache_mib": measured["kept"][0]["cache_mib"],
     }
 
