@@ -371,5 +371,8 @@ if __name__ == "__main__":
             *map(path_of, ("e2e/train.jsonl", "e2e/valid.jsonl", "e2e/test.jsonl")),
             *map(path_of, ("language-modelling/train.jsonl", "sst2/train.jsonl")),
         ],
-        quick=("lora-4x256", "lora-int8-4x256", "budget-400", "generate", "frozen-cache-head"),
+        quick=(
+            *("lora-4x256", "lora-int8-4x256", "budget-400", "generate"),
+            *("frozen-cache-head", "frozen-cache-last-2"),
+        ),
     )
