@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edgefuse_export.passes.quantized_base import insert
 from edgefuse_runtime.graph.base import (
     BITS,
     BLOCK,
@@ -129,11 +130,12 @@ class _Factor:
         found.name = f"{name}.in_floats"
         output = ir.Value(name=name, type=found.type, shape=found.shape)
         by_codes = output if self._minimum is None else self._like(found, f"{name}.by_codes")
-        self._insert(
+        insert(
+            self._graph,
+            product,
             "MatMulNBits",
             [left, *self._factor],
             by_codes,
-            product,
             domain=_DOMAIN,
             K=self._columns,
             N=self._rows,
@@ -143,7 +145,7 @@ class _Factor:
         )
         if self._minimum is not None:
             added = self._of_minima(left, self._minimum, product, name)
-            self._insert("Add", [by_codes, added], output, product)
+            insert(self._graph, product, "Add", [by_codes, added], output)
         found.replace_all_uses_with(output, replace_graph_outputs=True)
         self._graph.remove(product, safe=True)
 
@@ -153,8 +155,8 @@ class _Factor:
         """What the minima of blocks add to a product."""
         sums = ir.Value(name=f"{name}.sums", type=left.type)
         added = self._like(product.outputs[0], f"{name}.of_minima")
-        self._insert("MatMul", [left, self._summing()], sums, product)
-        self._insert("MatMul", [sums, minimum], added, product)
+        insert(self._graph, product, "MatMul", [left, self._summing()], sums)
+        insert(self._graph, product, "MatMul", [sums, minimum], added)
         return added
 
     def _summing(self) -> ir.Value:
@@ -178,16 +180,3 @@ class _Factor:
     @staticmethod
     def _like(value: ir.Value, name: str) -> ir.Value:
         return ir.Value(name=name, type=value.type, shape=value.shape)
-
-    def _insert(
-        self,
-        operator: str,
-        inputs: list[ir.Value],
-        output: ir.Value,
-        place: ir.Node,
-        *,
-        domain: str = "",
-        **attributes: int,
-    ) -> None:
-        node = ir.node(operator, inputs, attributes=attributes, domain=domain, outputs=[output])
-        self._graph.insert_before(place, node)

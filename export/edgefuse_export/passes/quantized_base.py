@@ -99,6 +99,21 @@ def remove_unread_transposes(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
+def insert(
+    graph: ir.Graph,
+    place: ir.Node,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    output: ir.Value,
+    *,
+    domain: str = "",
+    **attributes: int,
+) -> None:
+    """Insert a node that makes a value, before another node."""
+    node = ir.node(operator, inputs, attributes=attributes, domain=domain, outputs=[output])
+    graph.insert_before(place, node)
+
+
 class _Matrix:
     """An input of a graph that becomes two."""
 
@@ -250,14 +265,16 @@ class _Matrix:
         domain: str = "",
         **attributes: int,
     ) -> None:
-        node = ir.node(
+        insert(
+            self._graph,
+            place,
             operator,
             inputs,
-            attributes={**attributes, "block_size": BLOCK},
+            output,
             domain=domain,
-            outputs=[output],
+            **attributes,
+            block_size=BLOCK,
         )
-        self._graph.insert_before(place, node)
 
 
 def _value(

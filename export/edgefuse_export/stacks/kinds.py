@@ -43,8 +43,7 @@ def kinds_of(
 
     Two layers are of one kind if they are made of the same modules with the same settings, have
     tensors of the same shapes of which the same train and the same are kept in few bits, and are
-    called alike. Their places in the
-    stack may differ, unless they compute something of it.
+    called alike. Their places in the stack may differ, unless they compute something of it.
 
     Args:
         layers: The layers of a stack.

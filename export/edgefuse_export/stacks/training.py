@@ -241,7 +241,8 @@ def stack_training(source: Source) -> StackTraining:
     stack = _stack(source, source.model)
     base = source.base.blocks if source.base else {}
     parts = stack_graphs(source.task, source.model, stack, vocabulary=source.vocabulary, base=base)
-    read_blocks(parts, base)
+    if base:
+        read_blocks(parts, base)
     return StackTraining(source, parts)
 
 

@@ -112,8 +112,9 @@ def finetune(
         if (run / REPORT).exists():
             return read_json(run / REPORT, Report)
     there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
-    check_space(run, _most_bytes(bundle) - there)
-    rows = _row_cache(bundle, run, filled, cache, needed=_most_bytes(bundle) - there)
+    needed = _most_bytes(bundle) - there
+    check_space(run, needed)
+    rows = _row_cache(bundle, run, filled, cache, needed=needed)
     engine = open_engine(
         bundle,
         threads=job.threads,
