@@ -2,21 +2,24 @@
 
 It leans on private parts of torch (2.13): `_decompose_exported_program` with a
 loss index is what `torch.export.experimental._export_forward_backward` calls, here with our own
-choice of what to decompose.
+choice of what to decompose; and `exported_program_to_ir` is what `torch.onnx.export` calls, here
+with a registry of operators that is made once, and not for each graph.
 """
 
 import re
 from collections.abc import Sequence
 from functools import cache
 from operator import getitem
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.version_converter import convert_version
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind
-from torch.onnx._internal.exporter import _decomp, _dispatching, _registration
+from torch.onnx._internal.exporter import _core, _decomp, _dispatching, _registration
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.operators.backward import TRANSLATIONS
@@ -69,13 +72,11 @@ def forward_graph(
 
 def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
     with silence("torch.onnx"):
-        kept = set(_decomp.get_onnx_implemented_overloads(_registry()))
-        table = _decomp.create_onnx_friendly_decomposition_table(kept)
         try:
             program: ExportedProgram = _decompose_exported_program(
                 forward,
                 cia_to_decomp={},
-                python_decomp_table=table,  # type: ignore[arg-type]
+                python_decomp_table=_decompositions(),
                 joint_loss_index=joint_loss_index,
                 decompose_custom_triton_ops=False,
             )
@@ -112,6 +113,13 @@ def _registry() -> _registration.ONNXRegistry:
     for target, translation in TRANSLATIONS.items():
         registry.register_op(target, translation)
     return registry
+
+
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """What to do with operators that cannot be translated: half a second, once."""
+    kept = set(_decomp.get_onnx_implemented_overloads(_registry()))
+    return dict(_decomp.create_onnx_friendly_decomposition_table(kept))
 
 
 def _refuse_unknown_operators(program: ExportedProgram, forward: ExportedProgram) -> None:
@@ -160,25 +168,17 @@ def _module_of(node: fx.Node) -> str:
 
 
 def _to_onnx(program: ExportedProgram, outputs: Sequence[str], inputs: Sequence[str]) -> ir.Model:
-    # torch.onnx.export would trace the program once more to decompose it, as it already is.
+    # The translation would trace the program once more to decompose it, as it already is.
     program.run_decompositions = lambda _table: program
     with silence("torch.onnx"):
         try:
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-                custom_translation_table=TRANSLATIONS,
-            )
+            model: ir.Model = _core.exported_program_to_ir(program, registry=_registry())
         except torch.onnx.OnnxExporterError as error:
             raise ModelError(
                 f"The model computes something that cannot be exported: {_innermost(error)}",
                 "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
             ) from error
-    assert exported is not None
-    model = exported.model
+    convert_version(model, OPSET, fallback=True)
     for value, name in zip(model.graph.outputs, outputs, strict=True):
         value.name = name
     for value, name in zip(model.graph.inputs, inputs, strict=False):
