@@ -1,14 +1,11 @@
-"""Where commands write: tables and JSON on stdout, progress on stderr."""
+"""What commands print on standard output: text, tables and JSON."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from edgefuse.report.table import Table
-from edgefuse_runtime.progress import OnProgress
 
 
 def print_json(obj: Any) -> None:
@@ -45,52 +42,3 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     console.print(shown)
-
-
-@contextmanager
-def progress_bars() -> Iterator[OnProgress]:
-    """Show a bar for each stage on stderr while the block runs; silent if stderr is no terminal.
-
-    Yields:
-        The observer to give to what is done.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield show
-
-
-@contextmanager
-def progress_line() -> Iterator[OnProgress]:
-    """Show the stage under way as one line on stderr; silent if stderr is no terminal.
-
-    Yields:
-        The observer to give to what is done.
-    """
-    from rich.console import Console
-
-    with Console(stderr=True).status("loading …") as status:
-        yield lambda stage, done, total: status.update(f"[{done}/{total}] {stage} …")

@@ -1,4 +1,4 @@
-"""A run as a progress bar on stderr, silent when stderr is no terminal."""
+"""A run as a progress bar on standard error; without a terminal, a line at times."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edgefuse.cli._progress import Lines
 from edgefuse_runtime.tasks.registry import primary_of
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ class TrainingProgress:
         self._kinds = kinds
         self._task = progress.add_task("loading", total=None, figures="")
         self._epochs = epochs
+        self._steps = 0
         self._loss: float | None = None
         self._reached = ""
+        self._lines = Lines()
 
     def show_plan(self, plan: "MemoryPlan") -> None:
         """Say what was chosen, above the bar, where there is one."""
@@ -40,19 +43,21 @@ class TrainingProgress:
 
     def on_start(self, step: int, steps: int) -> None:
         """Show how far the run has come."""
+        self._steps = steps
         self._progress.update(self._task, description="training", completed=step, total=steps)
 
     def on_step(self, record: "StepRecord") -> None:
         """Move the bar; the loss is a running mean."""
         before = record.loss if self._loss is None else self._loss
         self._loss = before + _SMOOTHING * (record.loss - before)
-        self._progress.update(
-            self._task,
-            completed=record.step,
-            description=f"epoch {record.epoch}/{self._epochs}",
-            figures=f"loss {self._loss:.3f}  {record.samples_per_second:.1f} samples/s  "
-            f"{record.rss_mib:.0f} MiB{self._reached}",
+        epoch = f"epoch {record.epoch}/{self._epochs}"
+        figures = (
+            f"loss {self._loss:.3f}  {record.samples_per_second:.1f} samples/s  "
+            f"{record.rss_mib:.0f} MiB{self._reached}"
         )
+        self._progress.update(self._task, completed=record.step, description=epoch, figures=figures)
+        if self._progress.disable:
+            self._lines.show(f"{epoch}, step {record.step}/{self._steps}  {figures}")
 
     def on_evaluation(self, record: "EvaluationRecord") -> None:
         """Show the primary figure from now on."""

@@ -8,7 +8,8 @@ import typer
 
 import edgefuse_runtime
 from edgefuse.cli._options import BatchSize, Bundle, Json, Threads
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._progress import progress_bars
 from edgefuse.report.table import Table
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import edgefuse
 from edgefuse.cli._compression_record import show_record
 from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Revision
-from edgefuse.cli._output import print_json, progress_bars
+from edgefuse.cli._output import print_json
+from edgefuse.cli._progress import progress_bars
 from edgefuse.compression.catalog import METHODS, find_method
 from edgefuse_devices.errors import InputError
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import edgefuse_runtime
 from edgefuse.cli._options import Bundle, Json, Threads
-from edgefuse.cli._output import print_json, print_table, progress_line
+from edgefuse.cli._output import print_json, print_table
+from edgefuse.cli._progress import progress_line
 from edgefuse.report.table import Table
 
 if TYPE_CHECKING:

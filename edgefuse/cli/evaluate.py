@@ -8,7 +8,8 @@ import typer
 import edgefuse_runtime
 from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
-from edgefuse.cli._output import print_json, print_table, progress_bars
+from edgefuse.cli._output import print_json, print_table
+from edgefuse.cli._progress import progress_bars
 from edgefuse.report.table import Table
 from edgefuse_runtime.tasks.registry import TASKS, evaluation_options_of, figures_as_text
 

@@ -9,7 +9,8 @@ import typer
 import edgefuse
 from edgefuse.cli._fields import Given, listed, with_fields
 from edgefuse.cli._options import Json, Optimizer, Overwrite, Revision, Task
-from edgefuse.cli._output import print_json, print_table, print_text, progress_line
+from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._progress import progress_line
 from edgefuse.report.table import Table
 from edgefuse.tuning.ways import WAYS
 from edgefuse_devices.errors import InputError

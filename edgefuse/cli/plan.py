@@ -7,7 +7,8 @@ import typer
 import edgefuse
 from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import Json, Optimizer, Revision, Task
-from edgefuse.cli._output import print_json, print_table, print_text, progress_bars
+from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._progress import progress_bars
 from edgefuse.report.table import Table
 from edgefuse_devices.catalog import load_device
 from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS

@@ -9,7 +9,8 @@ import typer
 import edgefuse_runtime
 from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, Json, RunOrBundle, Threads
-from edgefuse.cli._output import print_json, print_piece, print_text, progress_bars
+from edgefuse.cli._output import print_json, print_piece, print_text
+from edgefuse.cli._progress import progress_bars
 from edgefuse_runtime.tasks.registry import TASKS
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import edgefuse
 from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._next_export import next_export
 from edgefuse.cli._options import Json, OutputDirectory, Overwrite, Task
-from edgefuse.cli._output import print_json, print_table, print_text, progress_line
+from edgefuse.cli._output import print_json, print_table, print_text
+from edgefuse.cli._progress import progress_line
 from edgefuse.report.table import Table
 from edgefuse_export.tasks.registry import DEFAULT, WANTED_TASKS
 
