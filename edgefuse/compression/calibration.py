@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from edgefuse.compression.kept_inputs import KeptInputs
+from edgefuse.compression.progress import READING
 from edgefuse.hub.model import embedding_rows, position_count
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.mlp import MLP, mlps_in
 from edgefuse_devices.errors import DataError, ModelError
+from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +26,7 @@ MAX_TOKENS = 128
 """Tokens of a text; what is longer is cut."""
 
 _TOKENS = 1 << 16  # of all texts: more no longer helps
-_BYTES = 2 << 30  # of all inputs together
+_BYTES = 8 << 30  # of all inputs together, on the disk
 _HELD_OUT_TOKENS = 1 << 13
 _TOKENS_A_NEURON = 2  # for a fit
 _BATCH_SIZE = 16
@@ -74,11 +76,12 @@ def collect_inputs(
     *,
     widths: Sequence[int] = (),
     held_out: bool = False,
-) -> list[Tensor]:
-    """Run the model over texts and keep the inputs of its MLPs.
+    on_progress: OnProgress = silent,
+) -> KeptInputs:
+    """Run the model over texts and keep the inputs of its MLPs, on the disk.
 
     Texts come in a random order that is always the same, until there are 65,536 tokens (8,192 of
-    held-out text) or 2 GiB of inputs, and enough for a fit; each is cut after `MAX_TOKENS` tokens.
+    held-out text) or 8 GiB of inputs, and enough for a fit; each is cut after `MAX_TOKENS` tokens.
 
     Args:
         model: Unfused, in evaluation mode.
@@ -87,44 +90,49 @@ def collect_inputs(
         texts: Texts to read.
         widths: Count of neurons that each MLP will be fitted with, if any.
         held_out: Whether the inputs are for errors, which need fewer tokens.
+        on_progress: Called after each batch, with the texts that are read.
 
     Returns:
         For each MLP its inputs (n, p), without padding; an expert's are those that the router
         sends it, perhaps none.
+
+    Raises:
+        OutputError: There is no room for them.
     """
     base = model.base_model  # whatever head there is would be computed for nothing
     watched = mlps_in(base, mlps)
-    kept: dict[str, list[Tensor]] = {mlp.name: [] for mlp in watched}
-    counts = dict.fromkeys(kept, 0)
+    kept = KeptInputs([mlp.hidden_size for mlp in watched], device=model.device)
+    indices = {mlp.name: index for index, mlp in enumerate(watched)}
     size = 0
 
-    def keep(mlp: MLP, inputs: Tensor) -> None:
+    def see(mlp: MLP, inputs: Tensor) -> None:
         nonlocal size
-        kept[mlp.name].append(inputs.float())
-        counts[mlp.name] += len(inputs)
+        kept.append(indices[mlp.name], inputs)
         size += inputs.numel() * 4
 
     def determined() -> bool:
-        return not widths or _shortage(list(counts.values()), mlps, widths) is None
+        return not widths or _shortage(kept.counts, mlps, widths) is None
 
     most = _HELD_OUT_TOKENS if held_out else _TOKENS
-    with watch_inputs(watched, keep):
+    read = 0
+    with watch_inputs(watched, see):
         for batch in batches_within(model, tokenizer, texts, most, enough=determined):
             base(**batch)
+            read += len(batch["input_ids"])
+            on_progress(READING, read, len(texts))
             if size >= _BYTES and determined():
                 break
-    none = partial(torch.zeros, 0, device=model.device)
-    return [torch.cat(kept.pop(mlp.name) or [none(mlp.hidden_size)]) for mlp in watched]
+    return kept
 
 
 def inputs_to_fit(
-    inputs: Sequence[Tensor],
+    inputs: KeptInputs,
     mlps: Sequence[MLP],
     widths: Sequence[int],
     texts: int,
     *,
     called: str = "calibration",
-) -> list[Tensor]:
+) -> KeptInputs:
     """Refuse text that does not determine the fits: two tokens a neuron, of experts together.
 
     Args:
@@ -140,7 +148,7 @@ def inputs_to_fit(
     Raises:
         DataError: It has fewer; the message says how many rows would do.
     """
-    short = _shortage([len(one) for one in inputs], mlps, widths)
+    short = _shortage(inputs.counts, mlps, widths)
     if short is not None:
         rows = -(-_TOKENS_A_NEURON * short.neurons * texts // max(1, short.tokens))
         raise DataError(
@@ -148,10 +156,10 @@ def inputs_to_fit(
             f"neurons of {short.name}",
             f"Give at least {rows + max(1, rows // 5)} rows of such text, better some thousands",
         )
-    return [
-        x if len(x) >= _TOKENS_A_NEURON * width else x[:0]
-        for x, width in zip(inputs, widths, strict=True)
-    ]
+    counts = zip(inputs.counts, widths, strict=True)
+    return inputs.without(
+        {index for index, (n, width) in enumerate(counts) if n < _TOKENS_A_NEURON * width}
+    )
 
 
 class _Shortage(NamedTuple):

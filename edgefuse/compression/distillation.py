@@ -1,14 +1,16 @@
 """The last stage: all narrow MLPs taught together, each in its place, by the model as it was."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
+from edgefuse.compression.lesson import Lesson
 from edgefuse.compression.progress import TEACHING
 from edgefuse.compression.teaching import adam
 from edgefuse.hub.copies import with_tensors
@@ -26,11 +28,9 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Tensor]
 
-_EPOCHS = 2
-_RATE = 0.02  # of Adam, in root mean squares of a tensor
-_OWN = 1.0  # weight of each MLP's own error against that of the hidden states
+
 _JUDGED = 8  # batches by which the taught ones have to be nearer
-_BYTES = 1 << 30  # of the teacher's answers that are kept
+_TOKENS_AT_ONCE = 512  # what is kept for their gradients is a megabyte a token in a small model
 
 
 def distill(
@@ -40,6 +40,7 @@ def distill(
     replacements: Sequence[Replacement],
     texts: Sequence[str],
     *,
+    lesson: Lesson,
     seed: int,
     on_progress: OnProgress = silent,
 ) -> list[Replacement]:
@@ -49,38 +50,43 @@ def distill(
     unfused, student the same with the narrow MLPs, and the loss the mean over layers of
     ‖h_student − h_teacher‖² / ‖h_teacher‖², over tokens that are not padding. Narrow MLPs so make
     up for what those below got wrong. Beside it stands each MLP's own error on the teacher's
-    inputs, or they would give up what they are for in favour of it. P is constant, and nothing
-    else of the model trains.
+    inputs, or they would give up what they are for in favour of it. Of a language model it is, in
+    place of that, the Kullback-Leibler divergence of the next token's distributions (Hinton et
+    al., 2015, arXiv 1503.02531), which says what of the last states matters. P is constant, and
+    nothing else of the model trains.
+
+    Few tokens are taught at once and what the teacher says of them is computed each time, so that
+    memory does not grow with the text.
 
     Args:
         model: Unfused, in evaluation mode; it stays as it is.
         tokenizer: The model's tokenizer.
         mlps: The model's MLPs to replace.
         replacements: What takes each one's place.
-        texts: Texts of the task, without labels; 65,536 tokens of them are read.
+        texts: Texts of the task, without labels; the lesson says how many tokens
+            of them are read.
+        lesson: How they are taught.
         seed: Seed of the batches' order.
         on_progress: Called after each step.
 
     Returns:
         The taught ones; those given where teaching did not bring them nearer.
     """
-    batches = list(batches_within(model, tokenizer, texts))
+    batches = list(batches_within(model, tokenizer, texts, lesson.tokens))
     layers = [mlp.layer_view() for mlp in mlps]
-    teacher = _Teacher(model, mlps, layers, batches)
+    teacher = _Teacher(model, mlps)
     before = [one.parameters(layer.bias) for one, layer in zip(replacements, layers, strict=True)]
     trained = [{name: t.clone().requires_grad_() for name, t in own.items()} for own in before]
-    student = _Student(teacher, layers, _with_parameters(replacements, trained))
-    judged = range(len(batches))[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
+    student = _Student(teacher, layers, _with_parameters(replacements, trained), lesson)
+    judged = batches[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
     at_first = student.mean_loss(judged)
-    steps = _EPOCHS * len(batches)
-    optimizer, schedule = adam(before, trained, _RATE, steps)
+    steps = lesson.epochs * len(batches)
+    optimizer, schedule = adam(before, trained, lesson.rate, steps)
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(_EPOCHS):
+    for epoch in range(lesson.epochs):
         for index, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
-            with torch.enable_grad():
-                loss = student.loss(batch)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+            student.learn(batches[batch])
             optimizer.step()
             schedule.step()
             on_progress(TEACHING, epoch * len(batches) + index + 1, steps)
@@ -91,106 +97,97 @@ def distill(
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What the unfused model computes on a batch.
+class _Said:
+    """What a model says of some tokens.
 
     Attributes:
         states: Hidden states of every layer (tokens, p).
-        inputs: Inputs of every MLP (n, p); an expert may have none.
-        outputs: Outputs of every MLP (n, p).
+        logits: Of the next token (tokens, V); None of a model that does not write.
     """
 
     states: Sequence[Tensor]
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(t.nbytes for t in (*self.states, *self.inputs, *self.outputs))
+    logits: Tensor | None
 
 
 class _Teacher:
-    """The unfused model and its answers, which are computed once as far as memory goes."""
+    """The unfused model."""
 
-    def __init__(
-        self,
-        model: "PreTrainedModel",
-        mlps: Sequence[MLP],
-        layers: Sequence[Layer],
-        batches: Sequence[Batch],
-    ) -> None:
-        self.model = model.base_model  # whatever head there is would be computed for nothing
+    def __init__(self, model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
+        # Of what does not write, whatever head there is would be computed for nothing.
+        self.model: nn.Module = model if model.can_generate() else model.base_model
         self.mlps = mlps_in(self.model, mlps)
-        self.batches = batches
-        self._layers = layers
-        self._kept: dict[int, _Answer] = {}
-        self._room = _BYTES
-
-    def answer(self, index: int) -> _Answer:
-        """The answer to the batch of that index."""
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        answer = self._compute(self.batches[index])
-        if answer.nbytes <= self._room:
-            self._kept[index] = answer
-            self._room -= answer.nbytes
-        return answer
 
     @torch.no_grad()
-    def _compute(self, batch: Batch) -> _Answer:
+    def answer(self, batch: Batch) -> tuple["_Said", list[Tensor]]:
+        """What it says of a batch, and the inputs of every MLP (n, p); an expert may have none."""
         seen: dict[str, list[Tensor]] = {
             mlp.name: [] for mlp in self.mlps
         }  # several of a shared one
         with watch_inputs(self.mlps, lambda mlp, x: seen[mlp.name].append(x)):
-            states = _hidden_states(self.model, batch)
-        inputs = [
-            torch.cat(seen[mlp.name] or [states[0].new_zeros(0, mlp.hidden_size)])
-            for mlp in self.mlps
-        ]
-        outputs = [layer.output(x) for layer, x in zip(self._layers, inputs, strict=True)]
-        return _Answer(states, inputs, outputs)
+            said = _say(self.model, batch)
+        none = said.states[0].new_zeros
+        return said, [torch.cat(seen[mlp.name] or [none(0, mlp.hidden_size)]) for mlp in self.mlps]
 
 
 class _Student:
     """The model with narrow MLPs, and how far it is from its teacher."""
 
     def __init__(
-        self, teacher: _Teacher, layers: Sequence[Layer], narrow: Sequence[Replacement]
+        self,
+        teacher: _Teacher,
+        layers: Sequence[Layer],
+        narrow: Sequence[Replacement],
+        lesson: Lesson,
     ) -> None:
         """Put narrow MLPs, whose tensors may want gradients, in the MLPs' places in a copy."""
         self._teacher = teacher
         self._layers = layers
         self._narrow = narrow
+        self._lesson = lesson
         self._model = with_tensors(teacher.model, lambda tensor: tensor)
         self._model.requires_grad_(requires_grad=False)  # only what is put in trains
         own = {mlp.name: mlp for mlp in find_mlps(self._model)}
         place([own[mlp.name] for mlp in teacher.mlps], [neurons_of(one) for one in narrow])
 
-    def loss(self, index: int) -> Tensor:
-        """The relative errors on the batch of that index, for a backward pass."""
-        answer = self._teacher.answer(index)
+    @torch.enable_grad()
+    def learn(self, batch: Batch) -> None:
+        """Add up the gradients of the loss on a batch."""
+        for part, share in _parts(batch):
+            (share * self._loss(part)).backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def mean_loss(self, batches: Sequence[Batch]) -> float:
+        """Mean of the losses on these batches."""
+        losses = [share * self._loss(part) for batch in batches for part, share in _parts(batch)]
+        return float(torch.stack(losses).sum()) / len(batches)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The relative errors on a batch, and how far the next tokens' distributions are apart."""
+        meant, inputs = self._teacher.answer(batch)
         tensors = write_neurons(
             [mlp.layout for mlp in self._teacher.mlps],
             [neurons_of(one) for one in self._narrow],
             folded=True,
         )
-        states = _hidden_states(self._model, self._teacher.batches[index], tensors)
-        own = [
-            _relative(one.output(x, layer.activation, layer.bias), y)
-            for one, layer, x, y in zip(
-                self._narrow, self._layers, answer.inputs, answer.outputs, strict=True
-            )
+        said = _say(self._model, batch, tensors)
+        errors = [_relative(*pair) for pair in zip(said.states, meant.states, strict=True)]
+        loss = torch.stack(errors).mean()
+        if self._lesson.own:
+            loss = loss + self._lesson.own * self._own_error(inputs)
+        if self._lesson.next:
+            assert said.logits is not None
+            assert meant.logits is not None
+            loss = loss + self._lesson.next * _divergence(said.logits, meant.logits)
+        return loss
+
+    def _own_error(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Mean over MLPs of the relative error on inputs (n, p) that the teacher's have."""
+        errors = [
+            _relative(one.output(x, layer.activation, layer.bias), layer.output(x))
+            for one, layer, x in zip(self._narrow, self._layers, inputs, strict=True)
             if len(x)
         ]
-        errors = [_relative(*pair) for pair in zip(states, answer.states, strict=True)]
-        return torch.stack(errors).mean() + _OWN * torch.stack(own).mean()
-
-    @torch.no_grad()
-    def mean_loss(self, indices: Sequence[int]) -> float:
-        """Mean of the losses on the batches of these indices."""
-        return float(torch.stack([self.loss(index) for index in indices]).mean())
+        return torch.stack(errors).mean()
 
 
 def _with_parameters(
@@ -199,10 +196,18 @@ def _with_parameters(
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
 
 
-def _hidden_states(
-    model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = None
-) -> list[Tensor]:
-    """Hidden states of every layer (tokens, p), without padding and without the embeddings'.
+def _parts(batch: Batch) -> Iterator[tuple[Batch, float]]:
+    """Some rows of a batch at a time, and what part of its tokens they have."""
+    rows, length = batch["input_ids"].shape
+    tokens = int(batch["attention_mask"].sum())
+    at_once = max(1, _TOKENS_AT_ONCE // length)
+    for begin in range(0, rows, at_once):
+        part = {name: tensor[begin : begin + at_once] for name, tensor in batch.items()}
+        yield part, int(part["attention_mask"].sum()) / tokens
+
+
+def _say(model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = None) -> _Said:
+    """What a model says of a batch's tokens, without padding.
 
     Args:
         model: The model.
@@ -211,12 +216,15 @@ def _hidden_states(
     """
     arguments = {**batch, "output_hidden_states": True, "return_dict": True}
     output: Any = functional_call(model, dict(tensors or {}), kwargs=arguments)
+    logits = output.get("logits")
     mask = batch["attention_mask"].bool()
     if "decoder_attention_mask" not in batch:
-        return _without_padding(output.hidden_states[1:], mask)
+        states = _without_padding(output.hidden_states[1:], mask)  # the first are embeddings
+        return _Said(states, None if logits is None else logits[mask])
     decoder = batch["decoder_attention_mask"].bool()
     states = _without_padding(output.encoder_hidden_states[1:], mask)
-    return states + _without_padding(output.decoder_hidden_states[1:], decoder)
+    states += _without_padding(output.decoder_hidden_states[1:], decoder)
+    return _Said(states, None if logits is None else logits[decoder])
 
 
 def _without_padding(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
@@ -227,3 +235,9 @@ def _without_padding(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:
     """‖student − teacher‖² / ‖teacher‖²."""
     return (student - teacher).square().sum() / teacher.square().sum().clamp(min=1e-12)
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over tokens of KL(teacher ‖ student), of logits (tokens, V)."""
+    said, meant = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
+    return F.kl_div(said, meant, reduction="batchmean", log_target=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,23 @@ from edgefuse.compression.calibration import (
 from edgefuse.compression.distillation import distill
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
+from edgefuse.compression.lesson import lesson_of
 from edgefuse.compression.plan import LayerPlan
-from edgefuse.compression.progress import FUSING
+from edgefuse.compression.progress import FUSING, MEASURING
 from edgefuse.compression.recipe import Recipe
 from edgefuse.compression.reduction import check_fit
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.install import install
 from edgefuse.mlps.low_rank import LowRank, Replacement, install_low_rank
 from edgefuse.mlps.mlp import MLP, find_mlps
-from edgefuse.mlps.neurons import FusedNeurons
+from edgefuse.mlps.neurons import FusedNeurons, Layer
 from edgefuse_runtime.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from edgefuse.compression.kept_inputs import KeptInputs
 
 _BATCHES = 16  # on which a layer's effect on the whole is measured
 
@@ -64,49 +68,61 @@ def fuse_model(
     """
     found = {mlp.name: mlp for mlp in find_mlps(model)}
     mlps = [found[plan.name] for plan in layers]
-    seen: list[Tensor] = []
-    held_out: list[Tensor] = []
-    taught: list[Tensor] = []
+    seen: KeptInputs | None = None
+    held_out: KeptInputs | None = None
+    taught: KeptInputs | None = None
     if texts is not None:
         assert tokenizer is not None
         # What a layer may be given when widths are shared out is known only then.
         most = [p.width_before if recipe.allocates else p.width_after for p in layers]
         fits_seen = recipe.refits or (recipe.teaches and not tune_texts)
         fitted = most if fits_seen else []
-        seen = collect_inputs(model, tokenizer, mlps, texts.seen, widths=fitted)
-        held_out = collect_inputs(model, tokenizer, mlps, texts.held_out, held_out=True)
+        collect = partial(collect_inputs, model, tokenizer, mlps, on_progress=on_progress)
+        seen = collect(texts.seen, widths=fitted)
+        held_out = collect(texts.held_out, held_out=True)
         if tune_texts:
-            taught = collect_inputs(model, tokenizer, mlps, tune_texts, widths=most)
+            taught = collect(tune_texts, widths=most)
         if recipe.allocates:
             few = list(islice(batches_of(model, tokenizer, texts.seen), _BATCHES))
             effects = measure_effects(model, mlps, seen, layers, few)
             layers = allocate(mlps, seen, layers, effects)
-    views = [mlp.layer_view() for mlp in mlps]
     widths = [plan.width_after for plan in layers]
     check_fit(recipe.method, mlps, widths)
-    if texts is not None:
-        if fits_seen:
-            seen = inputs_to_fit(seen, mlps, widths, len(texts.seen))
-        if taught:
-            taught = inputs_to_fit(taught, mlps, widths, len(tune_texts), called="teaching")
-        views = [replace(view, inputs=inputs) for view, inputs in zip(views, seen, strict=True)]
+    if texts is not None and seen is not None and fits_seen:
+        seen = inputs_to_fit(seen, mlps, widths, len(texts.seen))
+    if taught is not None:
+        taught = inputs_to_fit(taught, mlps, widths, len(tune_texts), called="teaching")
+
+    def view(index: int) -> Layer:
+        return replace(mlps[index].layer_view(), inputs=None if seen is None else seen[index])
+
+    lesson = lesson_of(model)
     reduced = []
-    for index, (view, width) in enumerate(zip(views, widths, strict=True)):
-        teaching_inputs = taught[index] if taught else None
-        reduced.append(recipe.reduce(view, width, teaching_inputs=teaching_inputs))
+    for index, width in enumerate(widths):
+        inputs = None if taught is None else taught[index]
+        reduced.append(recipe.reduce(view(index), width, teaching_inputs=inputs, lesson=lesson))
         on_progress(FUSING, index + 1, len(mlps))
     if recipe.teaches:
         assert tokenizer is not None
         assert texts is not None
         read = tune_texts or texts.seen
         reduced = distill(
-            model, tokenizer, mlps, reduced, read, seed=recipe.seed, on_progress=on_progress
+            model,
+            tokenizer,
+            mlps,
+            reduced,
+            read,
+            lesson=lesson,
+            seed=recipe.seed,
+            on_progress=on_progress,
         )
-    reduced = [recipe.match(view, one) for view, one in zip(views, reduced, strict=True)]
     records = []
-    for index, (view, plan, one) in enumerate(zip(views, layers, reduced, strict=True)):
-        fidelity = measure_fidelity(view, one, held_out[index]) if held_out else None
-        records.append(layer_record(plan, view.bias, one, fidelity))
+    for index, plan in enumerate(layers):
+        layer = view(index)
+        one = reduced[index] = recipe.match(layer, reduced[index])
+        fidelity = None if held_out is None else measure_fidelity(layer, one, held_out[index])
+        records.append(layer_record(plan, layer.bias, one, fidelity))
+        on_progress(MEASURING, index + 1, len(mlps))
     _install(mlps, reduced)
     return tuple(records)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from edgefuse.compression.lesson import READING, Lesson
 from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
 from edgefuse.compression.reduction import Reduction
@@ -34,7 +35,12 @@ class Recipe:
 
     @torch.no_grad()
     def reduce(
-        self, layer: Layer, width: int, *, teaching_inputs: Tensor | None = None
+        self,
+        layer: Layer,
+        width: int,
+        *,
+        teaching_inputs: Tensor | None = None,
+        lesson: Lesson = READING,
     ) -> Replacement:
         """Make what takes an MLP's place; `match` goes last.
 
@@ -42,13 +48,15 @@ class Recipe:
             layer: The MLP, with inputs where a stage needs them.
             width: k, the width to keep.
             teaching_inputs: Inputs that it is taught on, if not `layer.inputs`.
+            lesson: How it is taught.
         """
         reduced = self.method.reduce(layer, width, self.seed)
         if self.refits:
             reduced = refit(layer, reduced)
         if self.teaches:
             inputs = layer.inputs if teaching_inputs is None else teaching_inputs
-            reduced = teach(replace(layer, inputs=inputs), reduced, self.seed)
+            given = replace(layer, inputs=inputs)
+            reduced = teach(given, reduced, self.seed, epochs=lesson.alone)
         return reduced
 
     @torch.no_grad()

@@ -8,14 +8,13 @@ from torch import Tensor
 from edgefuse.mlps.low_rank import Replacement
 from edgefuse.mlps.neurons import Layer, in_parts
 
-_EPOCHS = 10
 _BATCH = 512  # tokens
 _RATE = 0.03
 _WARMUP = 20  # steps
 
 
 @torch.no_grad()
-def teach(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
+def teach(layer: Layer, replacement: Replacement, seed: int, *, epochs: int = 10) -> Replacement:
     """Train what takes an MLP's place to give the MLP's outputs on its inputs.
 
     The inputs are those of the unfused model, so that it takes seconds a layer; what the layers
@@ -26,6 +25,7 @@ def teach(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
         layer: The MLP, with the inputs to teach on. Without any nothing changes.
         replacement: What is to take its place.
         seed: Seed of the order of tokens.
+        epochs: How often all tokens are gone through.
 
     Returns:
         The taught one; the one given where teaching did not bring it nearer.
@@ -35,14 +35,14 @@ def teach(layer: Layer, replacement: Replacement, seed: int) -> Replacement:
         return replacement
     before = replacement.parameters(layer.bias)
     parameters = {name: tensor.clone().requires_grad_() for name, tensor in before.items()}
-    steps = _EPOCHS * -(-len(layer.inputs) // _BATCH)
+    steps = epochs * -(-len(layer.inputs) // _BATCH)
     optimizer, schedule = adam([before], [parameters], _RATE, steps)
     generator = torch.Generator().manual_seed(seed)
     candidate = replacement.with_parameters(parameters)
     targets = torch.cat([layer.output(inputs) for inputs in in_parts(layer.inputs)])
     scale = targets.square().mean().clamp(min=1e-12)
     with torch.enable_grad():
-        for _ in range(_EPOCHS):
+        for _ in range(epochs):
             order = torch.randperm(len(layer.inputs), generator=generator)
             for index in torch.split(order.to(targets.device), _BATCH):
                 output = candidate.output(layer.inputs[index], layer.activation, layer.bias)

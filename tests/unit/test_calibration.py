@@ -13,6 +13,7 @@ from edgefuse.compression.calibration import (
 )
 from edgefuse.compression.catalog import find_method
 from edgefuse.compression.fusion import fuse_model
+from edgefuse.compression.kept_inputs import KeptInputs
 from edgefuse.compression.plan import plan_layers
 from edgefuse.compression.recipe import Recipe
 from edgefuse.mlps.inputs import watch_inputs
@@ -22,6 +23,17 @@ from tests.pico_models import ENCODER_DECODERS, HIDDEN_SIZE, TEXTS, model_tokeni
 
 KINDS = ("bert", "albert", "gpt2", "llama", "mixtral", "t5")
 FITTED = Recipe(find_method("mlp-fusion"), refits=True, teaches=True, seed=0)
+
+
+def kept(inputs: list[Tensor]) -> KeptInputs:
+    found = KeptInputs([one.shape[1] for one in inputs])
+    for index, one in enumerate(inputs):
+        found.append(index, one)
+    return found
+
+
+def zeros(counts: list[int]) -> KeptInputs:
+    return kept([torch.zeros(count, HIDDEN_SIZE) for count in counts])
 
 
 @pytest.mark.parametrize("count", [2, 9, 10, 25, 100])
@@ -122,19 +134,20 @@ def test_texts_without_a_token_are_left_out() -> None:
     (none, *_) = collect_inputs(model, tokenizer, find_mlps(model), ["", " "])
     assert none.shape == (0, HIDDEN_SIZE)
     with pytest.raises(DataError, match="has 0 tokens, too few to fit the 8 neurons"):
-        inputs_to_fit([none], find_mlps(model)[:1], [8], 2)
+        inputs_to_fit(kept([none]), find_mlps(model)[:1], [8], 2)
 
 
 def test_experts_need_enough_together_and_one_of_them_may_have_none() -> None:
     mlps = [mlp for mlp in find_mlps(pico_model("mixtral")) if mlp.layer == 1]
-    inputs = [torch.zeros(0, HIDDEN_SIZE), *(torch.zeros(40, HIDDEN_SIZE) for _ in mlps[1:])]
-    few = [torch.zeros(15, HIDDEN_SIZE), *inputs[1:]]
-    kept = inputs_to_fit(few, mlps, [8] * len(mlps), 9)
-    assert [len(one) for one in kept] == [0, *(len(one) for one in inputs[1:])]
+    counts = [0, *(40 for _ in mlps[1:])]
+    few = [15, *counts[1:]]
+    widths = [8] * len(mlps)
+    fitted = inputs_to_fit(zeros(few), mlps, widths, 9)
+    assert [len(one) for one in fitted] == fitted.counts == counts
     with pytest.raises(DataError, match=r"fit the \d+ neurons of the experts of layer 1"):
-        inputs_to_fit([one[:8] for one in inputs], mlps, [8] * len(mlps), 9)
+        inputs_to_fit(zeros([0, *(8 for _ in mlps[1:])]), mlps, widths, 9)
     with pytest.raises(DataError, match="The tuning text has 24 tokens"):
-        inputs_to_fit([one[:8] for one in inputs], mlps, [8] * len(mlps), 9, called="tuning")
+        inputs_to_fit(zeros([0, *(8 for _ in mlps[1:])]), mlps, widths, 9, called="tuning")
 
 
 def test_reading_goes_on_past_the_limits_until_a_fit_is_determined(

@@ -1,6 +1,7 @@
 """The narrow MLPs are taught together: the whole model says again what it said."""
 
 import copy
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
+from edgefuse.compression.lesson import READING, WRITING
 from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.mlps.install import install
@@ -68,6 +70,7 @@ def test_the_model_says_more_of_what_it_said(kind: str) -> None:
         mlps,
         before,
         MANY,
+        lesson=READING,
         seed=0,
         on_progress=lambda _, done, total: steps.append((done, total)),
     )
@@ -81,11 +84,54 @@ def test_the_model_says_more_of_what_it_said(kind: str) -> None:
     assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
 
 
+def divergence(model: PreTrainedModel, narrow: PreTrainedModel) -> float:
+    """Mean KL of the next token's distributions, over all tokens of all texts."""
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for batch in batches_of(model, model_tokenizer(), TEXTS):
+            mask = batch["attention_mask"].bool()
+            meant, said = (one(**batch).logits[mask].log_softmax(-1) for one in (model, narrow))
+            total += float((meant.exp() * (meant - said)).sum())
+            tokens += len(said)
+    return total / tokens
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_a_language_model_is_taught_what_comes_next(kind: str) -> None:
+    model = pico_model(kind, auto_class="AutoModelForCausalLM")
+    model.get_output_embeddings().weight.data *= 20  # that its distributions are not flat
+    mlps = find_mlps(model)
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    found = []
+    for weight in (0.0, 1.0):
+        lesson = replace(WRITING, next=weight)
+        after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=lesson, seed=0)
+        narrow = copy.deepcopy(model)
+        install(find_mlps(narrow), after)
+        found.append(divergence(model, narrow))
+    assert found[1] < 0.97 * found[0]
+
+
+def test_how_many_tokens_are_taught_at_once_hardly_matters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = pico_model("llama", auto_class="AutoModelForCausalLM")
+    mlps = find_mlps(model)
+    before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
+    found = []
+    for tokens in (20, 10**6):
+        monkeypatch.setattr(DISTILLATION, "_TOKENS_AT_ONCE", tokens)
+        after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=WRITING, seed=0)
+        found.append(error_at_the_top(model, after))
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+    assert found[0] < 0.97 * error_at_the_top(model, before)
+
+
 def test_low_rank_mlps_are_taught_too() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [factorise(mlp.layer_view().neurons, 4) for mlp in mlps]
-    after = distill(model, model_tokenizer(), mlps, before, MANY, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=READING, seed=0)
     assert [one.rank for one in after] == [4] * len(mlps)
     assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
 
@@ -94,7 +140,7 @@ def test_some_layers_alone_can_be_taught() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)[1:]
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    after = distill(model, model_tokenizer(), mlps, before, MANY, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=READING, seed=0)
     assert not torch.equal(after[0].neurons.up, before[0].neurons.up)
 
 
@@ -103,7 +149,8 @@ def test_the_same_seed_teaches_the_same() -> None:
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
     one, other, another = (
-        distill(model, model_tokenizer(), mlps, before, TEXTS * 10, seed=seed) for seed in (0, 0, 1)
+        distill(model, model_tokenizer(), mlps, before, TEXTS * 10, lesson=READING, seed=seed)
+        for seed in (0, 0, 1)
     )
     assert torch.equal(one[0].neurons.up, other[0].neurons.up)
     assert not torch.equal(one[0].neurons.up, another[0].neurons.up)
@@ -121,17 +168,15 @@ def test_a_shared_mlp_is_taught_on_all_that_it_sees(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Layer, "output", counted)
     narrow = [published(mlp.layer_view(), 8, 0)]
-    distill(model, model_tokenizer("albert"), [mlp], narrow, TEXTS[:1], seed=0)
+    distill(model, model_tokenizer("albert"), [mlp], narrow, TEXTS[:1], lesson=READING, seed=0)
     (batch,) = batches_of(model, model_tokenizer("albert"), TEXTS[:1])
     assert set(rows) == {model.config.num_hidden_layers * int(batch["attention_mask"].sum())}
 
 
 @pytest.mark.parametrize("rate", [100.0, float("inf")])
-def test_what_teaching_makes_worse_is_returned_as_it_was(
-    rate: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(DISTILLATION, "_RATE", rate)
+def test_what_teaching_makes_worse_is_returned_as_it_was(rate: float) -> None:
+    lesson = replace(READING, rate=rate)
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    assert distill(model, model_tokenizer(), mlps, before, TEXTS, seed=0) == before
+    assert distill(model, model_tokenizer(), mlps, before, TEXTS, lesson=lesson, seed=0) == before
