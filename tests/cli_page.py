@@ -16,8 +16,8 @@ _PREFACE = """\
 # The command line
 
 Every command and its options, as the program's own `--help` says them. Where a command has
-`--json`, it prints exactly one JSON object on standard output and nothing else. Progress bars go
-to standard error, and only to a terminal.
+`--json`, it prints exactly one JSON object on standard output and nothing else. Progress goes
+to standard error: bars on a terminal, elsewhere a line at most every half minute.
 
 | exit code | meaning |
 |---|---|

@@ -24,6 +24,10 @@ _WANDA = (
     "After Sun et al., A Simple and Effective Pruning Approach for Large Language Models, "
     "ICLR 2024, arXiv 2306.11695"
 )
+_FLAP = (
+    "An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models, "
+    "AAAI 2024, arXiv 2312.11983"
+)
 
 
 class Fusion(Reduction):
@@ -183,6 +187,21 @@ class PruneActivation(Fusion):
         return prune_activation(layer, width, seed)
 
 
+class Flap(Fusion):
+    """Neurons of outputs that vary stay."""
+
+    name = "flap"
+    summary = "the neurons kept whose outputs vary most on text; --refit fits the rest"
+    paper = _FLAP
+    needs_text = True
+
+    def reduce(self, layer: "Layer", width: int, seed: int) -> "Replacement":
+        """Keep neurons by how their outputs vary on text."""
+        from edgefuse.compression.methods.prune import flap
+
+        return flap(layer, width, seed)
+
+
 class Random(Fusion):
     """New MLPs."""
 
@@ -207,5 +226,6 @@ FUSIONS: tuple[type[Fusion], ...] = (
     SVD,
     Prune,
     PruneActivation,
+    Flap,
     Random,
 )

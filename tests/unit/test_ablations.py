@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgefuse.compression.methods.clustering import clustering, misfit
 from edgefuse.compression.methods.mmd import mmd
-from edgefuse.compression.methods.prune import prune, prune_activation
+from edgefuse.compression.methods.prune import flap, prune, prune_activation
 from edgefuse.compression.methods.random import INITIALIZER_RANGE, random
 from edgefuse.compression.methods.sketch import sketch, sketch_top
 from edgefuse.compression.methods.svd import factorise, svd
@@ -22,7 +22,7 @@ from edgefuse.mlps.neurons import FusedNeurons, Layer, Neurons
 from tests.pico_layers import KINDS, I, P, as_points, duplicated, make, output_as, output_of
 from tests.pico_models import pico_model
 
-METHODS = (clustering, mmd, prune, prune_activation, random, sketch, sketch_top)
+METHODS = (clustering, flap, mmd, prune, prune_activation, random, sketch, sketch_top)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +58,7 @@ def test_another_seed_gives_other_neurons_where_the_method_draws(method) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", [prune, prune_activation, sketch_top])
+@pytest.mark.parametrize("method", [flap, prune, prune_activation, sketch_top])
 def test_keeping_every_neuron_is_the_identity(method, kind: str) -> None:
     layer = make(kind)
     fused = method(layer, I, 0)
@@ -122,10 +122,30 @@ def test_pruning_by_activation_is_the_root_mean_square_times_the_norm(monkeypatc
     assert kept == set(score.topk(10).indices.tolist())
 
 
-def test_pruning_by_activation_goes_by_the_weights_of_an_expert_that_nothing_reaches() -> None:
+def test_flap_goes_by_the_variance_and_not_by_the_mean(monkeypatch) -> None:
+    monkeypatch.setattr(import_module("edgefuse.mlps.neurons"), "_TOKENS_AT_ONCE", 16)
+    layer = make("gated", F.silu)
+    assert layer.inputs is not None
+    hidden = layer.neurons.hidden(layer.inputs, F.silu)
+    score = hidden.var(dim=0) * layer.neurons.down.square().sum(dim=0)
+    kept = _kept(flap(layer, 10, 0), layer.neurons)
+    assert kept == set(score.topk(10).indices.tolist())
+
+
+def test_flap_drops_a_neuron_that_always_says_the_same() -> None:
+    layer = make("dense", F.relu)
+    assert layer.neurons.up_bias is not None
+    layer.neurons.up[4] = 0
+    layer.neurons.up_bias[4] = 1000
+    assert 4 not in _kept(flap(layer, I - 1, 0), layer.neurons)
+    assert 4 in _kept(prune_activation(layer, 1, 0), layer.neurons)
+
+
+@pytest.mark.parametrize("method", [flap, prune_activation])
+def test_pruning_on_text_goes_by_the_weights_of_an_expert_that_nothing_reaches(method) -> None:
     layer = make("gated")
     starved = Layer(layer.neurons, layer.activation, inputs=torch.zeros(0, P))
-    kept = _kept(prune_activation(starved, 5, 0), layer.neurons)
+    kept = _kept(method(starved, 5, 0), layer.neurons)
     assert kept == _kept(prune(layer, 5, 0), layer.neurons)
 
 

@@ -251,6 +251,8 @@ def test_the_table_of_fusion_has_every_row_that_it_is_to_show():
         assert {f"{task}/{row}" for row in ("unfused", *fused)} <= rows
         for stages in ("", "+refit+tuning"):
             assert {f"{task}/{method}{stages}@0.25" for method in methods} <= rows
+    smollm2 = ("unfused", "default@0.75", "default@0.5", "flap+ridge@0.5")
+    assert {f"smollm2/{row}" for row in smollm2} <= rows
     for model in ("tiny-llama", "tiny-mixtral"):
         compared = {f"{model}/{method}@0.5" for method in (*methods, "random", "default")}
         assert compared - {"tiny-mixtral/svd@0.5"} <= rows

@@ -33,7 +33,7 @@ from tests.pico_models import (
     save_pico_model,
 )
 
-WITHOUT_TEXT = [m.name for m in FUSIONS if m.name not in ("prune-activation", "mlp-fusion")]
+WITHOUT_TEXT = [m.name for m in FUSIONS if not m.needs_text and m.name != "mlp-fusion"]
 
 
 def in_memory(plan: FusionPlan, output: Path, monkeypatch: pytest.MonkeyPatch) -> CompressionRecord:

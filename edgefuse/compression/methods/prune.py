@@ -31,12 +31,29 @@ def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:
     assert layer.inputs is not None
     if len(layer.inputs) == 0:
         return prune(layer, width, seed)
-    neurons = layer.neurons
-    squares = neurons.up.new_zeros(neurons.width, dtype=torch.float64)
-    for inputs in in_parts(layer.inputs):
-        squares += neurons.hidden(inputs, layer.activation).double().square().sum(dim=0)
-    activity = (squares / len(layer.inputs)).sqrt()
-    return _keep(neurons, activity * neurons.down.norm(dim=0), width)
+    _, square = _moments(layer)
+    return _keep(layer.neurons, square.sqrt() * layer.neurons.down.norm(dim=0), width)
+
+
+def flap(layer: Layer, width: int, seed: int) -> FusedNeurons:
+    """Keep the k neurons whose outputs vary most: the variance of h_i × ‖down_i‖², P = 1.
+
+    The fluctuation of An et al., Fluctuation-based Adaptive Structured Pruning for Large Language
+    Models, AAAI 2024, arXiv 2312.11983. What it gives to a bias, the mean of those that go, is for
+    the refit: few language models have that bias, and it can be none without.
+
+    Args:
+        layer: An MLP, dense or gated, with calibration inputs. Without any its weights alone
+            decide, as in `prune`.
+        width: k, from 1 to I.
+        seed: Not used.
+    """
+    assert layer.inputs is not None
+    if len(layer.inputs) == 0:
+        return prune(layer, width, seed)
+    mean, square = _moments(layer)
+    power = layer.neurons.down.square().sum(dim=0)
+    return _keep(layer.neurons, (square - mean.square()).clamp(min=0) * power, width)
 
 
 def by_weight_norms(neurons: Neurons) -> Tensor:
@@ -46,6 +63,18 @@ def by_weight_norms(neurons: Neurons) -> Tensor:
     """
     score: Tensor = neurons.up.norm(dim=1) * neurons.down.norm(dim=0)
     return score if neurons.gate is None else score * neurons.gate.norm(dim=1)
+
+
+def _moments(layer: Layer) -> tuple[Tensor, Tensor]:
+    """Means of h and of h² over the calibration inputs, (I,) each, in float64."""
+    assert layer.inputs is not None
+    total = layer.neurons.up.new_zeros(layer.neurons.width, dtype=torch.float64)
+    squares = total.clone()
+    for inputs in in_parts(layer.inputs):
+        hidden = layer.neurons.hidden(inputs, layer.activation).double()
+        total += hidden.sum(dim=0)
+        squares += hidden.square().sum(dim=0)
+    return total / len(layer.inputs), squares / len(layer.inputs)
 
 
 def _keep(neurons: Neurons, score: Tensor, width: int) -> FusedNeurons:
