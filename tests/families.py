@@ -92,14 +92,27 @@ def cases() -> Iterator[tuple[Family, str]]:
                 yield family, name_of(task)
 
 
+_WRITERS = ("gpt2", "llama", "phi3", "gemma3_text", "mixtral")
+"""Builds of decoders: positions that are learned or turned, layers of two kinds, experts."""
+
+_MLPS = ("albert", "bert", "gpt2", "llama", "phi3", "mixtral", "t5-gated", "switch_transformers")
+"""Builds of MLPs: shared, dense, turned, gated, joined, experts in a stack, one by one."""
+
+
 def sample() -> Iterator[tuple[Family, str]]:
-    """Every family with one of its tasks: generation, which layers differ in most, or in turn."""
+    """Every family with one of its tasks: generation, which takes longest, for few builds."""
     tasks: dict[Family, list[str]] = {}
     for family, task in cases():
         tasks.setdefault(family, []).append(task)
     for turn, (family, names) in enumerate(tasks.items()):
-        writes = "text-generation" in names
-        yield family, "text-generation" if writes else names[turn % len(names)]
+        others = [name for name in names if name != "text-generation"]
+        writes = family.kind in _WRITERS or not others
+        yield family, "text-generation" if writes else others[turn % len(others)]
+
+
+def fused_sample() -> Iterator[Family]:
+    """A family of each build of MLPs."""
+    return (family for family in FAMILIES if family.kind in _MLPS)
 
 
 def wanted(task: str) -> WantedTask:

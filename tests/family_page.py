@@ -15,7 +15,7 @@ runs, and `make test` one for each family: a small model of the family is export
 loss, outputs and every gradient differ from torch's by 1e-4 at most, and ten steps on stock ONNX
 Runtime have torch's losses to 1e-4. Where there is none, transformers has no such head of the
 family, or EdgeFuse says why it cannot be exported before it begins. Each family is fused to a
-quarter of its width too, for its first task: `make test` runs that for all.
+quarter of its width too, for its first task: `make test` runs that for each build of MLPs.
 
 Other builds are held by `tests/export/test_rare_families.py`, as classifiers of texts: XLNet,
 Bloom, MobileBERT, ConvBERT, BigBird and RoFormer.

@@ -20,7 +20,7 @@ from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import decays
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.registry import TASKS
-from tests.families import FAMILIES, Family, cases, has_classes, sample, wanted
+from tests.families import FAMILIES, Family, cases, fused_sample, has_classes, sample, wanted
 from tests.family_page import PAGE, family_page
 from tests.pico_models import save_pico_model
 from tests.shared import made_once
@@ -129,7 +129,16 @@ def test_a_family_trains_for_a_task_as_in_torch(family: Family, task: str, tmp_p
     check(plain(family, task), task, tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.kind)
+FUSED = {*fused_sample()}
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, id=family.kind, marks=[] if family in FUSED else pytest.mark.matrix)
+        for family in FAMILIES
+    ],
+)
 def test_a_fused_family_trains_as_in_torch(family: Family, tmp_path: Path) -> None:
     task = next(task for one, task in cases() if one is family)
     check(fused(family, task, tmp_path / "fused"), task, tmp_path / "bundle")

@@ -45,7 +45,7 @@ def done(pico_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     """Every compression of this file, in a process that has the pretended GPU to itself."""
     folder = tmp_path_factory.mktemp("gpu")
     texts = folder / "texts.txt"
-    texts.write_text("\n".join(f"{one} {other}" for one in TEXTS for other in TEXTS))
+    texts.write_text("\n".join(f"{one} {other}" for one in TEXTS for other in TEXTS[:3]))
     seen = {"calibration": str(texts)}
     jobs: dict[str, tuple[str, dict[str, object]]] = {
         **{f"tuned-{kind}": (kind, {"tune_text": str(texts)}) for kind in KINDS},
