@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgefuse.compression.calibration import batches_within
-from edgefuse.compression.lesson import Lesson
+from edgefuse.compression.distillation_settings import DistillationSettings
 from edgefuse.compression.progress import TEACHING
 from edgefuse.compression.teaching import adam
 from edgefuse.hub.copies import with_tensors
@@ -40,7 +40,7 @@ def distill(
     replacements: Sequence[Replacement],
     texts: Sequence[str],
     *,
-    lesson: Lesson,
+    settings: DistillationSettings,
     seed: int,
     on_progress: OnProgress = silent,
 ) -> list[Replacement]:
@@ -63,27 +63,26 @@ def distill(
         tokenizer: The model's tokenizer.
         mlps: The model's MLPs to replace.
         replacements: What takes each one's place.
-        texts: Texts of the task, without labels; the lesson says how many tokens
-            of them are read.
-        lesson: How they are taught.
+        texts: Texts of the task, without labels, of which `settings.tokens` are read.
+        settings: How they are taught.
         seed: Seed of the batches' order.
         on_progress: Called after each step.
 
     Returns:
         The taught ones; those given where teaching did not bring them nearer.
     """
-    batches = list(batches_within(model, tokenizer, texts, lesson.tokens))
+    batches = list(batches_within(model, tokenizer, texts, settings.tokens))
     layers = [mlp.layer_view() for mlp in mlps]
     teacher = _Teacher(model, mlps)
     before = [one.parameters(layer.bias) for one, layer in zip(replacements, layers, strict=True)]
     trained = [{name: t.clone().requires_grad_() for name, t in own.items()} for own in before]
-    student = _Student(teacher, layers, _with_parameters(replacements, trained), lesson)
+    student = _Student(teacher, layers, _with_parameters(replacements, trained), settings)
     judged = batches[:: max(1, len(batches) // _JUDGED)][:_JUDGED]
     at_first = student.mean_loss(judged)
-    steps = lesson.epochs * len(batches)
-    optimizer, schedule = adam(before, trained, lesson.rate, steps)
+    steps = settings.epochs * len(batches)
+    optimizer, schedule = adam(before, trained, settings.rate, steps)
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(lesson.epochs):
+    for epoch in range(settings.epochs):
         for index, batch in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
             optimizer.zero_grad()
             student.learn(batches[batch])
@@ -97,12 +96,12 @@ def distill(
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What a model says of some tokens.
+class _Outputs:
+    """What a model gives for some tokens.
 
     Attributes:
         states: Hidden states of every layer (tokens, p).
-        logits: Of the next token (tokens, V); None of a model that does not write.
+        logits: Logits of the next token (tokens, V); None of a model that does not write.
     """
 
     states: Sequence[Tensor]
@@ -118,15 +117,17 @@ class _Teacher:
         self.mlps = mlps_in(self.model, mlps)
 
     @torch.no_grad()
-    def answer(self, batch: Batch) -> tuple["_Said", list[Tensor]]:
-        """What it says of a batch, and the inputs of every MLP (n, p); an expert may have none."""
+    def answer(self, batch: Batch) -> tuple["_Outputs", list[Tensor]]:
+        """What it gives for a batch, and each MLP's inputs (n, p); an expert may have none."""
         seen: dict[str, list[Tensor]] = {
             mlp.name: [] for mlp in self.mlps
         }  # several of a shared one
         with watch_inputs(self.mlps, lambda mlp, x: seen[mlp.name].append(x)):
-            said = _say(self.model, batch)
-        none = said.states[0].new_zeros
-        return said, [torch.cat(seen[mlp.name] or [none(0, mlp.hidden_size)]) for mlp in self.mlps]
+            outputs = _outputs_of(self.model, batch)
+        none = outputs.states[0].new_zeros
+        return outputs, [
+            torch.cat(seen[mlp.name] or [none(0, mlp.hidden_size)]) for mlp in self.mlps
+        ]
 
 
 class _Student:
@@ -137,13 +138,13 @@ class _Student:
         teacher: _Teacher,
         layers: Sequence[Layer],
         narrow: Sequence[Replacement],
-        lesson: Lesson,
+        settings: DistillationSettings,
     ) -> None:
         """Put narrow MLPs, whose tensors may want gradients, in the MLPs' places in a copy."""
         self._teacher = teacher
         self._layers = layers
         self._narrow = narrow
-        self._lesson = lesson
+        self._settings = settings
         self._model = with_tensors(teacher.model, lambda tensor: tensor)
         self._model.requires_grad_(requires_grad=False)  # only what is put in trains
         own = {mlp.name: mlp for mlp in find_mlps(self._model)}
@@ -169,15 +170,15 @@ class _Student:
             [neurons_of(one) for one in self._narrow],
             folded=True,
         )
-        said = _say(self._model, batch, tensors)
-        errors = [_relative(*pair) for pair in zip(said.states, meant.states, strict=True)]
+        outputs = _outputs_of(self._model, batch, tensors)
+        errors = [_relative(*pair) for pair in zip(outputs.states, meant.states, strict=True)]
         loss = torch.stack(errors).mean()
-        if self._lesson.own:
-            loss = loss + self._lesson.own * self._own_error(inputs)
-        if self._lesson.next:
-            assert said.logits is not None
+        if self._settings.own:
+            loss = loss + self._settings.own * self._own_error(inputs)
+        if self._settings.next:
+            assert outputs.logits is not None
             assert meant.logits is not None
-            loss = loss + self._lesson.next * _divergence(said.logits, meant.logits)
+            loss = loss + self._settings.next * _divergence(outputs.logits, meant.logits)
         return loss
 
     def _own_error(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -206,8 +207,10 @@ def _parts(batch: Batch) -> Iterator[tuple[Batch, float]]:
         yield part, int(part["attention_mask"].sum()) / tokens
 
 
-def _say(model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = None) -> _Said:
-    """What a model says of a batch's tokens, without padding.
+def _outputs_of(
+    model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = None
+) -> _Outputs:
+    """What a model gives for a batch's tokens, without padding.
 
     Args:
         model: The model.
@@ -220,11 +223,11 @@ def _say(model: nn.Module, batch: Batch, tensors: Mapping[str, Tensor] | None = 
     mask = batch["attention_mask"].bool()
     if "decoder_attention_mask" not in batch:
         states = _without_padding(output.hidden_states[1:], mask)  # the first are embeddings
-        return _Said(states, None if logits is None else logits[mask])
+        return _Outputs(states, None if logits is None else logits[mask])
     decoder = batch["decoder_attention_mask"].bool()
     states = _without_padding(output.encoder_hidden_states[1:], mask)
     states += _without_padding(output.decoder_hidden_states[1:], decoder)
-    return _Said(states, None if logits is None else logits[decoder])
+    return _Outputs(states, None if logits is None else logits[decoder])
 
 
 def _without_padding(states: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
@@ -239,5 +242,5 @@ def _relative(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over tokens of KL(teacher ‖ student), of logits (tokens, V)."""
-    said, meant = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
-    return F.kl_div(said, meant, reduction="batchmean", log_target=True)
+    narrow, wide = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
+    return F.kl_div(narrow, wide, reduction="batchmean", log_target=True)

@@ -15,9 +15,9 @@ from edgefuse.compression.calibration import (
     inputs_to_fit,
 )
 from edgefuse.compression.distillation import distill
+from edgefuse.compression.distillation_settings import settings_of
 from edgefuse.compression.effect import measure_effects
 from edgefuse.compression.fidelity import Fidelity, measure_fidelity
-from edgefuse.compression.lesson import lesson_of
 from edgefuse.compression.plan import LayerPlan
 from edgefuse.compression.progress import FUSING, MEASURING
 from edgefuse.compression.recipe import Recipe
@@ -96,11 +96,11 @@ def fuse_model(
     def view(index: int) -> Layer:
         return replace(mlps[index].layer_view(), inputs=None if seen is None else seen[index])
 
-    lesson = lesson_of(model)
+    settings = settings_of(model)
     reduced = []
     for index, width in enumerate(widths):
         inputs = None if taught is None else taught[index]
-        reduced.append(recipe.reduce(view(index), width, teaching_inputs=inputs, lesson=lesson))
+        reduced.append(recipe.reduce(view(index), width, teaching_inputs=inputs, settings=settings))
         on_progress(FUSING, index + 1, len(mlps))
     if recipe.teaches:
         assert tokenizer is not None
@@ -112,7 +112,7 @@ def fuse_model(
             mlps,
             reduced,
             read,
-            lesson=lesson,
+            settings=settings,
             seed=recipe.seed,
             on_progress=on_progress,
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from edgefuse.compression.lesson import READING, Lesson
+from edgefuse.compression.distillation_settings import ENCODERS, DistillationSettings
 from edgefuse.compression.methods.svd import refactorise
 from edgefuse.compression.multiplicity import match_kernel
 from edgefuse.compression.reduction import Reduction
@@ -40,7 +40,7 @@ class Recipe:
         width: int,
         *,
         teaching_inputs: Tensor | None = None,
-        lesson: Lesson = READING,
+        settings: DistillationSettings = ENCODERS,
     ) -> Replacement:
         """Make what takes an MLP's place; `match` goes last.
 
@@ -48,7 +48,7 @@ class Recipe:
             layer: The MLP, with inputs where a stage needs them.
             width: k, the width to keep.
             teaching_inputs: Inputs that it is taught on, if not `layer.inputs`.
-            lesson: How it is taught.
+            settings: How it is taught.
         """
         reduced = self.method.reduce(layer, width, self.seed)
         if self.refits:
@@ -56,7 +56,7 @@ class Recipe:
         if self.teaches:
             inputs = layer.inputs if teaching_inputs is None else teaching_inputs
             given = replace(layer, inputs=inputs)
-            reduced = teach(given, reduced, self.seed, epochs=lesson.alone)
+            reduced = teach(given, reduced, self.seed, epochs=settings.alone)
         return reduced
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
-from edgefuse.compression.lesson import READING, WRITING
+from edgefuse.compression.distillation_settings import ENCODERS, LANGUAGE_MODELS
 from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.mlps.install import install
@@ -70,7 +70,7 @@ def test_the_model_says_more_of_what_it_said(kind: str) -> None:
         mlps,
         before,
         MANY,
-        lesson=READING,
+        settings=ENCODERS,
         seed=0,
         on_progress=lambda _, done, total: steps.append((done, total)),
     )
@@ -104,8 +104,8 @@ def test_a_language_model_is_taught_what_comes_next(kind: str) -> None:
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
     found = []
     for weight in (0.0, 1.0):
-        lesson = replace(WRITING, next=weight)
-        after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=lesson, seed=0)
+        settings = replace(LANGUAGE_MODELS, next=weight)
+        after = distill(model, model_tokenizer(), mlps, before, MANY, settings=settings, seed=0)
         narrow = copy.deepcopy(model)
         install(find_mlps(narrow), after)
         found.append(divergence(model, narrow))
@@ -121,7 +121,9 @@ def test_how_many_tokens_are_taught_at_once_hardly_matters(
     found = []
     for tokens in (20, 10**6):
         monkeypatch.setattr(DISTILLATION, "_TOKENS_AT_ONCE", tokens)
-        after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=WRITING, seed=0)
+        after = distill(
+            model, model_tokenizer(), mlps, before, MANY, settings=LANGUAGE_MODELS, seed=0
+        )
         found.append(error_at_the_top(model, after))
     assert found[0] == pytest.approx(found[1], rel=0.02)
     assert found[0] < 0.97 * error_at_the_top(model, before)
@@ -131,7 +133,7 @@ def test_low_rank_mlps_are_taught_too() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [factorise(mlp.layer_view().neurons, 4) for mlp in mlps]
-    after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=READING, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, settings=ENCODERS, seed=0)
     assert [one.rank for one in after] == [4] * len(mlps)
     assert error_at_the_top(model, after) < 0.97 * error_at_the_top(model, before)
 
@@ -140,7 +142,7 @@ def test_some_layers_alone_can_be_taught() -> None:
     model = pico_model("bert")
     mlps = find_mlps(model)[1:]
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    after = distill(model, model_tokenizer(), mlps, before, MANY, lesson=READING, seed=0)
+    after = distill(model, model_tokenizer(), mlps, before, MANY, settings=ENCODERS, seed=0)
     assert not torch.equal(after[0].neurons.up, before[0].neurons.up)
 
 
@@ -149,7 +151,7 @@ def test_the_same_seed_teaches_the_same() -> None:
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
     one, other, another = (
-        distill(model, model_tokenizer(), mlps, before, TEXTS * 10, lesson=READING, seed=seed)
+        distill(model, model_tokenizer(), mlps, before, TEXTS * 10, settings=ENCODERS, seed=seed)
         for seed in (0, 0, 1)
     )
     assert torch.equal(one[0].neurons.up, other[0].neurons.up)
@@ -168,15 +170,17 @@ def test_a_shared_mlp_is_taught_on_all_that_it_sees(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Layer, "output", counted)
     narrow = [published(mlp.layer_view(), 8, 0)]
-    distill(model, model_tokenizer("albert"), [mlp], narrow, TEXTS[:1], lesson=READING, seed=0)
+    distill(model, model_tokenizer("albert"), [mlp], narrow, TEXTS[:1], settings=ENCODERS, seed=0)
     (batch,) = batches_of(model, model_tokenizer("albert"), TEXTS[:1])
     assert set(rows) == {model.config.num_hidden_layers * int(batch["attention_mask"].sum())}
 
 
 @pytest.mark.parametrize("rate", [100.0, float("inf")])
 def test_what_teaching_makes_worse_is_returned_as_it_was(rate: float) -> None:
-    lesson = replace(READING, rate=rate)
+    settings = replace(ENCODERS, rate=rate)
     model = pico_model("bert")
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]
-    assert distill(model, model_tokenizer(), mlps, before, TEXTS, lesson=lesson, seed=0) == before
+    assert (
+        distill(model, model_tokenizer(), mlps, before, TEXTS, settings=settings, seed=0) == before
+    )

@@ -34,7 +34,7 @@ def simplify(model: ir.Model) -> None:
     """Simplify a graph, in place.
 
     As onnxscript's optimizer does, but for one rule that takes longer than all others together.
-    Constants and what is said twice go first: half of all nodes, which nobody has to look at then.
+    Constants and duplicates go first: they are half of all nodes, and rules look at every one.
     """
     _FIRST(model)
     with silence("onnxscript"):  # it says which constants it cannot compute; none of them matter

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationSettings:
     """How MLPs are taught: each alone, and then all together.
 
     Attributes:
@@ -28,12 +28,12 @@ class Lesson:
     next: float = 0.0
 
 
-READING = Lesson(alone=10, epochs=2, tokens=1 << 16, rate=0.02, own=1.0)
+ENCODERS = DistillationSettings(alone=10, epochs=2, tokens=1 << 16, rate=0.02, own=1.0)
 
-WRITING = Lesson(alone=3, epochs=3, tokens=1 << 17, rate=0.003, next=1.0)
+LANGUAGE_MODELS = DistillationSettings(alone=3, epochs=3, tokens=1 << 17, rate=0.003, next=1.0)
 """Deeper models, where a rate of 0.01 undoes more than it teaches."""
 
 
-def lesson_of(model: "PreTrainedModel") -> Lesson:
+def settings_of(model: "PreTrainedModel") -> DistillationSettings:
     """How the MLPs of a model that writes, or one that reads, are taught."""
-    return WRITING if model.can_generate() else READING
+    return LANGUAGE_MODELS if model.can_generate() else ENCODERS
