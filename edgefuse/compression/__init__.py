@@ -12,5 +12,5 @@ May import `artifact` and what is below it; never `tuning`. Inside, imports go d
     recipe                        the stages of one MLP
     teaching, refit, multiplicity, fidelity, calibration
     methods/                      how one MLP is made smaller
-    kmeans, reduction, plan, method, progress
+    kmeans, reduction, plan, method, progress, kept_inputs, distillation_settings
 """

@@ -90,7 +90,7 @@ def collect_inputs(
         texts: Texts to read.
         widths: Count of neurons that each MLP will be fitted with, if any.
         held_out: Whether the inputs are for errors, which need fewer tokens.
-        on_progress: Called after each batch, with the texts that are read.
+        on_progress: Called after each batch, with the tokens that are read.
 
     Returns:
         For each MLP its inputs (n, p), without padding; an expert's are those that the router
@@ -118,8 +118,8 @@ def collect_inputs(
     with watch_inputs(watched, see):
         for batch in batches_within(model, tokenizer, texts, most, enough=determined):
             base(**batch)
-            read += len(batch["input_ids"])
-            on_progress(READING, read, len(texts))
+            read += int(batch["attention_mask"].sum())
+            on_progress(READING, min(read, most), most)
             if size >= _BYTES and determined():
                 break
     return kept

@@ -14,6 +14,7 @@ from edgefuse.compression.distillation_settings import DistillationSettings
 from edgefuse.compression.progress import TEACHING
 from edgefuse.compression.teaching import adam
 from edgefuse.hub.copies import with_tensors
+from edgefuse.hub.model import embedding_rows
 from edgefuse.hub.tokenizer import ModelTokenizer
 from edgefuse.mlps.inputs import watch_inputs
 from edgefuse.mlps.install import place
@@ -30,6 +31,7 @@ Batch = Mapping[str, Tensor]
 
 
 _JUDGED = 8  # batches by which the taught ones have to be nearer
+_LOGITS_AT_ONCE = 1 << 25  # 128 MiB, some times over
 _TOKENS_AT_ONCE = 512  # what is kept for their gradients is a megabyte a token in a small model
 
 
@@ -73,7 +75,7 @@ def distill(
     """
     batches = list(batches_within(model, tokenizer, texts, settings.tokens))
     layers = [mlp.layer_view() for mlp in mlps]
-    teacher = _Teacher(model, mlps)
+    teacher = _Teacher(model, mlps, watches=settings.own > 0)
     before = [one.parameters(layer.bias) for one, layer in zip(replacements, layers, strict=True)]
     trained = [{name: t.clone().requires_grad_() for name, t in own.items()} for own in before]
     student = _Student(teacher, layers, _with_parameters(replacements, trained), settings)
@@ -111,7 +113,16 @@ class _Outputs:
 class _Teacher:
     """The unfused model."""
 
-    def __init__(self, model: "PreTrainedModel", mlps: Sequence[MLP]) -> None:
+    def __init__(self, model: "PreTrainedModel", mlps: Sequence[MLP], *, watches: bool) -> None:
+        """Take a model.
+
+        Args:
+            model: The model.
+            mlps: MLPs of the model that are to be replaced.
+            watches: Whether what they are given is asked for.
+        """
+        self._watches = watches
+        self.vocabulary = embedding_rows(model)
         # Of what does not write, whatever head there is would be computed for nothing.
         self.model: nn.Module = model if model.can_generate() else model.base_model
         self.mlps = mlps_in(self.model, mlps)
@@ -119,10 +130,10 @@ class _Teacher:
     @torch.no_grad()
     def answer(self, batch: Batch) -> tuple["_Outputs", list[Tensor]]:
         """What it gives for a batch, and each MLP's inputs (n, p); an expert may have none."""
-        seen: dict[str, list[Tensor]] = {
-            mlp.name: [] for mlp in self.mlps
-        }  # several of a shared one
-        with watch_inputs(self.mlps, lambda mlp, x: seen[mlp.name].append(x)):
+        # Several of an MLP that layers share:
+        seen: dict[str, list[Tensor]] = {mlp.name: [] for mlp in self.mlps}
+        watched = self.mlps if self._watches else []
+        with watch_inputs(watched, lambda mlp, x: seen[mlp.name].append(x)):
             outputs = _outputs_of(self.model, batch)
         none = outputs.states[0].new_zeros
         return outputs, [
@@ -145,6 +156,9 @@ class _Student:
         self._layers = layers
         self._narrow = narrow
         self._settings = settings
+        self._at_once = _TOKENS_AT_ONCE
+        if settings.next:
+            self._at_once = min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // teacher.vocabulary)
         self._model = with_tensors(teacher.model, lambda tensor: tensor)
         self._model.requires_grad_(requires_grad=False)  # only what is put in trains
         own = {mlp.name: mlp for mlp in find_mlps(self._model)}
@@ -153,13 +167,14 @@ class _Student:
     @torch.enable_grad()
     def learn(self, batch: Batch) -> None:
         """Add up the gradients of the loss on a batch."""
-        for part, share in _parts(batch):
+        for part, share in _parts(batch, self._at_once):
             (share * self._loss(part)).backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Batch]) -> float:
         """Mean of the losses on these batches."""
-        losses = [share * self._loss(part) for batch in batches for part, share in _parts(batch)]
+        parts = (part for batch in batches for part in _parts(batch, self._at_once))
+        losses = [share * self._loss(part) for part, share in parts]
         return float(torch.stack(losses).sum()) / len(batches)
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -197,11 +212,11 @@ def _with_parameters(
     return [one.with_parameters(own) for one, own in zip(replacements, tensors, strict=True)]
 
 
-def _parts(batch: Batch) -> Iterator[tuple[Batch, float]]:
-    """Some rows of a batch at a time, and what part of its tokens they have."""
+def _parts(batch: Batch, most: int) -> Iterator[tuple[Batch, float]]:
+    """Rows of a batch with so many tokens at most, and what part of its tokens they have."""
     rows, length = batch["input_ids"].shape
     tokens = int(batch["attention_mask"].sum())
-    at_once = max(1, _TOKENS_AT_ONCE // length)
+    at_once = max(1, most // length)
     for begin in range(0, rows, at_once):
         part = {name: tensor[begin : begin + at_once] for name, tensor in batch.items()}
         yield part, int(part["attention_mask"].sum()) / tokens

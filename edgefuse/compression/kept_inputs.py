@@ -1,8 +1,11 @@
 """What reaches MLPs while their model reads text, on the disk: only one MLP's is in memory."""
 
+import os
 import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, NamedTuple, Self, overload
 
 import numpy as np
@@ -21,13 +24,32 @@ class _NamelessFile:
     """A file that has no name, closed with the last object that has it."""
 
     def __init__(self) -> None:
-        self.content: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self.content: IO[bytes] = tempfile.TemporaryFile(dir=_folder())  # noqa: SIM115
+        except OSError as error:
+            raise _failed(error) from error
 
     def __del__(self) -> None:
-        self.content.close()
+        with suppress(OSError, AttributeError):  # nobody wants what is not written; or none is open
+            self.content.close()
 
 
-@dataclass(frozen=True)
+def _folder() -> str:
+    """A folder on a disk: systems that hold `/tmp` in memory have `/var/tmp` for what is large."""
+    large = Path("/var/tmp")  # noqa: S108 - the file in it has no name
+    if "TMPDIR" not in os.environ and os.access(large, os.W_OK):
+        return str(large)
+    return tempfile.gettempdir()
+
+
+def _failed(error: OSError) -> OutputError:
+    return OutputError(
+        f"What the MLPs are given cannot be kept in {_folder()}: {error.strerror}",
+        "Make room, or name a folder that has some: TMPDIR=… edgefuse compress …",
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class KeptInputs(Sequence[Tensor]):
     """For each MLP its inputs (n, p), float32, read anew each time that they are asked for.
 
@@ -63,11 +85,7 @@ class KeptInputs(Sequence[Tensor]):
             file.write(content.data)
             file.flush()
         except OSError as error:
-            raise OutputError(
-                f"What the MLPs are given cannot be kept in {tempfile.gettempdir()}: "
-                f"{error.strerror}",
-                "Make room, or name a folder that has some: TMPDIR=… edgefuse compress …",
-            ) from error
+            raise _failed(error) from error
         self.pieces.setdefault(index, []).append(_Piece(begin, len(content)))
 
     def without(self, indices: Collection[int]) -> Self:
@@ -95,7 +113,7 @@ class KeptInputs(Sequence[Tensor]):
         for begin, rows in pieces:
             self.file.content.seek(begin)
             some = self.file.content.read(found[at : at + rows].nbytes)
-            found[at : at + rows] = np.frombuffer(some, np.float32).reshape(rows, -1)
+            found[at : at + rows] = np.frombuffer(some, np.float32).reshape(rows, self.sizes[index])
             at += rows
         return torch.from_numpy(found).to(self.device)
 

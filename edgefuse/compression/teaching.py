@@ -14,7 +14,7 @@ _WARMUP = 20  # steps
 
 
 @torch.no_grad()
-def teach(layer: Layer, replacement: Replacement, seed: int, *, epochs: int = 10) -> Replacement:
+def teach(layer: Layer, replacement: Replacement, seed: int, *, epochs: int) -> Replacement:
     """Train what takes an MLP's place to give the MLP's outputs on its inputs.
 
     The inputs are those of the unfused model, so that it takes seconds a layer; what the layers

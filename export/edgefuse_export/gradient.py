@@ -13,7 +13,6 @@ from operator import getitem
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from onnxscript.version_converter import convert_version
 from torch import fx
 from torch.export import ExportedProgram
@@ -173,12 +172,12 @@ def _to_onnx(program: ExportedProgram, outputs: Sequence[str], inputs: Sequence[
     with silence("torch.onnx"):
         try:
             model: ir.Model = _core.exported_program_to_ir(program, registry=_registry())
-        except torch.onnx.OnnxExporterError as error:
+            convert_version(model, OPSET, fallback=True)
+        except Exception as error:  # whatever torch and onnxscript stumble over
             raise ModelError(
                 f"The model computes something that cannot be exported: {_innermost(error)}",
                 "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
             ) from error
-    convert_version(model, OPSET, fallback=True)
     for value, name in zip(model.graph.outputs, outputs, strict=True):
         value.name = name
     for value, name in zip(model.graph.inputs, inputs, strict=False):

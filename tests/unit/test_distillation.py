@@ -11,7 +11,11 @@ from transformers import PreTrainedModel
 
 from edgefuse.compression.calibration import batches_of
 from edgefuse.compression.distillation import distill
-from edgefuse.compression.distillation_settings import ENCODERS, LANGUAGE_MODELS
+from edgefuse.compression.distillation_settings import (
+    ENCODERS,
+    LANGUAGE_MODELS,
+    settings_of,
+)
 from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.mlps.install import install
@@ -89,16 +93,24 @@ def divergence(model: PreTrainedModel, narrow: PreTrainedModel) -> float:
     total, tokens = 0.0, 0
     with torch.no_grad():
         for batch in batches_of(model, model_tokenizer(), TEXTS):
-            mask = batch["attention_mask"].bool()
+            mask = batch.get("decoder_attention_mask", batch["attention_mask"]).bool()
             meant, said = (one(**batch).logits[mask].log_softmax(-1) for one in (model, narrow))
             total += float((meant.exp() * (meant - said)).sum())
             tokens += len(said)
     return total / tokens
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral"])
+def test_what_writes_is_taught_to_write() -> None:
+    assert settings_of(pico_model("llama", auto_class="AutoModelForCausalLM")) is LANGUAGE_MODELS
+    assert settings_of(pico_model("t5", auto_class="AutoModelForSeq2SeqLM")) is LANGUAGE_MODELS
+    assert settings_of(pico_model("llama")) is ENCODERS
+    assert settings_of(pico_model("bert", auto_class="AutoModelForMaskedLM")) is ENCODERS
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "t5"])
 def test_a_language_model_is_taught_what_comes_next(kind: str) -> None:
-    model = pico_model(kind, auto_class="AutoModelForCausalLM")
+    auto_class = "AutoModelForSeq2SeqLM" if kind == "t5" else "AutoModelForCausalLM"
+    model = pico_model(kind, auto_class=auto_class)
     model.get_output_embeddings().weight.data *= 20  # that its distributions are not flat
     mlps = find_mlps(model)
     before = [published(mlp.layer_view(), 8, 0) for mlp in mlps]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgefuse.compression import kept_inputs
 from edgefuse.compression.kept_inputs import KeptInputs
 from edgefuse_devices.errors import OutputError
 
@@ -25,6 +26,19 @@ def test_each_mlp_gets_its_own_back_in_order() -> None:
     assert torch.equal(kept[-2], other)
     with pytest.raises(IndexError):
         kept[3]
+
+
+def test_a_batch_that_an_expert_gets_nothing_of_is_nothing() -> None:
+    kept = KeptInputs([3])
+    for rows in (torch.zeros(0, 3), torch.ones(2, 3), torch.zeros(0, 3)):
+        kept.append(0, rows)
+    assert torch.equal(kept[0], torch.ones(2, 3))
+
+
+def test_a_folder_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_inputs, "_folder", lambda: "/not/there")
+    with pytest.raises(OutputError, match="cannot be kept in /not/there: No such file"):
+        KeptInputs([3])
 
 
 def test_without_some_the_others_are_the_same() -> None:
@@ -48,7 +62,8 @@ def test_what_is_read_is_a_copy() -> None:
 def test_there_is_no_file_that_others_could_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     kept = KeptInputs([2])
     kept.append(0, torch.ones(3, 2))
     assert not list(tmp_path.iterdir())
@@ -59,7 +74,7 @@ def test_there_is_no_file_that_others_could_open(
 def test_a_full_disk_is_a_sentence() -> None:
     kept = KeptInputs([2])
     kept.file.content.close()
-    kept.file.content = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - it closes it
+    kept.file.content = Path("/dev/full").open("wb")  # noqa: SIM115 - it closes it
     with pytest.raises(OutputError, match=r"cannot be kept in .*: No space left") as error:
         kept.append(0, torch.ones(3, 2))
     assert "TMPDIR" in str(error.value.hint)

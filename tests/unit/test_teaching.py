@@ -1,6 +1,7 @@
 """The teaching stage brings an MLP nearer to what it stands for, or leaves it."""
 
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -10,10 +11,10 @@ from edgefuse.compression.methods.mlp_fusion import published
 from edgefuse.compression.methods.prune import prune
 from edgefuse.compression.methods.svd import factorise
 from edgefuse.compression.refit import refit
-from edgefuse.compression.teaching import teach
 from tests.pico_layers import KINDS, I, P, as_points, error_of, make
 
 TEACHING = import_module("edgefuse.compression.teaching")
+teach = partial(TEACHING.teach, epochs=10)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
