@@ -25,7 +25,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -104,22 +104,30 @@ def accuracy(task: str, compression: Compression | None, case: harness.Case) -> 
     }
 
 
-def perplexity(name: str, compression: Compression | None, case: harness.Case) -> harness.Figures:
-    """Fidelity of a compression of a language model, and its perplexity, untrained."""
-    with tempfile.TemporaryDirectory() as folder:
-        work, source, texts = Path(folder), _language_model(name), f"{_MODELLING}/train.jsonl"
-        model, figures = _compressed(str(source), compression, work, path_of(texts))
-        return {**figures, "perplexity": _perplexity(model, quick=case.quick)}
+def perplexity(
+    source: Callable[[harness.Case], str],
+    compression: Compression | None,
+    case: harness.Case,
+    *,
+    paragraphs: int | None = None,
+) -> harness.Figures:
+    """Fidelity of a compression of a language model, and its perplexity, untrained.
 
-
-def smollm2_perplexity(compression: Compression | None, case: harness.Case) -> harness.Figures:
-    """The same of SmolLM2, which looks at fewer texts than there are."""
+    Args:
+        source: Gives the model's directory.
+        compression: What is done to it.
+        case: The case.
+        paragraphs: Count of texts that it looks at; None for all.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        work, source = Path(folder), smollm2.in_floats(case.kept)
-        count = _FEW_PARAGRAPHS if case.quick else _PARAGRAPHS
-        texts = first_rows(work / "train.jsonl", f"{_MODELLING}/train.jsonl", count)
-        model, figures = _compressed(source, compression, work, texts)
-        return {**figures, "perplexity": _perplexity(model, quick=case.quick)}
+        work = Path(folder)
+        texts = path_of(f"{_MODELLING}/train.jsonl")
+        if paragraphs is not None:
+            count = _FEW_PARAGRAPHS if case.quick else paragraphs
+            texts = first_rows(work / "train.jsonl", f"{_MODELLING}/train.jsonl", count)
+        model, figures = _compressed(source(case), compression, work, texts)
+        rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if case.quick else None]
+        return {**figures, "perplexity": perplexity_of(model, [row["text"] for row in rows])}
 
 
 @cache
@@ -195,11 +203,6 @@ def compressed(*, source: str, texts: str, output: str, **how: Any) -> harness.F
     return {**figures, "seconds": seconds, "rss_mib": peak_resident() / 2**20}
 
 
-def _perplexity(model: str, *, quick: bool) -> float:
-    rows = rows_of(f"{_MODELLING}/test.jsonl")[: 32 if quick else None]
-    return perplexity_of(model, [row["text"] for row in rows])
-
-
 def perplexity_of(model_path: str, texts: Sequence[str]) -> float:
     """A language model's perplexity on texts, the first 256 tokens of each."""
     import torch  # noqa: PLC0415
@@ -225,6 +228,14 @@ def _language_model(name: str) -> Path:
     if not folder:
         sys.exit(f"EDGEFUSE_TEST_MODELS is not set: name the folder that has {name}")
     return Path(folder) / name
+
+
+def _shared_model(name: str, _case: harness.Case) -> str:
+    return str(_language_model(name))
+
+
+def _smollm2(case: harness.Case) -> str:
+    return smollm2.in_floats(case.kept)
 
 
 def _cases() -> dict[str, harness.Measure]:
@@ -257,7 +268,8 @@ def _cases() -> dict[str, harness.Measure]:
             **{f"{method}@0.5": Compression(method, 0.5) for method in bare},
             "prune-activation+refit+tuning@0.5": Compression("prune-activation", 0.5, taught=True),
         }
-        cases |= {f"{name}/{row}": partial(perplexity, name, one) for row, one in halves.items()}
+        source = partial(_shared_model, name)
+        cases |= {f"{name}/{row}": partial(perplexity, source, one) for row, one in halves.items()}
     smollm2_rows: dict[str, Compression | None] = {
         "unfused": None,
         "default@0.75": replace(_DEFAULT, ratio=0.75),
@@ -266,7 +278,7 @@ def _cases() -> dict[str, harness.Measure]:
         "prune-activation+refit+tuning@0.5": Compression("prune-activation", 0.5, taught=True),
     }
     for row, one in smollm2_rows.items():
-        cases[f"smollm2/{row}"] = partial(smollm2_perplexity, one)
+        cases[f"smollm2/{row}"] = partial(perplexity, _smollm2, one, paragraphs=_PARAGRAPHS)
     return cases
 
 
