@@ -116,7 +116,7 @@ def _registry() -> _registration.ONNXRegistry:
 
 @cache
 def _decompositions() -> dict[Any, Any]:
-    """What to do with operators that cannot be translated: half a second, once."""
+    """What to do with operators that cannot be translated."""
     kept = set(_decomp.get_onnx_implemented_overloads(_registry()))
     return dict(_decomp.create_onnx_friendly_decomposition_table(kept))
 

@@ -1,5 +1,7 @@
 """Structured pruning: whole neurons are kept as they are, or go."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,11 +30,8 @@ def prune_activation(layer: Layer, width: int, seed: int) -> FusedNeurons:
         width: k, from 1 to I.
         seed: Not used.
     """
-    assert layer.inputs is not None
-    if len(layer.inputs) == 0:
-        return prune(layer, width, seed)
-    _, square = _moments(layer)
-    return _keep(layer.neurons, square.sqrt() * layer.neurons.down.norm(dim=0), width)
+    norm = layer.neurons.down.norm(dim=0)
+    return _keep_by_text(layer, width, seed, lambda _, square: square.sqrt() * norm)
 
 
 def flap(layer: Layer, width: int, seed: int) -> FusedNeurons:
@@ -48,12 +47,10 @@ def flap(layer: Layer, width: int, seed: int) -> FusedNeurons:
         width: k, from 1 to I.
         seed: Not used.
     """
-    assert layer.inputs is not None
-    if len(layer.inputs) == 0:
-        return prune(layer, width, seed)
-    mean, square = _moments(layer)
     power = layer.neurons.down.square().sum(dim=0)
-    return _keep(layer.neurons, (square - mean.square()).clamp(min=0) * power, width)
+    return _keep_by_text(
+        layer, width, seed, lambda mean, square: (square - mean.square()).clamp(min=0) * power
+    )
 
 
 def by_weight_norms(neurons: Neurons) -> Tensor:
@@ -65,16 +62,21 @@ def by_weight_norms(neurons: Neurons) -> Tensor:
     return score if neurons.gate is None else score * neurons.gate.norm(dim=1)
 
 
-def _moments(layer: Layer) -> tuple[Tensor, Tensor]:
-    """Means of h and of h² over the calibration inputs, (I,) each, in float64."""
+def _keep_by_text(
+    layer: Layer, width: int, seed: int, score: Callable[[Tensor, Tensor], Tensor]
+) -> FusedNeurons:
+    """Keep neurons by a score of the means of h and of h², (I,) each, in float64."""
     assert layer.inputs is not None
+    if len(layer.inputs) == 0:
+        return prune(layer, width, seed)
     total = layer.neurons.up.new_zeros(layer.neurons.width, dtype=torch.float64)
     squares = total.clone()
     for inputs in in_parts(layer.inputs):
         hidden = layer.neurons.hidden(inputs, layer.activation).double()
         total += hidden.sum(dim=0)
         squares += hidden.square().sum(dim=0)
-    return total / len(layer.inputs), squares / len(layer.inputs)
+    moments = total / len(layer.inputs), squares / len(layer.inputs)
+    return _keep(layer.neurons, score(*moments), width)
 
 
 def _keep(neurons: Neurons, score: Tensor, width: int) -> FusedNeurons:

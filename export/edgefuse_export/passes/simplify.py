@@ -20,7 +20,6 @@ _FIRST = ir.passes.Sequential(
     common.InlinePass(),
 )
 _LAST = ir.passes.Sequential(
-    common.RemoveUnusedNodesPass(),
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     common.LiftSubgraphInitializersToMainGraphPass(),
     common.DeduplicateInitializersPass(),
@@ -40,8 +39,7 @@ def simplify(model: ir.Model) -> None:
     with silence("onnxscript"):  # it says which constants it cannot compute; none of them matter
         for _ in range(_ROUNDS):
             fold_constants(model, onnx_shape_inference=True)
-            rewriter.rewrite(model, _RULES)
-            common.RemoveUnusedNodesPass()(model)
+            rewriter.rewrite(model, _RULES)  # and drops what nobody reads then
     _LAST(model)
     _read_twice_transposed_as_it_was(model)
 
