@@ -1,19 +1,20 @@
 """SmolLM2-135M-Instruct for benchmarks: its files, an adapter to begin from, bundles, and rows."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import harness
 from benchmarks.data import rows_of
 
 LONGEST = 1024
 RANK = 8
-EXPORT = (
+WRITING = (
     *("--device", "host", "--task", "text-generation", "--tune", "lora"),
-    *("--engine", "onnxruntime-layers", "--batch-size", "4", "--sequence-length", str(LONGEST)),
+    *("--engine", "onnxruntime-layers"),
 )
+EXPORT = (*WRITING, "--batch-size", "4", "--sequence-length", str(LONGEST))
 
 _PARAGRAPHS = 3000
 _TEXTS = "language-modelling/train.jsonl"
@@ -32,12 +33,12 @@ def gguf_file() -> str:
 
 def in_floats(kept: Path) -> str:
     """The directory of the model in float32, which PyTorch loads fastest."""
-    return _once(kept / "model", partial(_save_floats, gguf_file()))
+    return once(kept / "model", partial(_save_floats, gguf_file()))
 
 
 def new_adapter(kept: Path) -> str:
     """The directory of a new adapter of peft, from which both sides begin."""
-    return _once(kept / "adapter", partial(_save_adapter, gguf_file()))
+    return once(kept / "adapter", partial(_save_adapter, gguf_file()))
 
 
 def bundle_of(kept: Path, *, base: str | None = None) -> str:
@@ -52,7 +53,7 @@ def bundle_of(kept: Path, *, base: str | None = None) -> str:
     def make(folder: Path) -> None:
         harness.edgefuse("export", new_adapter(kept), str(folder), *EXPORT, *precision)
 
-    return _once(kept / f"bundle-{base or 'float32'}", make)
+    return once(kept / f"bundle-{base or 'float32'}", make)
 
 
 def write_rows(file: Path, model: str, *, count: int, tokens: int) -> Path:
@@ -80,7 +81,7 @@ def write_rows(file: Path, model: str, *, count: int, tokens: int) -> Path:
     return file
 
 
-def _once(folder: Path, make: Any) -> str:
+def once(folder: Path, make: Callable[[Path], None]) -> str:
     """A folder, made under another name first, so that what was cut short is made again."""
     if not folder.exists():
         unfinished = folder.with_name(f"{folder.name}.unfinished")
