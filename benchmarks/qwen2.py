@@ -47,7 +47,6 @@ def save_random(*, folder: str, tokenizer: str) -> None:
         num_hidden_layers=24,
         num_attention_heads=14,
         num_key_value_heads=2,
-        rope_theta=1_000_000.0,
         tie_word_embeddings=True,
         eos_token_id=0,
         bos_token_id=0,
