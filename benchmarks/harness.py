@@ -91,6 +91,11 @@ def main(
         metavar="PATTERN",
         help="cases to measure now, such as 'sst2/*'; the record has them and those kept",
     )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="to the record there is, which says of its cases at which commit they were measured",
+    )
     parser.add_argument("--note", help="what readers of the page have to know of this run")
     options = parser.parse_args()
     if options.quick and quick:
@@ -102,6 +107,7 @@ def main(
     store = _Store(PARTIAL / f"{name}{'-quick' if options.quick else ''}", state)
     kept = _kept(PARTIAL / f"{name}-kept", state)
     measured = store.load() if options.resume else {}
+    recorded = _recorded(name) if options.add else {}
     for case in wanted:
         if case not in measured:
             _say(f"{name}: {case} …")
@@ -114,27 +120,46 @@ def main(
                 sys.exit(130)
             measured[case] = {"figures": figures, "origin": _origin()}
             store.save(measured, done=case)
+    shown = {case: (recorded | measured)[case] for case in cases if case in recorded | measured}
     here = machine()
     record: Figures = {
         "benchmark": name,
         "machine": here,
         "date": _today(),
         "versions": versions(packages),
-        "cases": [
-            {"case": case, **measured[case]["figures"]} for case in cases if case in measured
-        ],
+        "cases": [{"case": case, **entry["figures"]} for case, entry in shown.items()],
     }
-    if left := [case for case in cases if case not in measured]:
+    if left := [case for case in cases if case not in shown]:
         record["not_measured"] = left
-    origins = {case: entry["origin"] for case, entry in measured.items()}
-    if others := {case: one for case, one in origins.items() if one["soc"] != here["soc"]}:
-        record["other_machines"] = others
+    place = _place(_origin())
+    if others := {
+        case: entry["origin"] for case, entry in shown.items() if _place(entry["origin"]) != place
+    }:
+        record["origins"] = others
     if options.note:
         record["note"] = options.note
     if not options.quick:
         _write(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         _write(RESULTS / f"{name}.md", markdown(record, description))
     print(json.dumps(record) if options.json else markdown(record, description).rstrip())
+
+
+def _recorded(name: str) -> dict[str, Figures]:
+    """Figures and origin of the cases that the last record has."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return {}
+    record = json.loads(file.read_text(encoding="utf-8"))
+    others = record.get("origins", {})
+    origin = {
+        "soc": record["machine"]["soc"],
+        "date": record["date"],
+        "commit": record["versions"].get("commit"),
+    }
+    figures = {case.pop("case"): case for case in record["cases"]}
+    return {
+        case: {"figures": one, "origin": others.get(case, origin)} for case, one in figures.items()
+    }
 
 
 def remove(folder: Path) -> None:
@@ -204,6 +229,11 @@ def machine() -> Figures:
 
 def _origin() -> Figures:
     return {"soc": probe().soc, "date": _today(), "commit": versions().get("commit")}
+
+
+def _place(origin: Figures) -> tuple[str, str | None]:
+    """What two cases of one table have in common that needs no word: machine and source."""
+    return origin["soc"], origin["commit"]
 
 
 def _today() -> str:
@@ -316,7 +346,7 @@ def markdown(record: Mapping[str, Any], description: str | None = None) -> str:
     where = f"{about['soc']} ({about['cores']} cores, {about['memory_mib'] / 1024:.0f} GiB, "
     where += f"{about['architecture']}, {about['system']})"
     lines += ["", f"Measured {record['date']} on {where} with {installed}."]
-    for origin, cases in _by_origin(record.get("other_machines", {})).items():
+    for origin, cases in _by_origin(record.get("origins", {})).items():
         soc, date, commit = origin
         lines += ["", f"Measured {date} on {soc} at commit {commit}: {', '.join(cases)}."]
     return "\n".join(lines) + "\n"

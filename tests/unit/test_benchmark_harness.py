@@ -168,11 +168,33 @@ def test_the_page_says_which_cases_another_machine_measured(benchmark, tmp_path)
         patch.setattr(harness, "probe", lambda: msgspec.structs.replace(here, soc="Z80"))
         benchmark(cases, "--only", "one")
     record = json.loads(benchmark(cases, "--json", "--resume"))
-    assert [(case, one["soc"]) for case, one in record["other_machines"].items()] == [
-        ("one", "Z80")
-    ]
+    assert [(case, one["soc"]) for case, one in record["origins"].items()] == [("one", "Z80")]
     page = (tmp_path / "results/startup_time.md").read_text()
     assert re.search(r"^Measured \S+ on Z80 at commit \S+: one\.$", page, re.MULTILINE)
+
+
+def test_a_record_that_is_added_to_says_at_which_commit_its_cases_were_measured(
+    benchmark, tmp_path, monkeypatch
+):
+    cases = {"one": lambda _: {"n": 1}, "two": lambda _: {"n": 2}, "three": lambda _: {"n": 3}}
+
+    def measure(commit, case):
+        monkeypatch.setattr(harness, "versions", lambda *_: {"commit": commit})
+        return json.loads(benchmark(cases, "--json", "--add", "--only", case))
+
+    assert "origins" not in measure("aaa", "one")
+    measure("bbb", "two")
+    record = measure("ccc", "three")
+    assert [case["n"] for case in record["cases"]] == [1, 2, 3]
+    assert {case: one["commit"] for case, one in record["origins"].items()} == {
+        "one": "aaa",
+        "two": "bbb",
+    }
+    assert "not_measured" not in record
+    page = (tmp_path / "results/startup_time.md").read_text()
+    assert re.search(r"at commit aaa: one\.$", page, re.MULTILINE)
+    measured_again = measure("ccc", "one")
+    assert list(measured_again["origins"]) == ["two"]
 
 
 SLOW_TO_STOP = """\
