@@ -33,7 +33,8 @@ Figures = dict[str, Any]
 """What a case came to, as JSON: numbers, texts, lists."""
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
+_RESULTS = "docs/results"
+RESULTS = ROOT / _RESULTS
 PARTIAL = ROOT / ".cache" / "benchmarks"
 _HOUSES = ("edgefuse", "export", "runtime", "devices")
 
@@ -244,10 +245,12 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
     """Versions of EdgeFuse, its commit, Python, and those of `packages` that are installed."""
     found = {"edgefuse": __version__, "python": platform.python_version()}
     if git := shutil.which("git"):
-        describe = [git, "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-        done = subprocess.run(describe, capture_output=True, text=True, check=False)
+        head = [git, "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+        source = [git, "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", f":!{_RESULTS}"]
+        done = subprocess.run(head, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            found["commit"] = done.stdout.strip()
+            changed = subprocess.run(source, check=False).returncode
+            found["commit"] = done.stdout.strip() + ("-dirty" if changed else "")
     for package in packages:
         try:
             found[package] = version(package)

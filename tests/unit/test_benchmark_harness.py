@@ -197,6 +197,21 @@ def test_a_record_that_is_added_to_says_at_which_commit_its_cases_were_measured(
     assert list(measured_again["origins"]) == ["two"]
 
 
+def test_a_commit_is_changed_by_the_source_and_not_by_what_benchmarks_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e")
+    for name in ("source.py", "docs/results/one.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "m")):
+        subprocess.run([*git, *command], check=True)
+    clean = harness.versions()["commit"]
+    (tmp_path / "docs/results/one.md").write_text("2")
+    assert harness.versions()["commit"] == clean
+    (tmp_path / "source.py").write_text("2")
+    assert harness.versions()["commit"] == f"{clean}-dirty"
+
+
 SLOW_TO_STOP = """\
 #!/bin/sh
 trap 'sleep 1; touch saved; exit 130' INT
