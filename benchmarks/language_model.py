@@ -17,7 +17,8 @@ width. `generate…` has the tokens a second of both sides, the likeliest token 
 `budget-N` trains 4 × 256 tokens with `--memory` N MiB above what the process holds before it
 begins: `peak_to_budget` is the most that it held of what is no file's, by all that it was given.
 `frozen-cache-…` is all-MiniLM-L6-v2 on SST-2, three epochs layer by layer: `time_ratio` to the same
-with `--cache 0`, and whether the weights are the same bit for bit. `encoder-…` is the same training
+with `--cache 0`, whether the weights are the same bit for bit, and `whole_time_ratio` to one graph
+of the whole model. `encoder-…` is the same training
 layer by layer, beside one graph of the whole model.
 
 `qwen2.5-0.5b-int4-1x256` is the memory that training takes at the shape of Qwen2.5-0.5B, with
@@ -159,16 +160,21 @@ def qwen2_5(base: str, case: harness.Case) -> harness.Figures:
 
 
 def frozen_cache(tune: str, case: harness.Case) -> harness.Figures:
-    """Train with and without keeping what frozen layers give."""
-    bundle = _classifier(case, tune, "onnxruntime-layers")
+    """Train with and without keeping what frozen layers give, and by one graph of all."""
+    bundle, whole = (_classifier(case, tune, one) for one in ("onnxruntime-layers", "onnxruntime"))
     sides = {
         "kept": partial(_classify, case, bundle, "kept"),
         "computed": partial(_classify, case, bundle, "computed", "--cache", "0"),
+        "whole": partial(_classify, case, whole, "whole"),
     }
     figures, measured = _raced(case, sides)
-    kept, computed = (map_tensors(case.work / name / "last.safetensors") for name in sides)
+    ours, theirs = ([row["seconds"] for row in measured[side]] for side in ("kept", "whole"))
+    kept, computed = (
+        map_tensors(case.work / name / "last.safetensors") for name in ("kept", "computed")
+    )
     return {
         **figures,
+        "whole_time_ratio": harness.median_ratio(ours, theirs),
         "same_weights": all(
             value.tobytes() == computed[name].tobytes() for name, value in kept.items()
         ),
@@ -224,7 +230,7 @@ def _raced(
     """Time of the first side by that of the second."""
     rounds = 1 if case.quick else _ROUNDS
     measured = harness.in_turn(sides, rounds=rounds)
-    ours, theirs = ([row["seconds"] for row in rows] for rows in measured.values())
+    ours, theirs = ([row["seconds"] for row in measured[side]] for side in list(sides)[:2])
     figures = {
         "time_ratio": harness.median_ratio(ours, theirs),
         "seconds": median(ours),

@@ -7,7 +7,7 @@ from edgefuse_devices.names import unknown
 from edgefuse_export.engines.engine import EngineExport
 from edgefuse_export.engines.registry import ENGINE_EXPORTS
 from edgefuse_export.source import Source
-from edgefuse_export.stacks.training import why_whole
+from edgefuse_export.stacks.training import suits_layers
 from edgefuse_export.tasks.task import ExportTask
 from edgefuse_runtime.engines.onnxruntime import OnnxRuntime
 from edgefuse_runtime.engines.onnxruntime_layers import OnnxRuntimeLayers
@@ -31,15 +31,12 @@ def find_engine(name: str) -> EngineExport:
 def suitable_engine(source: Source) -> str:
     """Name of the engine for a model where none is asked for.
 
-    Layer by layer where the loss is computed token by token, as that of language models, and the
-    model is a stack of layers that can be trained so; otherwise one graph of the whole model.
+    Layer by layer where that gains something, otherwise one graph of the whole model.
 
     Args:
         source: The model, and how it trains.
     """
-    by_token = source.task.token_loss(source.model) is not None
-    in_layers = by_token and not why_whole(source)
-    return name_of(OnnxRuntimeLayers if in_layers else OnnxRuntime)
+    return name_of(OnnxRuntimeLayers if suits_layers(source) else OnnxRuntime)
 
 
 def check_task(engine: EngineExport, task: ExportTask) -> None:

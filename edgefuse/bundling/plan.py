@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from msgspec import Struct
@@ -44,6 +45,7 @@ class WayPlan(Struct, frozen=True, kw_only=True):
         way: Name of the way, as `--tune` takes it.
         summary: What trains.
         possible: Whether the model can be tuned this way.
+        engine: Name of the engine that an export takes where none is asked for.
         trained_parameters: Count of elements that get a gradient.
         weight_bytes: Bytes of all parameters, those that the way adds among them.
         gradient_bytes: Bytes of the gradients of what trains.
@@ -56,6 +58,7 @@ class WayPlan(Struct, frozen=True, kw_only=True):
     way: str
     summary: str
     possible: bool = True
+    engine: str = ""
     trained_parameters: int = 0
     weight_bytes: int = 0
     gradient_bytes: int = 0
@@ -79,7 +82,6 @@ class Plan(Struct, frozen=True, kw_only=True):
         parameters: Count of the model's own parameters.
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row.
-        engine: Name of the engine that an export takes where none is asked for.
         ways: Costs of each way.
     """
 
@@ -89,7 +91,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     parameters: int
     batch_size: int
     sequence_length: int
-    engine: str
     ways: Sequence[WayPlan]
 
 
@@ -136,7 +137,6 @@ def plan(
         parameters=with_head.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
-        engine=_engine(with_head, export_task, optimizer or AdamW()),
         ways=plan_ways(
             with_head,
             export_task,
@@ -145,21 +145,6 @@ def plan(
             optimizer=optimizer,
             on_progress=on_progress,
         ),
-    )
-
-
-def _engine(model: PreTrainedModel, task: ExportTask, optimizer: Optimizer) -> str:
-    return suitable_engine(
-        Source(
-            task=task,
-            model=model,
-            inference=None,
-            merges=[],
-            fused=fused_mlps(plain_form(model)),
-            optimizer=optimizer,
-            dropout=None,
-            vocabulary=model.config.vocab_size,
-        )
     )
 
 
@@ -184,23 +169,34 @@ def plan_ways(
         ways: The ways to count for.
         on_progress: Observer, called after each way.
     """
-    shape, steps = (batch_size, sequence_length), _Steps(task, optimizer or AdamW())
+    source = Source(
+        task=task,
+        model=model,
+        inference=None,
+        merges=[],
+        fused=fused_mlps(plain_form(model)),
+        optimizer=optimizer or AdamW(),
+        dropout=None,
+        vocabulary=model.config.vocab_size,
+    )
+    shape, steps = (batch_size, sequence_length), _Steps(task)
     rows: list[WayPlan] = []
     for kind in ways:
         on_progress(_STAGE, len(rows), len(ways))
-        rows.append(_plan(model, kind(), shape, steps))
+        rows.append(_plan(source, kind(), shape, steps))
     on_progress(_STAGE, len(rows), len(ways))
     return rows
 
 
-def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
-    model = with_tensors(original, torch.empty_like)  # which touches no memory
+def _plan(source: Source, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
+    model = with_tensors(source.model, torch.zeros_like)  # which touches no memory
     try:
-        prepared = way.prepare(model, context_of_shapes(steps.task))
-        rows, longest = shape[0], longest_sequence(original) - prepared.positions
+        prepared = way.prepare(model, context_of_shapes(source.task))
+        rows, longest = shape[0], longest_sequence(source.model) - prepared.positions
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)
         flops, unused = steps.count(model, (rows, length))
+        engine = suitable_engine(replace(source, model=model))
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
     shapes = [
@@ -210,10 +206,11 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
     return WayPlan(
         way=way.name,
         summary=way.summary,
+        engine=engine,
         trained_parameters=trained,
         weight_bytes=model.num_parameters() * _BYTES,
         gradient_bytes=trained * _BYTES,
-        optimizer_bytes=_BYTES * state_elements(steps.optimizer, shapes),
+        optimizer_bytes=_BYTES * state_elements(source.optimizer, shapes),
         flops=flops,
     )
 
@@ -221,9 +218,8 @@ def _plan(original: PreTrainedModel, way: Way, shape: tuple[int, int], steps: "_
 class _Steps:
     """Training steps, whose operations are counted; models of the same modules are traced once."""
 
-    def __init__(self, task: ExportTask, optimizer: Optimizer) -> None:
-        self.task = task
-        self.optimizer = optimizer
+    def __init__(self, task: ExportTask) -> None:
+        self._task = task
         self._traced: dict[object, nn.Module] = {}
 
     @silence()
@@ -240,18 +236,18 @@ class _Steps:
         Raises:
             ModelError: The model cannot be traced or counted: what it computes depends on numbers.
         """
-        loss = self.task.loss(model)
+        loss = self._task.loss(model)
         modules = tuple((name, type(module)) for name, module in loss.named_modules())
         shapes = tuple((name, tensor.shape) for name, tensor in loss.state_dict().items())
         if (modules, shapes) not in self._traced:
-            program = trace(self.task, model, vocabulary=1)
+            program = trace(self._task, model, vocabulary=1)
             self._traced[modules, shapes] = program.module()
         fakes = FakeTensorMode(allow_non_fake_inputs=True)  # of a trace's own constants
         step = with_tensors(self._traced[modules, shapes], fakes.from_tensor)
         for name, parameter in loss.named_parameters(remove_duplicate=False):
             step.get_parameter(name).requires_grad_(parameter.requires_grad)
         with fakes, FlopCounterMode(display=False) as counter:
-            batch = example(self.task, shape, vocabulary=1)
+            batch = example(self._task, shape, vocabulary=1)
             try:
                 step(*map(torch.zeros_like, batch.values()))[0].backward()
             except RuntimeError as error:

@@ -105,9 +105,12 @@ def _show(found: "Plan", board: str) -> None:
         "that training may take of the board's. A batch comes on top: `edgefuse export` says how "
         "much."
     )
-    print_text(
-        f"engine: {found.engine}, which `edgefuse export` takes unless --engine names another."
-    )
+    engines = {
+        way.engine: [one.way for one in possible if one.engine == way.engine] for way in possible
+    }
+    for engine, ways in engines.items():
+        whose = "" if len(engines) == 1 else f" for {', '.join(ways)}"
+        print_text(f"engine: {engine}{whose}, unless `edgefuse export --engine` names another.")
     if too_large := [way.way for way in possible if way.held_bytes > found.available_bytes]:
         print_text(f"Too large for the board before any batch: {', '.join(too_large)}.")
     for way in found.ways:

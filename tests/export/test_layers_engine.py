@@ -1,6 +1,7 @@
 """Training layer by layer is training the whole graph, in little more memory than a layer's."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -404,10 +405,14 @@ def source_of(
     dropout: Dropout | None = None,
     fused: Sequence[Any] = (),
     writes: bool = True,
+    trains: str = "",
 ) -> Source:
+    model = model_of(kind, layers)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(bool(re.search(trains, name)))
     return Source(
         task=GENERATION if writes else TASK,
-        model=model_of(kind, layers),
+        model=model,
         inference=None,
         merges=[],
         fused=fused,
@@ -427,9 +432,13 @@ def source_of(
         ("llama", {"optimizer": Sgd(), "fused": [object()]}, WHOLE),
         ("llama", {"optimizer": AdamW(), "fused": [object()]}, LAYERS),
         ("bert", {"writes": False}, WHOLE),
+        ("bert", {"writes": False, "layers": 3, "trains": r"layer\.[12]\."}, LAYERS),
+        ("bert", {"writes": False, "trains": "classifier"}, LAYERS),
+        ("bert", {"writes": False, "trains": "classifier", "dropout": Dropout(0.1)}, WHOLE),
+        ("bert", {"writes": False, "trains": "LayerNorm"}, WHOLE),
     ],
 )
-def test_language_models_that_are_stacks_train_layer_by_layer(
+def test_language_models_and_what_frozen_layers_are_under_train_layer_by_layer(
     kind: str, options: dict[str, Any], engine: str
 ) -> None:
     assert suitable_engine(source_of(kind, **options)) == engine

@@ -102,6 +102,19 @@ class Entrance:
         return [self.contexts[place] for place in self.places[index]]
 
 
+def lowest_layer(stack: Stack, entrance: Entrance) -> int:
+    """Index of the lowest layer whose input or tensors need a gradient; the count for none.
+
+    Args:
+        stack: The layers.
+        entrance: What reached them with gradients enabled.
+    """
+    if any(output.requires_grad for output in (entrance.hidden, *entrance.contexts)):
+        return 0
+    trains = [any(p.requires_grad for p in layer.parameters()) for layer in stack.layers]
+    return trains.index(True) if any(trains) else len(trains)
+
+
 class NoStackError(Exception):
     """A model's layers are not called one after the other; the message says what they do."""
 

@@ -12,7 +12,7 @@ from edgefuse_export.gradient import forward_graph, gradient_graph
 from edgefuse_export.passes.external_data import as_inputs
 from edgefuse_export.passes.scatter_into_sum import scatter_into_sums
 from edgefuse_export.passes.simplify import simplify
-from edgefuse_export.stacks.calls import Entrance, Stack
+from edgefuse_export.stacks.calls import Entrance, Stack, lowest_layer
 from edgefuse_export.stacks.find import entered
 from edgefuse_export.stacks.kept import only, split
 from edgefuse_export.stacks.kinds import forms_of, kinds_of
@@ -132,7 +132,7 @@ class _Maker:
 
     def make(self, base: Mapping[str, Blocks]) -> StackGraphs:
         layers, entrance = self._stack.layers, self._entrances[0]
-        lowest = self._lowest(entrance)
+        lowest = lowest_layer(self._stack, entrance) if self._train else len(layers)
         of_kind = kinds_of(
             layers,
             entrance,
@@ -156,14 +156,6 @@ class _Maker:
             contexts=list(entrance.places),
             lowest=lowest,
         )
-
-    def _lowest(self, entrance: Entrance) -> int:
-        if not self._train:
-            return len(self._stack.layers)
-        if self._differentiable(entrance):
-            return 0
-        trains = [any(p.requires_grad for p in layer.parameters()) for layer in self._stack.layers]
-        return trains.index(True) if any(trains) else len(trains)
 
     def _differentiable(self, entrance: Entrance) -> list[int]:
         """Indices of what the entrance gives that depends on something that trains."""

@@ -13,7 +13,7 @@ from edgefuse_export.memory import Shapes, footprint, output_terms, tensor_term
 from edgefuse_export.passes.inference import inference_graph, leave_out_multiplicities
 from edgefuse_export.passes.quantized_base import dequantize_first
 from edgefuse_export.source import Source
-from edgefuse_export.stacks.calls import Stack
+from edgefuse_export.stacks.calls import Stack, lowest_layer
 from edgefuse_export.stacks.decoding import decoding_graph
 from edgefuse_export.stacks.few_bits import read_blocks
 from edgefuse_export.stacks.find import entered, find_stack
@@ -21,7 +21,7 @@ from edgefuse_export.stacks.graphs import StackGraphs, stack_graphs
 from edgefuse_export.stacks.joined import join
 from edgefuse_export.stacks.rows import rows_are_apart
 from edgefuse_export.tasks.task import ExportWriter
-from edgefuse_export.trace import batch_shapes, example
+from edgefuse_export.trace import TRACED_SHAPE, batch_shapes, example
 from edgefuse_runtime.engines.onnxruntime_layers import CHUNK, NO_DROPOUT
 from edgefuse_runtime.graph.footprint import Footprint, Term, added
 from edgefuse_runtime.graph.stack import (
@@ -210,12 +210,26 @@ def _taken(graph: ir.Model, shapes: Shapes) -> Shapes:
     return lambda rows, tokens: {n: s for n, s in shapes(rows, tokens).items() if n in names}
 
 
-def why_whole(source: Source) -> str:
-    """Why a model cannot be trained layer by layer, as a sentence; empty where it can."""
-    if why := _why_not_so(source):
-        return why
+def suits_layers(source: Source) -> bool:
+    """Whether a model can be trained layer by layer, and gains by it.
+
+    It gains where the loss is computed token by token, as that of language models, so that the
+    logits of all are never there at once; and where layers come first that do not train, since what
+    they give for a row can be kept.
+
+    Args:
+        source: The model, and how it trains.
+    """
+    if _why_not_so(source):
+        return False
     stack = find_stack(source.task, source.model, vocabulary=source.vocabulary)
-    return _no_stack(source.model, stack) if isinstance(stack, str) else ""
+    if isinstance(stack, str):
+        return False
+    if source.task.token_loss(source.model) is not None:
+        return True
+    batch = example(source.task, TRACED_SHAPE, vocabulary=source.vocabulary)
+    entrance = entered(source.task, source.model, stack, tuple(batch.values()))
+    return lowest_layer(stack, entrance) > 0
 
 
 def _why_not_so(source: Source) -> str:
@@ -249,9 +263,6 @@ def stack_training(source: Source) -> StackTraining:
 def _stack(source: Source, model: nn.Module) -> Stack:
     stack = find_stack(source.task, model, vocabulary=source.vocabulary)
     if isinstance(stack, str):
-        raise ModelError(_no_stack(model, stack), _WHOLE)
+        name = type(model).__name__
+        raise ModelError(f"{name} cannot be trained layer by layer: {stack}", _WHOLE)
     return stack
-
-
-def _no_stack(model: nn.Module, reason: str) -> str:
-    return f"{type(model).__name__} cannot be trained layer by layer: {reason}"
