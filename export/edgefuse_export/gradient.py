@@ -13,10 +13,11 @@ from operator import getitem
 from typing import Any
 
 import onnx_ir as ir
+import torch
 from onnxscript.version_converter import convert_version
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.exported_program import _decompose_exported_program
+from torch.export.exported_program import _decompose_exported_program, _special_op_to_preserve_cia
 from torch.export.graph_signature import OutputKind
 from torch.onnx._internal.exporter import _core, _decomp, _dispatching, _registration
 
@@ -26,6 +27,11 @@ from edgefuse_export.places import listed
 from edgefuse_export.silence import silence
 
 _EXECUTING = re.compile(r"While executing %(\w+)")
+_WHOLE = dict.fromkeys(
+    (torch.ops.aten.linear.default, torch.ops.aten.matmul.default), _special_op_to_preserve_cia
+)
+"""What is not taken apart where nothing is differentiated: torch asks these what to do."""
+
 OPSET = 21
 IR_VERSION = 10
 """What ONNX Runtime 1.19 (the last with on-device training) and newer can read."""
@@ -63,7 +69,10 @@ def gradient_graph(
 def forward_graph(
     forward: ExportedProgram, outputs: Sequence[str], *, inputs: Sequence[str] = ()
 ) -> ir.Model:
-    """Translate a traced loss as it is: a `gradient_graph` without gradients."""
+    """Translate a traced loss as it is: a `gradient_graph` without gradients.
+
+    Products are not taken apart: a graph that writes a token at a time has no time for the shapes.
+    """
     program = _decompose(forward, joint_loss_index=None)
     _refuse_unknown_operators(program, forward)
     return _to_onnx(program, ["loss", *outputs], inputs)
@@ -74,7 +83,7 @@ def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> Exp
         try:
             program: ExportedProgram = _decompose_exported_program(
                 forward,
-                cia_to_decomp={},
+                cia_to_decomp={} if joint_loss_index is not None else _WHOLE,
                 python_decomp_table=_decompositions(),
                 joint_loss_index=joint_loss_index,
                 decompose_custom_triton_ops=False,
