@@ -61,10 +61,11 @@ def labelled_rows() -> Path:
 
 @cache
 def exported(kind: str, tune: str = "full", **options: object) -> Bundle:
-    """A bundle to read, made once."""
+    """A bundle to read, made once: one graph of the whole model, whatever suits it."""
     name = "-".join([kind, "by", tune, *(Path(str(option)).stem for option in options.values())])
     model, way = str(pico(kind)), find_way(tune, options)
-    return open_bundle(made_once(name, lambda output: export(model, output, tune=way, **OPTIONS)))
+    whole = {**OPTIONS, "engine": "onnxruntime"}
+    return open_bundle(made_once(name, lambda output: export(model, output, tune=way, **whole)))
 
 
 @cache

@@ -183,16 +183,18 @@ def plan_ways(
     rows: list[WayPlan] = []
     for kind in ways:
         on_progress(_STAGE, len(rows), len(ways))
-        rows.append(_plan(source, kind(), shape, steps))
+        rows.append(_plan(model, source, kind(), shape, steps))
     on_progress(_STAGE, len(rows), len(ways))
     return rows
 
 
-def _plan(source: Source, way: Way, shape: tuple[int, int], steps: "_Steps") -> WayPlan:
-    model = with_tensors(source.model, torch.zeros_like)  # which touches no memory
+def _plan(
+    original: PreTrainedModel, source: Source, way: Way, shape: tuple[int, int], steps: "_Steps"
+) -> WayPlan:
+    model = with_tensors(original, torch.zeros_like)  # which touches no memory
     try:
         prepared = way.prepare(model, context_of_shapes(source.task))
-        rows, longest = shape[0], longest_sequence(source.model) - prepared.positions
+        rows, longest = shape[0], longest_sequence(original) - prepared.positions
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)
         flops, unused = steps.count(model, (rows, length))
