@@ -16,8 +16,9 @@ import onnx_ir as ir
 import torch
 from onnxscript.version_converter import convert_version
 from torch import fx
+from torch._export.utils import _special_op_to_preserve_cia
 from torch.export import ExportedProgram
-from torch.export.exported_program import _decompose_exported_program, _special_op_to_preserve_cia
+from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind
 from torch.onnx._internal.exporter import _core, _decomp, _dispatching, _registration
 
@@ -27,7 +28,7 @@ from edgefuse_export.places import listed
 from edgefuse_export.silence import silence
 
 _EXECUTING = re.compile(r"While executing %(\w+)")
-_WHOLE = dict.fromkeys(
+_WHOLE: dict[Any, Any] = dict.fromkeys(
     (torch.ops.aten.linear.default, torch.ops.aten.matmul.default), _special_op_to_preserve_cia
 )
 """What is not taken apart where nothing is differentiated: torch asks these what to do."""

@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram, _trace
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.operators.dropout import Dropout, check_dropout, with_dropout
+from edgefuse_export.operators.rms_norm import join_norms
 from edgefuse_export.passes.first_token import compute_only_read_tokens
 from edgefuse_export.passes.scaled_query import scale_query_instead_of_scores
 from edgefuse_export.passes.spelled_out import spell_out
@@ -120,6 +121,7 @@ def trace_module(
     compute_only_read_tokens(program.graph_module)
     scale_query_instead_of_scores(program.graph_module)
     spell_out(program.graph_module)
+    join_norms(program.graph_module)
     return program
 
 

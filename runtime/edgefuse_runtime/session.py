@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from edgefuse_devices.errors import BundleError, InputError
 
 _ERRORS_ONLY = 3
-_INT4 = 22
-"""ONNX's number of the type (`TensorProto.DataType`)."""
 
 
 @cache
@@ -63,29 +61,6 @@ def session_options(*, threads: int, arena: bool = True) -> Any:
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
-
-
-def bind_tensor(binding: Any, value: Any, tensor: NDArray[Any]) -> None:
-    """Bind a tensor, which must outlive the binding, to an input where it lies.
-
-    Args:
-        binding: An `onnxruntime.IOBinding`.
-        value: The input, as the session describes it.
-        tensor: The tensor; of int4 its bytes, each with two numbers.
-
-    Raises:
-        BundleError: It has not as many numbers as the input.
-    """
-    if value.type == "tensor(int4)":  # numpy has no such type, and a place in memory no size
-        if [*tensor.shape[:-1], 2 * tensor.shape[-1]] != value.shape or tensor.itemsize != 1:
-            raise BundleError(
-                f"{value.name} is {tensor.shape} bytes, and the graph takes {value.shape} int4",
-                "Copy the bundle again, or export it anew",
-            )
-        assert tensor.flags.c_contiguous
-        binding.bind_input(value.name, "cpu", 0, _INT4, value.shape, tensor.ctypes.data)
-    else:
-        binding.bind_cpu_input(value.name, np.asarray(tensor, order="C"))
 
 
 def bind_given(binding: Any, name: str, value: Any) -> None:

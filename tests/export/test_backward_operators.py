@@ -6,13 +6,21 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.gradient import gradient_graph
+from edgefuse_export.passes.simplify import simplify
+from edgefuse_export.tasks.task import ExportTask
 from edgefuse_export.tasks.text_classification import TextClassificationExport
+from edgefuse_export.tasks.text_generation import TextGenerationExport
 from edgefuse_export.trace import example, trace
 from edgefuse_runtime.tasks.text_classification import TextClassification
+from edgefuse_runtime.tasks.text_generation import TextGeneration
 
 VOCABULARY, LABELS, WIDTH = 20, 3, 8
 
@@ -46,6 +54,48 @@ class ConvolutionOf(nn.Module):
         return type("Output", (), {"logits": self.linear(convolved.sum(2))})
 
 
+class RmsNorm(nn.Module):
+    """A classifier of normalized hidden states, as transformers writes the norm."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.norm = kind(WIDTH)
+        self.linear = nn.Linear(WIDTH, LABELS)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> object:
+        hidden = self.norm(self.embedding(input_ids)) * attention_mask.unsqueeze(-1)
+        return type("Output", (), {"logits": self.linear(F.silu(hidden).sum(1))})
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Gemma3RMSNorm, T5LayerNorm])
+def test_a_root_mean_square_norm_is_one_operator_with_its_own_gradient(
+    kind: type[nn.Module],
+) -> None:
+    nodes = check(RmsNorm(kind))
+    assert nodes.count("Pow") == 1  # the square; torch's gradient has two powers more
+    assert nodes.count("Sigmoid") == 1  # of the unit, whose gradient takes it again
+
+
+def test_the_loss_of_tokens_makes_one_more_tensor_of_the_logits_size() -> None:
+    model = TokensOf()
+    nodes = check_tokens(model)
+    assert nodes.count("LogSoftmax") == nodes.count("Exp") == 1
+    assert "ReduceLogSumExp" not in nodes
+
+
+class TokensOf(nn.Module):
+    """A language model without layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> object:
+        hidden = self.embedding(input_ids)
+        return type("Output", (), {"logits": hidden.tanh() @ self.embedding.weight.T})
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 def test_a_softmax_has_a_gradient_along_every_axis(axis: int) -> None:
     check(SoftmaxOf(axis))
@@ -69,10 +119,20 @@ def test_a_convolution_in_steps_is_refused() -> None:
         check(model)
 
 
-def check(model: nn.Module) -> None:
-    task = TextClassificationExport(TextClassification(labels=[str(n) for n in range(LABELS)]))
+def check_tokens(model: nn.Module) -> list[str]:
+    return compare(TextGenerationExport(TextGeneration(end_id=0, stop_ids=[0])), model)
+
+
+def check(model: nn.Module) -> list[str]:
+    labels = [str(n) for n in range(LABELS)]
+    return compare(TextClassificationExport(TextClassification(labels=labels)), model)
+
+
+def compare(task: ExportTask, model: nn.Module) -> list[str]:
+    """Compare gradients with torch's; the operators that give them."""
     module = task.loss(model)
     graph = gradient_graph(trace(task, module.model, vocabulary=VOCABULARY), task.outputs)
+    simplify(graph)
     session = onnxruntime.InferenceSession(ir.serde.serialize_model(graph).SerializeToString())
     batch = example(task, (4, 7), vocabulary=VOCABULARY, seed=1)
     feeds = {name: tensor.numpy() for name, tensor in batch.items()}
@@ -83,3 +143,4 @@ def check(model: nn.Module) -> None:
         assert parameter.grad is not None
         assert parameter.grad.any()
         torch.testing.assert_close(torch.from_numpy(found[f"gradient.{name}"]), parameter.grad)
+    return [node.op_type for node in graph.graph.all_nodes()]

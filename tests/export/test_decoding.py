@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,9 +46,12 @@ def graph_of(model: PreTrainedModel) -> ir.Model | None:
     return decoding_graph(Decoder(model), stack, {})
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text", "qwen2"])
 def test_the_likeliest_tokens_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
-    """Gemma's layers see 8 tokens, or all; GPT-2 knows places by a table, and Llama by angles."""
+    """Gemma's layers see 8 tokens, or all; GPT-2 knows places by a table, and Llama by angles.
+
+    Qwen's heads share keys and values.
+    """
     model = causal_model(kind, layers=2, tied=kind == "gpt2")
     model.set_attn_implementation("eager")
     graph = graph_of(model)
@@ -69,6 +73,22 @@ def test_the_likeliest_tokens_are_those_of_transformers(kind: str, tmp_path: Pat
         logits = continuation(texts)
         texts = [[*t, int(row.argmax())] for t, row in zip(texts, logits, strict=True)]
     assert texts == expected
+
+
+def test_a_layer_that_writes_has_few_operators_and_copies_no_keys() -> None:
+    counts = {}
+    for layers in (2, 3):
+        model = causal_model("qwen2", layers=layers)
+        model.set_attn_implementation("eager")
+        graph = graph_of(model)
+        assert graph is not None
+        counts[layers] = Counter(node.op_type for node in graph.graph)
+        kept = [value for value in graph.graph.outputs if str(value.name).startswith("present")]
+        readers = {node.op_type for value in kept for node in value.consumers()}
+        assert readers == {"Transpose", "MatMul"}
+    layer = counts[3] - counts[2]
+    assert layer["Reshape"] <= 10  # of heads; a product of matrices would need two each
+    assert layer.total() < 90
 
 
 def test_a_model_that_begins_from_prefixes_keeps_them_its_own_way() -> None:

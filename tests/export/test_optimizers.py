@@ -136,7 +136,7 @@ def bundle_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Optimizer
     def make(settings: Optimizer) -> Bundle:
         folder = tmp_path_factory.mktemp(settings.name)
         for file in original.path.iterdir():
-            (folder / file.name).symlink_to(file)
+            (folder / file.name).hardlink_to(file)
         (folder / "optimizer.onnx").unlink()
         save(settings, folder)
         manifest = msgspec.structs.replace(original.manifest, optimizer=settings)

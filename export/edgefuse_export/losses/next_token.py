@@ -4,14 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgefuse_export.operators.cross_entropy import cross_entropy
 from edgefuse_runtime.tasks.next_token import IGNORED
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the tokens that count of ln Σ exp(logits) − the logit of the token to follow.
-
-    Written so, its gradient makes two tensors of the logits' size, the softmax and a one at each
-    target; that of log_softmax makes four.
+    """Mean of the cross-entropy over the tokens that count.
 
     Args:
         logits: Logits of shape (rows, tokens, vocabulary).
@@ -19,17 +17,8 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """
     counted = targets != IGNORED
     weights = counted.to(logits.dtype)
-    return (cross_entropy(logits, targets.clamp(min=0)) * weights).sum() / weights.sum()
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each token: ln Σ exp(logits) − the logit of the token to follow.
-
-    Args:
-        logits: Logits of shape (rows, tokens, vocabulary).
-        targets: Token id to follow, of shape (rows, tokens).
-    """
-    return logits.logsumexp(dim=2) - logits.gather(2, targets.unsqueeze(2)).squeeze(2)
+    losses: Tensor = cross_entropy(logits, targets.clamp(min=0))[0]
+    return (losses * weights).sum() / weights.sum()
 
 
 class TokenLosses(nn.Module):
@@ -43,7 +32,8 @@ class TokenLosses(nn.Module):
         """Map token ids to follow to their losses, both (1, tokens)."""
         any_ids = torch.zeros_like(targets)
         logits = self.model(input_ids=any_ids, attention_mask=torch.ones_like(any_ids)).logits
-        return cross_entropy(logits, targets)
+        losses: Tensor = cross_entropy(logits, targets)[0]
+        return losses
 
 
 class CausalLoss(nn.Module):

@@ -15,8 +15,14 @@ import torch
 from onnxscript import opset21 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList
 
+from edgefuse_export.operators.cross_entropy import (
+    cross_entropy_backward_in_onnx,
+    cross_entropy_in_onnx,
+)
 from edgefuse_export.operators.dropout import keep_in_onnx
+from edgefuse_export.operators.rms_norm import rms_norm_backward_in_onnx, rms_norm_in_onnx
 from edgefuse_export.operators.rowwise import Emit, rowwise
+from edgefuse_export.operators.silu import silu_backward_in_onnx, silu_in_onnx
 
 aten = torch.ops.aten
 
@@ -297,4 +303,10 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name
     aten.embedding_dense_backward.default: embedding_backward,
     torch.ops.edgefuse.keep.default: keep_in_onnx,
+    torch.ops.edgefuse.silu.default: silu_in_onnx,
+    torch.ops.edgefuse.silu_backward.default: silu_backward_in_onnx,
+    torch.ops.edgefuse.rms_norm.default: rms_norm_in_onnx,
+    torch.ops.edgefuse.rms_norm_backward.default: rms_norm_backward_in_onnx,
+    torch.ops.edgefuse.cross_entropy.default: cross_entropy_in_onnx,
+    torch.ops.edgefuse.cross_entropy_backward.default: cross_entropy_backward_in_onnx,
 }

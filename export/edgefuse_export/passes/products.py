@@ -2,7 +2,9 @@
 
 Before → after, for a matrix W of blocks along its last axis:
 
-    MatMul(x, Transpose(DequantizeLinear(W.quantized, …)))  →  MatMulNBits(x, W.factor, …)
+    MatMul(x, Transpose(floats(W.quantized, …)))  →  MatMulNBits(x, W.factor, …)
+
+`quantized_base` says what floats are made by.
 
 Where W has minima, they are multiplied by the sum of x over each block:
 
@@ -15,12 +17,12 @@ initializer. Which it is here without data: whoever opens the graph gives them
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgefuse_export.passes.quantized_base import insert
 from edgefuse_runtime.graph.base import (
     BITS,
     BLOCK,
@@ -29,6 +31,7 @@ from edgefuse_runtime.graph.base import (
     factor_minimum_of,
     factor_of,
     factor_scale_of,
+    is_few_bits,
     matrix_of,
     minimum_of,
     scale_of,
@@ -37,15 +40,15 @@ from edgefuse_runtime.graph.base import (
 _DOMAIN = "com.microsoft"
 _IN_8_BITS = 4
 _SWAPPED = (1, 0)
-_RAISED = ("Reshape", "Add", "Reshape")
-"""What adds minima to the floats of codes, the last first (`quantized_base`)."""
+_MAKING = {"Add", "Concat", "DequantizeLinear", "BitwiseAnd", "BitwiseXor", "Reshape", "Unsqueeze"}
+"""Operators by which floats are made; the first input of each comes of the codes."""
 
 _ELSEWHERE = "given-when-opened"
 """ONNX has no initializer without data but in another file: this one is never looked for."""
 
 _PRECISIONS: dict[ir.DataType | None, Precision] = {
     ir.DataType.INT8: "int8",
-    ir.DataType.INT4: "int4",
+    ir.DataType.UINT8: "int4",
 }
 
 
@@ -83,18 +86,13 @@ def _codes_that_are_multiplied(product: ir.Node) -> ir.Value | None:
         return None
     if tuple(turned.attributes.get_ints("perm")) != _SWAPPED:
         return None
-    made = _maker(turned, 0)
-    for operator in _RAISED if made is not None and made.op_type == _RAISED[0] else ():
-        if made is None or made.op_type != operator:
+    made = turned.inputs[0]
+    while made is not None and (node := made.producer()) is not None:
+        if node.op_type not in _MAKING:
             return None
-        raised_by = _maker(made, 1)
-        if operator == "Add" and (raised_by is None or raised_by.op_type != "Unsqueeze"):
-            return None
-        made = _maker(made, 0)
-    if made is None or made.op_type != "DequantizeLinear":
-        return None
-    codes = made.inputs[0]
-    return codes if codes is not None and codes.is_graph_input() else None
+        made = node.inputs[0]
+    is_codes = made is not None and made.is_graph_input() and is_few_bits(str(made.name))
+    return made if is_codes else None
 
 
 def _maker(node: ir.Node, index: int) -> ir.Node | None:
@@ -109,8 +107,10 @@ class _Factor:
     def __init__(self, graph: ir.Graph, name: str, codes: ir.Value, *, minima: bool) -> None:
         assert codes.shape is not None
         self._graph = graph
-        self._rows, self._columns = codes.shape.numpy()
-        self._blocks, self._bits = self._columns // BLOCK, BITS[_PRECISIONS[codes.dtype]]
+        self._bits = BITS[_PRECISIONS[codes.dtype]]
+        self._rows, codes_in_bytes = codes.shape.numpy()
+        self._columns = codes_in_bytes * 8 // self._bits
+        self._blocks = self._columns // BLOCK
         rows, blocks, size = self._rows, self._blocks, BLOCK * self._bits // 8
         self._factor = [
             self._without_data(factor_of(name), ir.DataType.UINT8, (rows, blocks, size)),
@@ -130,7 +130,7 @@ class _Factor:
         found.name = f"{name}.in_floats"
         output = ir.Value(name=name, type=found.type, shape=found.shape)
         by_codes = output if self._minimum is None else self._like(found, f"{name}.by_codes")
-        insert(
+        _insert(
             self._graph,
             product,
             "MatMulNBits",
@@ -145,7 +145,7 @@ class _Factor:
         )
         if self._minimum is not None:
             added = self._of_minima(left, self._minimum, product, name)
-            insert(self._graph, product, "Add", [by_codes, added], output)
+            _insert(self._graph, product, "Add", [by_codes, added], output)
         found.replace_all_uses_with(output, replace_graph_outputs=True)
         self._graph.remove(product, safe=True)
 
@@ -155,8 +155,8 @@ class _Factor:
         """What the minima of blocks add to a product."""
         sums = ir.Value(name=f"{name}.sums", type=left.type)
         added = self._like(product.outputs[0], f"{name}.of_minima")
-        insert(self._graph, product, "MatMul", [left, self._summing()], sums)
-        insert(self._graph, product, "MatMul", [sums, minimum], added)
+        _insert(self._graph, product, "MatMul", [left, self._summing()], sums)
+        _insert(self._graph, product, "MatMul", [sums, minimum], added)
         return added
 
     def _summing(self) -> ir.Value:
@@ -180,3 +180,18 @@ class _Factor:
     @staticmethod
     def _like(value: ir.Value, name: str) -> ir.Value:
         return ir.Value(name=name, type=value.type, shape=value.shape)
+
+
+def _insert(
+    graph: ir.Graph,
+    place: ir.Node,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    output: ir.Value,
+    *,
+    domain: str = "",
+    **attributes: int,
+) -> None:
+    """Insert a node that makes a value, before another node."""
+    node = ir.node(operator, inputs, attributes=attributes, domain=domain, outputs=[output])
+    graph.insert_before(place, node)

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgefuse_export.gradient import forward_graph
 from edgefuse_export.passes.external_data import as_inputs
-from edgefuse_export.passes.quotients import divide_by_roots
+from edgefuse_export.passes.grouped_heads import share_heads
 from edgefuse_export.passes.simplify import simplify
 from edgefuse_export.silence import silence
 from edgefuse_export.stacks.cached import CachedEntrance, CachedLayer, LastToken, Text
@@ -175,7 +175,7 @@ class _Maker:
         graph = only(forward_graph(program, outputs, inputs=names), "loss".__ne__)
         as_inputs(graph, {name.removeprefix("model.") for name in part.state_dict()})
         simplify(graph)
-        divide_by_roots(graph)
+        share_heads(graph)
         return graph
 
 

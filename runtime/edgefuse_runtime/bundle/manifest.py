@@ -22,7 +22,7 @@ from edgefuse_runtime.tagged import decode_member
 from edgefuse_runtime.tasks import registry as tasks
 from edgefuse_runtime.tasks.task import Task
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 """Raised with every change of what the manifest holds or the graphs take. 2: optimizer.onnx takes
 many blocks at a time. 3: merges, and a learning rate for each parameter. 4: folds of stacks, and
 what keeps plain transformers from loading the model. 5: train.onnx is told the padding's number.

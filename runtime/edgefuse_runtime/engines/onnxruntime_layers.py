@@ -41,7 +41,6 @@ from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import (
     array_of,
     bind_given,
-    bind_tensor,
     onnxruntime,
     open_session,
     taken_outputs,
@@ -313,7 +312,7 @@ class _Graph:
                 array = tensors.values[whole]
                 self._place(self._binding.bind_input, name, array)
             elif (frozen := tensor_or_rows(tensors.frozen, whole)) is not None:
-                bind_tensor(self._binding, value, frozen)
+                self._binding.bind_cpu_input(name, np.asarray(frozen, order="C"))
             else:
                 self.batch.add(name)
         self._free, self._sums = [], []
@@ -352,9 +351,17 @@ class _Graph:
         for name in self.batch:
             bind_given(self._binding, name, given[name])
         self._session.run_with_iobinding(self._binding)
+        for name in self.batch:  # or the binding would hold what it was given until the next run
+            self._binding.bind_ortvalue_input(name, _nothing())
         for gradient, part in self._sums:
             np.add(gradient, part, out=gradient)
         return taken_outputs(self._binding, self._free)
+
+
+@cache
+def _nothing() -> Any:
+    """A value of ONNX Runtime that takes no memory."""
+    return onnxruntime().OrtValue.ortvalue_from_numpy(np.zeros(0, np.float32))
 
 
 def _contexts(reached: Mapping[str, Any]) -> list[Any]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.session import bind_given, bind_tensor, open_session, taken_outputs
+from edgefuse_runtime.session import bind_given, open_session, taken_outputs
 
 
 class BoundGraph:
@@ -41,7 +42,8 @@ class BoundGraph:
         self.shapes: dict[str, list[int | str]] = {}
         for value in self._session.get_inputs():
             if value.name in tensors:
-                bind_tensor(self._binding, value, tensors[value.name])
+                tensor = np.asarray(tensors[value.name], order="C")
+                self._binding.bind_cpu_input(value.name, tensor)
             else:
                 self.shapes[value.name] = value.shape
         self.outputs = [value.name for value in self._session.get_outputs()]
