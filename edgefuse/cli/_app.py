@@ -2,15 +2,16 @@
 
 import logging
 import os
-import signal
 import sys
-from types import FrameType
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from edgefuse.cli import devices
+from edgefuse.cli._output import prepare_streams, write_error
+from edgefuse.cli._signals import heeding_signals
 from edgefuse.cli.bench import bench
 from edgefuse.cli.chat import chat
 from edgefuse.cli.compress import compress
@@ -90,11 +91,16 @@ def main() -> None:
     """Run the command line and exit.
 
     Exit codes: 0 for success, 1 for a mistake of EdgeFuse's, 2 for a mistake of the user's, 130 for
-    an interruption, 143 for SIGTERM.
+    an interruption, 143 for SIGTERM, 129 for SIGHUP.
     """
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _leave)
+    prepare_streams()
+    with heeding_signals():
+        _run()
+
+
+def _run() -> None:
     try:
+        _refuse_other_encodings()
         app()
     except EdgeFuseError as error:
         _fail(str(error), error.exit_code)
@@ -115,13 +121,29 @@ def main() -> None:
         )
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature
-    """Exit by an exception, so that half-written folders are removed."""
-    sys.exit(128 + number)
+def _refuse_other_encodings() -> None:
+    """Refuse names that are no text in this locale: records and libraries could not keep them.
+
+    Raises:
+        InputError: An argument, or the current folder's name, is not; or that folder is gone.
+    """
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise InputError("the current folder is not there any more", "Change to another") from error
+    for name in (*sys.argv[1:], here):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            raise InputError(
+                f"the name {shown} is not {sys.getfilesystemencoding().upper()}",
+                "Rename the file or folder",
+            ) from error
 
 
 def _fail(sentence: str, code: int) -> None:
     if os.environ.get("EDGEFUSE_DEBUG"):
         raise  # noqa: PLE0704 - called from an except clause
-    sys.stderr.write(f"edgefuse: {sentence}\n")
+    write_error(f"edgefuse: {sentence}\n")
     sys.exit(code)
