@@ -67,6 +67,12 @@ class TrainingProgress:
     def on_save(self, path: Path, step: int) -> None:
         """Nothing to show."""
 
+    def on_notice(self, sentence: str) -> None:
+        """Say it above the bar, and without a terminal too."""
+        self._progress.console.print(
+            f"edgefuse: {sentence}.", markup=False, highlight=False, soft_wrap=True
+        )
+
 
 @contextmanager
 def training_progress(epochs: int, kinds: "Sequence[Figure]") -> Iterator[TrainingProgress]:

@@ -22,7 +22,13 @@ from edgefuse_runtime.training.checkpoint import load_checkpoint, save_checkpoin
 from edgefuse_runtime.training.finetune import finetune
 from edgefuse_runtime.training.metrics_log import read_metrics
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
-from edgefuse_runtime.training.run import TrainingSettings, claimed, open_run_bundle, read_record
+from edgefuse_runtime.training.run import (
+    Change,
+    TrainingSettings,
+    claimed,
+    open_run_bundle,
+    read_record,
+)
 from tests.tiny_bundle import FakeEngine, make_bundle, write_data
 
 ROWS, EPOCHS, STEPS_PER_EPOCH = 42, 3, 11
@@ -71,7 +77,7 @@ class StopAfter:
     def __call__(self):
         return self.done >= self.steps
 
-    on_start = on_evaluation = on_save = lambda *_: None
+    on_start = on_evaluation = on_save = on_notice = lambda *_: None
 
 
 class StopInEvaluation(StopAfter):
@@ -162,6 +168,9 @@ def test_the_observer_sees_every_step_evaluation_and_checkpoint(case, tmp_path):
         def on_save(self, path, step):
             self.saves.append((path.name, step))
 
+        def on_notice(self, sentence):
+            raise AssertionError(sentence)
+
     seen = Recorder()
     train(case, tmp_path / "run", observer=seen)
     assert (seen.started, seen.steps, seen.evaluations) == ((0, 33), 33, 3)
@@ -249,7 +258,7 @@ def test_a_finished_run_is_not_trained_again(case, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"learning_rate": 0.2}, "began with learning_rate 0.3, not 0.2"),
+        ({"learning_rate": 0.4}, "learning rate is 0.3, and a run goes on with a lower one only"),
         ({"epochs": 4}, "began with epochs 3, not 4"),
         ({"batch_size": 8}, "began with batch_size 4, not 8"),
     ],
@@ -328,7 +337,8 @@ def test_resuming_needs_no_room_for_what_is_there(case, tmp_path, monkeypatch):
     run = tmp_path / "run"
     interrupt(case, run, StopAfter(5))
     most = 7 * 4 * case.bundle.manifest.tuning.trained_parameters + 2**24
-    needed = most - (run / "last.safetensors").stat().st_size
+    there = (run / f"{name}.safetensors" for name in ("last", "previous"))
+    needed = most - sum(file.stat().st_size for file in there)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(free=needed - 1))
     with pytest.raises(OutputError, match="needs about"):
         train(case, run, resume=True)
@@ -376,18 +386,52 @@ class Poisoned(FakeEngine):
 @pytest.mark.parametrize(
     ("engine", "sentence"),
     [
-        (Diverges, "the loss of step 7 is nan"),
-        (Steep, "the gradient norm of step 7 is nan"),
+        (Diverges, "the loss of step 7 is nan, of rows 9, 10, 35, 36"),
+        (Steep, "the gradient norm of step 7 is nan, of rows 9, 10, 35, 36"),
         (Poisoned, "parameters after step 8 are not finite"),
     ],
 )
 def test_divergence_keeps_the_last_good_checkpoint(case, tmp_path, monkeypatch, engine, sentence):
     monkeypatch.setattr(finetune_module, "open_engine", engine)
-    with pytest.raises(RunError, match=f"{sentence}.*lower --learning-rate than 0.3"):
+    with pytest.raises(RunError, match=f"{sentence}.*--resume --learning-rate 0.03"):
         train(case, tmp_path / "run")
     state = load_file(tmp_path / "run/last.safetensors")
     assert state["step"] == 4
     assert all(np.isfinite(value).all() for value in state.values())
+
+
+class DivergesAtHighRates(FakeEngine):
+    """Its loss is NaN from step 7 on, if the rate is high."""
+
+    def step(self, batch, learning_rate):
+        result = super().step(batch, learning_rate)
+        return Step(math.nan, 1.0) if self._step[0] >= 7 and learning_rate > 0.03 else result
+
+
+def test_a_diverged_run_goes_on_at_a_lower_rate_which_its_record_keeps(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_module, "open_engine", DivergesAtHighRates)
+    run, lower = tmp_path / "run", msgspec.structs.replace(SETTINGS, learning_rate=0.03)
+    with pytest.raises(RunError, match="diverged"):
+        train(case, run)
+    stop = StopAfter(9)
+    interrupt(case, run, stop, settings=lower, resume=True)
+    record = read_record(run)
+    assert record.settings.learning_rate == 0.3
+    assert record.changes == [Change(step=4, learning_rate=0.03)]
+    train(case, run, None, resume=True)  # and the lower rate stays
+    steps = [line for line in comparable(run) if isinstance(line, StepRecord)]
+    assert [line.step for line in steps] == [*range(1, EPOCHS * STEPS_PER_EPOCH + 1)]
+    assert max(line.learning_rate for line in steps[4:]) <= 0.03
+    assert read_record(run).changes == record.changes
+
+
+def test_rows_of_a_batch_that_diverged_are_counted_where_there_are_many(
+    case, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(finetune_module, "open_engine", Diverges)
+    many = msgspec.structs.replace(SETTINGS, batch_size=20, epochs=10)
+    with pytest.raises(RunError, match=r"of rows (\d+, ){15}\d+ and 4 more; last"):
+        train(case, tmp_path / "run", many)
 
 
 def test_a_run_moves_with_its_bundle(case, tmp_path):

@@ -18,6 +18,7 @@ from edgefuse.squeezing import record as squeeze_record
 from edgefuse_devices.errors import ModelError, OutputError
 from edgefuse_runtime.bundle import bundle
 from edgefuse_runtime.converting import convert
+from edgefuse_runtime.files.exchange import exchange
 from edgefuse_runtime.files.output import check_replaceable, new_directory
 from edgefuse_runtime.files.replace import sync, write_bytes
 from edgefuse_runtime.files.tensor_file import replace_tensors, write_tensors
@@ -144,10 +145,47 @@ def test_an_array_of_any_strides_is_written_as_it_reads(tmp_path):
     np.testing.assert_array_equal(stored["every other"], array[:, ::2])
 
 
-def test_checkpoints_are_as_readable_too(tmp_path):
+def test_checkpoints_are_their_owners_alone(tmp_path):
     replace_tensors(tmp_path / "last", {"weight": np.zeros(3, np.float32)}, {})
-    (tmp_path / "other").touch()
-    assert (tmp_path / "last").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "last").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_output_is_exchanged_or_where_that_cannot_be_moved_aside(tmp_path, monkeypatch, at_once):
+    if not at_once:
+        monkeypatch.setattr("edgefuse_runtime.files.output.exchange", lambda *_: False)
+    for text in ("old", "new"):
+        with new_directory(tmp_path / "out", marker="x", overwrite=True) as folder:
+            (folder / "x").write_text(text)
+    assert (tmp_path / "out/x").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_folders_change_places(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert exchange(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one/other").exists()
+    assert (tmp_path / "other/one").exists()
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "one", tmp_path / "absent")
+
+
+def test_what_killed_processes_left_is_removed_and_what_live_ones_write_is_not(tmp_path):
+    dead, moved = ".out.abcdefgh.unfinished", ".out.01234567.replaced"
+    for name in (dead, moved, ".out.notes", ".outer.abcdefgh.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(name)
+    with new_directory(tmp_path / "out", marker="x", overwrite=True) as folder:
+        (folder / "x").write_text("made")
+        (put_back,) = [path for path in tmp_path.iterdir() if path.name == "out"]
+        assert (put_back / "x").read_text() == moved
+        check_replaceable(tmp_path / "out", "x", overwrite=True)
+        assert folder.exists()
+    assert (tmp_path / "out/x").read_text() == "made"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"out", ".out.notes", ".outer.abcdefgh.unfinished"}
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

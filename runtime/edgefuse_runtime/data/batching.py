@@ -72,6 +72,14 @@ class Dataset:
         """Count of the rows that examples are, or are parts of."""
         return len({id(getattr(example, "row", example)) for example in self.examples})
 
+    def row_numbers(self, examples: RowIndices) -> list[int]:
+        """Numbers of the rows, from 1 and each once, that some of the examples are of."""
+        numbers: dict[int, int] = {}
+        for example in self.examples:
+            numbers.setdefault(id(getattr(example, "row", example)), len(numbers) + 1)
+        chosen = (self.examples[index] for index in examples)
+        return sorted({numbers[id(getattr(example, "row", example))] for example in chosen})
+
     @cached_property
     def lengths(self) -> NDArray[np.intp]:
         """Tokens of each example, of shape (examples,)."""

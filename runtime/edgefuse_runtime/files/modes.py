@@ -1,4 +1,4 @@
-"""Files and folders as readable as others of this user: libraries make theirs private."""
+"""Who may read files and folders: as others of this user, or their owner alone."""
 
 import os
 from contextlib import suppress
@@ -12,3 +12,9 @@ def share(path: Path) -> None:
     wanted = (0o777 if path.is_dir() else 0o666) & ~mask
     with suppress(PermissionError):  # of a file system that knows no modes, as on a memory card
         path.chmod(path.stat().st_mode | wanted)
+
+
+def protect(path: Path) -> None:
+    """Let the owner alone read and write a file or folder."""
+    with suppress(PermissionError):
+        path.chmod(0o700 if path.is_dir() else 0o600)

@@ -1,6 +1,7 @@
 """A directory that is whole or not there at all."""
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -12,9 +13,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.files.exchange import exchange
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.modes import share
 from edgefuse_runtime.files.replace import sync
+
+_UNFINISHED, _REPLACED = ".unfinished", ".replaced"
+"""What folders beside an output end with: those being written, and those that had its place."""
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -27,7 +32,8 @@ def new_directory(
     """Give a temporary sibling of `path` to write into, and rename it to `path` at the end.
 
     Whatever ends the block early, Ctrl-C included, removes the temporary directory and leaves
-    `path` as it was, and so does a power cut before the renaming. A link is followed.
+    `path` as it was. So does a kill or a power cut, and the next directory that is made at `path`
+    removes what they leave. A link is followed.
 
     Args:
         path: The directory to make; it may exist when it is empty.
@@ -49,7 +55,9 @@ def new_directory(
     check_space(path, needed_bytes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = _beside(path, _UNFINISHED)
+        held = os.open(temporary, os.O_RDONLY)
+        _locked(held)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be made: {error.strerror}", "Choose another output folder"
@@ -68,14 +76,18 @@ def new_directory(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(held)
 
 
 def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
     """Check that `new_directory` may make a directory; the arguments are its.
 
+    What killed processes left beside it is removed first, or put back in its place.
+
     Raises:
         OutputError: `path` is a file or a mount point, or is not empty.
     """
+    _recover(Path(os.path.realpath(path)))
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file", "Name a folder that is not there yet")
     if os.path.ismount(os.path.realpath(path)):
@@ -129,19 +141,49 @@ def _settle(directory: Path) -> None:
 
 
 def _replace(path: Path, temporary: Path) -> None:
+    """Put a directory into its place; what is there comes to the temporary one's, or goes."""
     if not path.exists():
         temporary.rename(path)
-        sync(path.parent)
-        return
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
-        old = Path(aside) / "replaced"
-        path.rename(old)
+    elif not exchange(temporary, path):
+        old = _beside(path, _REPLACED)
+        path.rename(old)  # onto an empty directory
         try:
             temporary.rename(path)
         except BaseException:
             old.rename(path)
             raise
-        sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    sync(path.parent)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent))
+
+
+def _locked(directory: int) -> bool:
+    """Lock a directory for as long as its descriptor is open; False where that cannot be."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process is at work in it, or the file system has no locks
+        return False
+    return True
+
+
+def _recover(path: Path) -> None:
+    """Remove what killed processes left beside a path, or put back what they had moved aside."""
+    made = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}(?:{_UNFINISHED}|{_REPLACED})")
+    try:
+        left = [one for one in path.parent.iterdir() if made.fullmatch(one.name)]
+    except OSError:  # nothing is there, or nobody may look
+        return
+    for directory in sorted(left):
+        held = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
+        if _locked(held):
+            if directory.suffix == _REPLACED and not path.exists():
+                directory.rename(path)
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
+        os.close(held)
 
 
 def _number(error: OSError | SafetensorError) -> int:
@@ -150,6 +192,3 @@ def _number(error: OSError | SafetensorError) -> int:
         return error.errno or 0
     found = _OS_ERROR.search(str(error))
     return int(found[1]) if found else 0
-
-
-__all__ = ["check_replaceable", "check_space", "new_directory"]

@@ -9,52 +9,79 @@ from typing import Any
 
 import msgspec
 
-from edgefuse_runtime.files.modes import share
+from edgefuse_runtime.files.modes import protect, share
+from edgefuse_runtime.files.regular import is_regular, regular
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, *, private: bool = False, before: Path | None = None) -> Iterator[Path]:
     """Give a file beside `path` to write, and put it in its place when the block ends.
 
-    A crash at any moment leaves either the old file or the new one, and both whole.
+    A crash at any moment leaves the old file or the new one, and what is there whole. With
+    `before`, the moment between two renamings has the old file there alone. A link is replaced
+    itself, and not what it points to.
 
     Args:
         path: The file to make or to replace.
+        private: Whether it is its owner's alone.
+        before: Where to put the file that is replaced; None deletes it. What was there goes first:
+            no more than two of them are on the disk at a time.
 
     Yields:
-        The file to write.
+        The file to write. It is not there yet.
 
     Raises:
         OSError: The disk is full, for example; the old file is still there.
     """
-    beside = path.with_name(f".{path.name}.new")
+    beside = beside_of(path)
+    beside.unlink(missing_ok=True)
+    if before is not None and is_regular(path):
+        before.unlink(missing_ok=True)
     try:
         yield beside
-        share(beside)
+        (protect if private else share)(beside)
         sync(beside)
+        if before is not None and is_regular(path):
+            path.replace(before)
         beside.replace(path)
         sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def beside_of(path: Path) -> Path:
+    """The file that is written beside one, and that a crash leaves."""
+    return path.with_name(f".{path.name}.new")
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file whole or not at all.
 
+    Args:
+        path: The file to make or to replace.
+        content: What it is to hold.
+        private: Whether it is its owner's alone.
+
     Raises:
         OSError: The disk is full, for example; the old file is still there.
     """
-    with replaced(path) as beside:
-        beside.write_bytes(content)
+    with replaced(path, private=private) as beside, open(beside, "xb", opener=regular) as file:
+        file.write(content)
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, obj: Any, *, private: bool = False) -> None:
     """Write a struct as a JSON file for people and programs, whole or not at all.
 
+    Args:
+        path: The file to make or to replace.
+        obj: The struct.
+        private: Whether it is its owner's alone.
+
     Raises:
         OSError: The disk is full, for example; the old file is still there.
     """
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(obj), indent=2) + b"\n")
+    content = msgspec.json.format(msgspec.json.encode(obj), indent=2) + b"\n"
+    write_bytes(path, content, private=private)
 
 
 def sync(path: Path) -> None:
@@ -67,6 +94,3 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-__all__ = ["replaced", "sync", "write_bytes", "write_json"]

@@ -1,14 +1,19 @@
 """Safetensors files: mapped instead of read, and replaced whole or not at all."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from edgefuse_runtime.files.regular import check_regular, regular
 from edgefuse_runtime.files.replace import replaced
+
+_METADATA = "__metadata__"
 
 _TYPES = {
     "F64": "<f8",
@@ -26,26 +31,29 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """What a safetensors file holds, and where.
 
     The format: 8 bytes little-endian length of the header, the header as JSON with each tensor's
-    type, shape and byte range, then the tensors.
+    type, shape and byte range, then the tensors. safetensors' own reader checks it: the header's
+    length, types, and that the tensors fill the file without a hole or an overlap.
 
     Returns:
         The header (`dtype`, `shape` and `data_offsets` by name, texts as `__metadata__`), and the
         byte from which offsets count.
 
     Raises:
-        ValueError: It is no whole safetensors file.
+        ValueError: It is no whole safetensors file, or has tensors of a type that is not used here.
+        OSError: It is not there, or is no regular file.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    check_regular(path)
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    with open(path, "rb", opener=regular) as file:
         start = 8 + int.from_bytes(file.read(8), "little")
-        if start > size:
-            raise ValueError(f"{path} was cut short")
         header: dict[str, Any] = json.loads(file.read(start - 8))
-    if not isinstance(header, dict):
-        raise ValueError(f"{path} is no safetensors file")  # noqa: TRY004 - a file, no argument
-    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-    if start + max(ends, default=0) != size:
-        raise ValueError(f"{path} was cut short")
+    for name, tensor in header.items():
+        if name != _METADATA and tensor["dtype"] not in _TYPES:
+            raise ValueError(f"{path} has {name} in {tensor['dtype']}, which is not used here")
     return header, start
 
 
@@ -55,7 +63,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         ValueError: It is no whole safetensors file.
     """
-    metadata: dict[str, str] = read_header(path)[0].get("__metadata__", {})
+    metadata: dict[str, str] = read_header(path)[0].get(_METADATA, {})
     return metadata
 
 
@@ -66,14 +74,28 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         ValueError: It is no whole safetensors file.
     """
     header, start = read_header(path)
-    header.pop("__metadata__", None)
+    header.pop(_METADATA, None)
     if path.stat().st_size == start:
         return {name: np.zeros(t["shape"], _TYPES[t["dtype"]]) for name, t in header.items()}
-    data = np.memmap(path, np.uint8, "r", offset=start)
+    with open(path, "rb", opener=regular) as file:
+        data = np.memmap(file, np.uint8, "r", offset=start)
     return {
         name: data[slice(*t["data_offsets"])].view(_TYPES[t["dtype"]]).reshape(t["shape"])
         for name, t in header.items()
     }
+
+
+def digest_of(tensors: Mapping[str, np.ndarray], about: str) -> str:
+    """SHA-256, in lower-case hexadecimal, of tensors and of a text about them.
+
+    Names, types and shapes count as well as every byte.
+    """
+    found = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = np.asarray(tensors[name], order="C")
+        found.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
+        found.update(tensor.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def write_tensors(
@@ -88,12 +110,22 @@ def write_tensors(
 
 
 def replace_tensors(
-    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    *,
+    before: Path | None = None,
 ) -> None:
-    """Write a safetensors file whole or not at all.
+    """Write a safetensors file whole or not at all, for its owner alone.
+
+    Args:
+        path: The file to make or to replace.
+        tensors: What it is to hold.
+        metadata: Texts besides.
+        before: Where to put the file that is replaced; None deletes it.
 
     Raises:
         OSError: The disk is full, for example; the old file is still there.
     """
-    with replaced(path) as beside:
+    with replaced(path, private=True, before=before) as beside:
         write_tensors(beside, tensors, metadata)

@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file each, so that no crash can tear tensors from progress."""
+"""Checkpoints: one safetensors file each, so that no crash can tear tensors from progress.
+
+Each has the SHA-256 of what it holds, so that none can rot unseen.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +13,18 @@ from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.engines.engine import Tensors
-from edgefuse_runtime.files.tensor_file import map_tensors, read_metadata, replace_tensors
+from edgefuse_runtime.files.tensor_file import (
+    digest_of,
+    map_tensors,
+    read_metadata,
+    replace_tensors,
+)
 
-_KEY = "edgefuse"
+_KEY, _DIGEST = "edgefuse", "sha256"
+
+
+class LostCheckpointError(RunError):
+    """A checkpoint that is not there, or is not as it was written."""
 
 
 class Best(Struct, frozen=True, kw_only=True):
@@ -60,41 +72,61 @@ class _Record(Struct, frozen=True, kw_only=True):
 
 
 def save_checkpoint(
-    path: Path, tensors: Mapping[str, np.ndarray], progress: Progress, *, bundle_id: str
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    progress: Progress,
+    *,
+    bundle_id: str,
+    before: Path | None = None,
 ) -> None:
     """Write a checkpoint beside `path`, bring it to the disk, and put it in place.
+
+    Args:
+        path: The file to make or to replace.
+        tensors: The engine's state, or the trained parameters.
+        progress: How far the run has come.
+        bundle_id: Identity of the bundle that is trained.
+        before: Where to put the checkpoint that is replaced; None deletes it.
 
     Raises:
         OutputError: It cannot be written; what was at `path` is still there.
     """
-    record = _Record(bundle_id=bundle_id, progress=progress)
+    about = msgspec.json.encode(_Record(bundle_id=bundle_id, progress=progress)).decode()
+    metadata = {_KEY: about, _DIGEST: digest_of(tensors, about)}
+    there = path.exists()
     try:
-        replace_tensors(path, tensors, {_KEY: msgspec.json.encode(record).decode()})
+        replace_tensors(path, tensors, metadata, before=before)
     except (OSError, SafetensorError) as error:
+        kept = ": the checkpoint before is kept" if there else ""
         raise OutputError(
             f"{path} cannot be written: {error}",
-            "Make room on the disk and go on with --resume: the checkpoint before is kept",
+            f"Make room on the disk and go on with --resume{kept}",
         ) from error
 
 
 def load_checkpoint(path: Path, *, bundle_id: str) -> tuple[Tensors, Progress]:
-    """Map a checkpoint's tensors (read-only views) and read its progress.
+    """Map a checkpoint's tensors (read-only views), read its progress, and check every byte.
 
     Raises:
-        RunError: It is not there, is no whole checkpoint, or is one of another bundle.
+        LostCheckpointError: It is not there, or is not as it was written.
+        RunError: It is one of another bundle.
     """
-    if not path.is_file():
-        raise RunError(
-            f"{path} is not there: no epoch of the run has ended yet",
-            "Go on with `edgefuse finetune BUNDLE RUN --resume`",
-        )
+    again = "Go on with `edgefuse finetune BUNDLE RUN --resume`, which makes it again"
     try:
-        record = msgspec.json.decode(read_metadata(path).get(_KEY, ""), type=_Record)
+        metadata = read_metadata(path)
+        about = metadata.get(_KEY, "")
+        record = msgspec.json.decode(about, type=_Record)
         tensors = map_tensors(path)
-    except (ValueError, KeyError) as error:
-        raise RunError(
-            f"{path} is no whole checkpoint: {error}", "Copy the run again, or train anew"
-        ) from error
+    except FileNotFoundError as error:
+        raise LostCheckpointError(f"{path} is not there", again) from error
+    except OSError as error:
+        raise LostCheckpointError(f"{path} cannot be read: {error.strerror}", again) from error
+    except ValueError as error:
+        raise LostCheckpointError(f"{path} is no whole checkpoint: {error}", again) from error
+    if metadata.get(_DIGEST) != digest_of(tensors, about):
+        raise LostCheckpointError(
+            f"{path} has changed since it was written (its SHA-256 is another)", again
+        )
     if record.bundle_id != bundle_id:
         raise RunError(
             f"{path} is a checkpoint of another bundle ({record.bundle_id[:12]}…, "

@@ -150,6 +150,11 @@ class Course:
             seconds=perf_counter() - begin,
         )
 
+    def rows_of(self, step: int) -> list[int]:
+        """Numbers of a step's rows in the data, from 1, in order; of a row's parts once."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return self.dataset.row_numbers(self._order(epoch)[position])
+
     def _parts(self, rows: RowIndices) -> list[Part]:
         """The batches of a step, without those of which no term counts, if any does."""
         at_once = self.rows_at_once

@@ -11,6 +11,7 @@ from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
+from edgefuse_runtime.engines.engine import Engine
 from edgefuse_runtime.engines.row_cache import RowCache
 from edgefuse_runtime.files.output import check_space, free_space
 from edgefuse_runtime.files.replace import write_json
@@ -18,17 +19,20 @@ from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import default_threads
 from edgefuse_runtime.optimizers.optimizer import state_elements
-from edgefuse_runtime.training.checkpoint import Progress, load_checkpoint
+from edgefuse_runtime.training.checkpoint import Progress
 from edgefuse_runtime.training.course import Course, check_accumulation
 from edgefuse_runtime.training.loop import Job, Observer, TrainingLoop
 from edgefuse_runtime.training.memory_plan import MemoryPlan, plan_memory, usual_budget
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import Report
+from edgefuse_runtime.training.resume import Say, finished, newest
 from edgefuse_runtime.training.run import (
     BEST,
     LAST,
     METRICS,
+    PREVIOUS,
     REPORT,
+    Change,
     RunRecord,
     TrainingSettings,
     begin_run,
@@ -36,9 +40,10 @@ from edgefuse_runtime.training.run import (
     check_same,
     claimed,
     describe_data,
-    read_json,
+    next_rate,
     read_record,
     relative_to_run,
+    write_record,
 )
 
 _MIB = 2**20
@@ -71,7 +76,8 @@ def finetune(
         valid: Validation data, evaluated after every epoch; without any the last epoch is the best.
         settings: How to train; None to resume as the run began, and for a new run the defaults.
         resume: Whether to go on from the last checkpoint of the run that is there, and end with the
-            weights of a run that was never interrupted, bit for bit.
+            weights of a run that was never interrupted, bit for bit. Where that checkpoint is lost,
+            from the one before, or from the beginning. A lower learning rate holds from there on.
         overwrite: Whether to replace the run that is there.
         budget: Bytes that the process may hold, mapped files not counted; None for what the board's
             profile and this machine have free. It decides how many rows are computed at once, and
@@ -105,13 +111,20 @@ def finetune(
         filled = msgspec.structs.replace(
             filled, rows_at_once=plan.rows_at_once, kept_layers=plan.kept_layers
         )
-    job = _job(bundle, run, dataset, valid, settings=filled)
+    assert filled.learning_rate
+    rate = filled.learning_rate
+    if stored:
+        rate = next_rate(stored, rate)
+        filled = msgspec.structs.replace(filled, learning_rate=stored.settings.learning_rate)
+    job = _job(bundle, run, dataset, valid, settings=filled, rate=rate)
     record = _record(job, train, valid, settings=filled)
+    say = observer.on_notice if observer else _ignore
     if stored:
         check_same(stored, record)
-        if (run / REPORT).exists():
-            return read_json(run / REPORT, Report)
-    there = sum(path.stat().st_size for path in (run / LAST, run / BEST) if path.exists())
+        if report := finished(run, bundle_id=bundle.id, say=say):
+            return report
+    kept = (run / LAST, run / PREVIOUS, run / BEST)
+    there = sum(path.stat().st_size for path in kept if path.exists())
     needed = _most_bytes(bundle) - there
     check_space(run, needed)
     rows = _row_cache(bundle, run, filled, cache, needed=needed)
@@ -125,21 +138,38 @@ def finetune(
         row_cache=rows,
     )
     with claimed(run), rows or nullcontext():
-        progress = Progress()
-        if not stored:
+        if stored:
+            progress = _go_on(engine, run, stored, rate=rate, say=say)
+        else:
             begin_run(run, record)
-        elif (run / LAST).exists():
-            state, progress = load_checkpoint(run / LAST, bundle_id=bundle.id)
-            engine.load_state(state)
-            del state  # a mapping would keep the file on the disk after it is replaced
+            progress = Progress()
         if observer:
             observer.on_start(progress.step, job.course.steps)
         with MetricsLog(run / METRICS, progress.metrics_bytes) as log:
+            if log.lost:
+                say(f"{run / METRICS} was cut: its last {log.lost} bytes are lost")
             loop = TrainingLoop(job, engine, progress, log=log, observer=observer, stop=stop)
             loop.run()
         report = _report(job, loop.progress, cached=rows.bytes if rows else 0)
-        write_json(run / REPORT, report)
+        write_json(run / REPORT, report, private=True)
     return report
+
+
+def _go_on(engine: Engine, run: Path, stored: RunRecord, *, rate: float, say: Say) -> Progress:
+    """Give the engine the state that a run goes on from, and record a rate that is another now."""
+    progress = Progress()
+    if found := newest(run, bundle_id=stored.bundle_id, say=say):
+        state, progress = found
+        engine.load_state(state)
+        del state, found  # a mapping would keep the file on the disk after it is replaced
+    if rate != stored.learning_rate:
+        change = Change(step=progress.step, learning_rate=rate)
+        write_record(run, msgspec.structs.replace(stored, changes=[*stored.changes, change]))
+    return progress
+
+
+def _ignore(sentence: str) -> None:
+    """Nobody watches the run."""
 
 
 def _row_cache(
@@ -219,11 +249,16 @@ def _plan(
 
 
 def _job(
-    bundle: Bundle, run: Path, dataset: Dataset, valid: Path | None, *, settings: TrainingSettings
+    bundle: Bundle,
+    run: Path,
+    dataset: Dataset,
+    valid: Path | None,
+    *,
+    settings: TrainingSettings,
+    rate: float,
 ) -> Job:
     assert settings.batch_size
     assert settings.rows_at_once
-    assert settings.learning_rate
     assert settings.threads
     rows = settings.batch_size * settings.gradient_accumulation_steps
     steps_per_epoch = batches_per_epoch(len(dataset), rows)
@@ -239,7 +274,7 @@ def _job(
             rows_at_once=settings.rows_at_once,
             parts=settings.gradient_accumulation_steps,
             steps=settings.epochs * steps_per_epoch,
-            peak=settings.learning_rate,
+            peak=rate,
             warmup_ratio=settings.warmup_ratio,
             seed=settings.seed,
         ),

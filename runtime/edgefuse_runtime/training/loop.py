@@ -5,7 +5,7 @@ things happen.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -24,9 +24,10 @@ from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
 from edgefuse_runtime.training.course import Course, are_finite
 from edgefuse_runtime.training.metrics_log import MetricsLog
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
-from edgefuse_runtime.training.run import BEST, LAST
+from edgefuse_runtime.training.run import BEST, LAST, PREVIOUS
 
 _MIB = 2**20
+_MOST_ROWS = 16
 
 
 class Observer(Protocol):
@@ -46,6 +47,10 @@ class Observer(Protocol):
 
     def on_save(self, path: Path, step: int) -> None:
         """A checkpoint is on the disk."""
+        ...
+
+    def on_notice(self, sentence: str) -> None:
+        """Something was lost, and what is done about it."""
         ...
 
 
@@ -115,7 +120,8 @@ class TrainingLoop:
         course, progress = self._job.course, self.progress
         outcome = course.take(self._engine, progress.step)
         if outcome.divergence:
-            raise self._diverged(outcome.divergence)
+            rows = _listed(course.rows_of(progress.step))
+            raise self._diverged(f"{outcome.divergence}, of rows {rows}")
         record = StepRecord(
             step=outcome.step,
             epoch=progress.step // course.steps_per_epoch + 1,
@@ -147,7 +153,7 @@ class TrainingLoop:
         if self._job.valid:
             best = self._evaluate(self._job.valid, best)
         if best.epoch == epoch:
-            self._save(BEST, self._engine.parameters())
+            self._save(self._job.run / BEST, self._engine.parameters())
         self.progress = msgspec.structs.replace(progress, evaluations=epoch, best=best)
 
     def _evaluate(self, valid: Dataset, now: Best) -> Best:
@@ -177,21 +183,26 @@ class TrainingLoop:
             metrics_bytes=self._log.sync(),
             peak_resident=max(self.progress.peak_resident, memory.peak_resident()),
         )
-        self._save(LAST, self._engine.state())
+        run = self._job.run
+        self._save(run / LAST, self._engine.state(), before=run / PREVIOUS)
 
-    def _save(self, name: str, tensors: Tensors) -> None:
+    def _save(self, path: Path, tensors: Tensors, *, before: Path | None = None) -> None:
         if not are_finite(tensors):
             raise self._diverged(f"the parameters after step {self.progress.step} are not finite")
-        path = self._job.run / name
-        save_checkpoint(path, tensors, self.progress, bundle_id=self._job.bundle.id)
+        save_checkpoint(path, tensors, self.progress, bundle_id=self._job.bundle.id, before=before)
         if self._observer:
             self._observer.on_save(path, self.progress.step)
 
     def _diverged(self, how: str) -> RunError:
-        kept = f"; {LAST} is the checkpoint before" if (self._job.run / LAST).exists() else ""
+        lower = f"--learning-rate {self._job.course.peak / 10:g}"
+        if (self._job.run / LAST).exists():
+            return RunError(
+                f"training diverged: {how}; {LAST} is the checkpoint before",
+                f"Go on from there at a lower rate: {self._command('--resume')} {lower}",
+            )
         return RunError(
-            f"training diverged: {how}{kept}",
-            f"Start another run with a lower --learning-rate than {self._job.course.peak:g}",
+            f"training diverged: {how}",
+            f"Begin again at a lower rate: --overwrite {lower}",
         )
 
     def _interrupt_if_asked(self) -> None:
@@ -199,9 +210,19 @@ class TrainingLoop:
             self._interrupt()
 
     def _interrupt(self) -> NoReturn:
-        command = ["edgefuse", "finetune", str(self._job.bundle.path), str(self._job.run)]
         raise Interrupted(
             f"stopped after step {self.progress.step} of {self._job.course.steps}, "
             f"which {self._job.run / LAST} holds",
-            f"Go on with: {shlex.join([*command, '--resume'])}",
+            f"Go on with: {self._command('--resume')}",
         )
+
+    def _command(self, *options: str) -> str:
+        paths = str(self._job.bundle.path), str(self._job.run)
+        return shlex.join(["edgefuse", "finetune", *paths, *options])
+
+
+def _listed(rows: Sequence[int]) -> str:
+    """Numbers of rows for a sentence, which has no room for very many."""
+    shown = ", ".join(map(str, rows[:_MOST_ROWS]))
+    more = len(rows) - _MOST_ROWS
+    return f"{shown} and {more} more" if more > 0 else shown

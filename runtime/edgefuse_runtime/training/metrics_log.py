@@ -10,18 +10,33 @@ from typing import Self
 import msgspec
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.files.regular import regular
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 
 
 class MetricsLog:
-    """Lines that are appended after a given length of the file."""
+    """Lines that are appended after a given length of the file.
+
+    Attributes:
+        lost: Bytes that the file should have had and has not: it was cut.
+    """
 
     def __init__(self, path: Path, length: int) -> None:
-        """Open the file and drop what follows `length` bytes: steps that no checkpoint holds."""
+        """Open the file and drop what follows `length` bytes: steps that no checkpoint holds.
+
+        Of a file that is shorter, half a line at the end is dropped too.
+
+        Raises:
+            OutputError: It cannot be opened, or is no regular file.
+        """
         self._path = path
-        self._file = path.open("ab")
-        self._file.truncate(min(length, self._file.tell()))
-        self._file.seek(0, os.SEEK_END)
+        with self._translated_errors():
+            self._file = open(path, "a+b", opener=regular)  # noqa: SIM115 - closed by __exit__
+            there = self._file.seek(0, os.SEEK_END)
+            whole = length if there >= length else self._after_last_line()
+            self.lost = length - whole
+            self._file.truncate(whole)
+            self._file.seek(0, os.SEEK_END)
 
     def write(self, record: StepRecord | EvaluationRecord) -> None:
         """Append a line.
@@ -57,6 +72,10 @@ class MetricsLog:
     ) -> None:
         with suppress(OSError):  # of a line that `write` has refused already
             self._file.close()
+
+    def _after_last_line(self) -> int:
+        self._file.seek(0)
+        return self._file.read().rfind(b"\n") + 1
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -1,16 +1,20 @@
 """A run: the directory that fine-tuning fills, and its record.
 
-run.json            bundle, data and settings, written first
-metrics.jsonl       a line per step and per evaluation
-last.safetensors    the checkpoint that --resume goes on from
-best.safetensors    the trained parameters of the best epoch
-report.json         written last
+run.json              bundle, data and settings, written first
+metrics.jsonl         a line per step and per evaluation
+last.safetensors      the checkpoint that --resume goes on from
+previous.safetensors  the one before it, for when that is lost
+best.safetensors      the trained parameters of the best epoch
+report.json           written last
+
+All of it is its owner's alone.
 """
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +24,19 @@ from msgspec import Struct
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle, digest, open_bundle
 from edgefuse_runtime.files.folder_kinds import kind_of
-from edgefuse_runtime.files.replace import write_json
+from edgefuse_runtime.files.regular import regular
+from edgefuse_runtime.files.replace import beside_of, write_json
 
 RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+
+_FILES = (RECORD, METRICS, LAST, PREVIOUS, BEST, REPORT)
+_BESIDE = {beside_of(Path(name)).name for name in _FILES}
+_SAFETENSORS_OWN = re.compile(r"\.tmp[0-9A-Za-z]{6}")
+"""What safetensors calls a file that it has not written to its end."""
 
 _T = TypeVar("_T")
+_PRIVATE = 0o700
 
 
 class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -92,6 +103,18 @@ class DataFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sha256: str
 
 
+class Change(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run went on with that it did not begin with.
+
+    Attributes:
+        step: Count of steps done before.
+        learning_rate: Peak of the learning rate from then on.
+    """
+
+    step: int
+    learning_rate: float
+
+
 class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a run was made from.
 
@@ -104,6 +127,7 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         valid: Validation data.
         settings: Settings, with what they leave open filled in.
         edgefuse_version: Version of the EdgeFuse that began the run.
+        changes: What was changed when the run went on, the first change first.
     """
 
     bundle_path: str
@@ -113,6 +137,12 @@ class RunRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     valid: DataFile | None
     settings: TrainingSettings
     edgefuse_version: str
+    changes: list[Change] = []
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Peak of the learning rate now."""
+        return self.changes[-1].learning_rate if self.changes else self.settings.learning_rate
 
 
 def describe_data(path: Path) -> DataFile:
@@ -146,37 +176,53 @@ def check_free(run: Path, *, overwrite: bool) -> None:
     """
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file", "Name a folder that is not there yet")
-    if not run.is_dir() or not any(run.iterdir()):
+    try:
+        found = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    except OSError as error:
+        raise OutputError(
+            f"{run} cannot be read: {error.strerror}", "Choose another folder"
+        ) from error
+    files = {name for name in found if not _is_leftover(name)}
+    if not files:
         return
-    if not is_run(run):
+    if not files <= {*_FILES} and not is_run(run):
         raise OutputError(
             f"{run} is not empty, and holds {kind_of(run) or 'other files'}, no run",
             "Name another folder",
         )
     if not overwrite:
+        what = "a run already" if is_run(run) else f"what is left of a run without its {RECORD}"
+        go_on = "Go on with it with --resume, replace" if is_run(run) else "Replace"
         raise OutputError(
-            f"{run} holds a run already",
-            "Go on with it with --resume, replace it with --overwrite, or name another folder",
+            f"{run} holds {what}", f"{go_on} it with --overwrite, or name another folder"
         )
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file is one that a process had begun to write when it was killed."""
+    return name in _BESIDE or _SAFETENSORS_OWN.fullmatch(name) is not None
 
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
     """Make the directory, and keep other processes from training in it, for as long as this lives.
 
+    What a process left there that was killed while it wrote is removed.
+
     Raises:
         OutputError: The directory cannot be made.
         RunError: Another process is training in it.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        directory = os.open(run, os.O_RDONLY)
+        run.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        directory = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise OutputError(
             f"{run} cannot be made: {error.strerror}", "Choose another folder"
         ) from error
     try:
         _lock(directory, run)
+        _remove_leftovers(run)
         yield
     finally:
         os.close(directory)
@@ -193,6 +239,13 @@ def _lock(directory: int, run: Path) -> None:
         pass  # a file system without locks
 
 
+def _remove_leftovers(run: Path) -> None:
+    for path in run.iterdir():
+        if _is_leftover(path.name):
+            with suppress(OSError):  # whatever else has that name
+                path.unlink()
+
+
 def begin_run(run: Path, record: RunRecord) -> None:
     """Remove the files of an earlier run from the directory, and write run.json.
 
@@ -200,13 +253,49 @@ def begin_run(run: Path, record: RunRecord) -> None:
         OutputError: The directory cannot be written.
     """
     try:
-        for name in (REPORT, BEST, LAST, METRICS):
+        for name in (REPORT, BEST, PREVIOUS, LAST, METRICS):
             (run / name).unlink(missing_ok=True)
-        write_json(run / RECORD, record)
+    except OSError as error:
+        raise OutputError(
+            f"{run / name} cannot be replaced: {error.strerror}", "Choose another folder"
+        ) from error
+    write_record(run, record)
+
+
+def write_record(run: Path, record: RunRecord) -> None:
+    """Write run.json.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    try:
+        write_json(run / RECORD, record, private=True)
     except OSError as error:
         raise OutputError(
             f"{run} cannot be written: {error.strerror}", "Choose another folder"
         ) from error
+
+
+def next_rate(stored: RunRecord, asked: float | None) -> float:
+    """Peak of the learning rate that a run goes on with.
+
+    Args:
+        stored: What the run was made from.
+        asked: What it is to be; that of the beginning changes nothing.
+
+    Raises:
+        RunError: It is higher than it is now.
+    """
+    now = stored.learning_rate
+    assert now is not None
+    if asked is None or asked in (now, stored.settings.learning_rate):
+        return now
+    if asked > now:
+        raise RunError(
+            f"the run's learning rate is {now:g}, and a run goes on with a lower one only",
+            "Give a lower --learning-rate, or start another run",
+        )
+    return asked
 
 
 def check_same(stored: RunRecord, now: RunRecord) -> None:
@@ -273,11 +362,14 @@ def read_json(path: Path, kind: type[_T]) -> _T:
         RunError: The file is not there, or is broken.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError as error:
+        with open(path, "rb", opener=regular) as file:
+            return msgspec.json.decode(file.read(), type=kind)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{path.parent} is no run: it has no {path.name}",
             "Make one with `edgefuse finetune BUNDLE RUN --train train.jsonl`",
         ) from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}", "Start another run") from error
     except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
         raise RunError(f"{path} cannot be read: {error}", "Start another run") from error
