@@ -14,6 +14,7 @@ from edgefuse.cli._output import prepare_streams, write_error
 from edgefuse.cli._signals import heeding_signals
 from edgefuse.cli.bench import bench
 from edgefuse.cli.chat import chat
+from edgefuse.cli.check import check
 from edgefuse.cli.compress import compress
 from edgefuse.cli.convert import convert
 from edgefuse.cli.demo import demo
@@ -59,6 +60,7 @@ app.command()(chat)
 app.command()(convert)
 app.command()(bench)
 app.command()(doctor)
+app.command()(check)
 app.command()(report)
 app.command()(demo)
 app.add_typer(devices.app, name="devices")

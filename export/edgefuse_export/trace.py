@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram, _trace
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.operators.dropout import Dropout, check_dropout, with_dropout
 from edgefuse_export.operators.rms_norm import join_norms
+from edgefuse_export.operators.silu import keep_silu
 from edgefuse_export.passes.first_token import compute_only_read_tokens
 from edgefuse_export.passes.scaled_query import scale_query_instead_of_scores
 from edgefuse_export.passes.spelled_out import spell_out
@@ -122,6 +123,7 @@ def trace_module(
     scale_query_instead_of_scores(program.graph_module)
     spell_out(program.graph_module)
     join_norms(program.graph_module)
+    keep_silu(program.graph_module)
     return program
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgefuse_runtime.api import (
         Predictor,
         bench,
+        check,
         convert,
         doctor,
         evaluate,
@@ -30,6 +31,7 @@ __all__ = [
     "Predictor",
     "TrainingSettings",
     "bench",
+    "check",
     "convert",
     "doctor",
     "evaluate",
@@ -42,6 +44,7 @@ _HOMES = {
     "Predictor": "edgefuse_runtime.api",
     "TrainingSettings": "edgefuse_runtime.training.run",
     "bench": "edgefuse_runtime.api",
+    "check": "edgefuse_runtime.api",
     "convert": "edgefuse_runtime.api",
     "doctor": "edgefuse_runtime.api",
     "evaluate": "edgefuse_runtime.api",

@@ -13,14 +13,16 @@ from edgefuse_devices.errors import DataError, InputError, OutputError
 from edgefuse_devices.options import make
 from edgefuse_runtime.bundle import bundle as bundles
 from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.checking import health
 from edgefuse_runtime.checking.diagnosis import Diagnosis
 from edgefuse_runtime.checking.doctor import diagnose
+from edgefuse_runtime.checking.health import Health
 from edgefuse_runtime.converting import convert as converting
 from edgefuse_runtime.converting.convert import Conversion, Format
 from edgefuse_runtime.inference.evaluation import Evaluation, evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.inference.predict import predict, stream
-from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.measuring import bench as measuring
 from edgefuse_runtime.measuring.report import BenchReport
 from edgefuse_runtime.progress import OnProgress, silent
@@ -155,7 +157,7 @@ class Predictor:
             RunError: The run has no best epoch yet, or its bundle is not there.
         """
         self.bundle, trained = open_trained(Path(model), bundle=_path(bundle))
-        threads = threads or default_threads(self.bundle.manifest.device)
+        threads = threads_for(self.bundle.manifest.device, threads)
         self._model = InferenceModel(self.bundle, trained, threads=threads)
 
     def predict(
@@ -360,6 +362,22 @@ def doctor(
     return diagnose(_opened(bundle), threads=threads, on_progress=on_progress)
 
 
+def check(path: StrPath, *, bundle: StrPath | None = None) -> Health:
+    """Read every byte of a run, a bundle or a model, and say what is whole; nothing is written.
+
+    Args:
+        path: Its directory.
+        bundle: Place of a run's bundle, when it is not where it was.
+
+    Returns:
+        How each file is; `whole` says whether all is well, and `advice` what can be done.
+
+    Raises:
+        InputError: It is no run, no bundle and no model.
+    """
+    return health.check(Path(path), bundle=_path(bundle))
+
+
 def _path(path: StrPath | None) -> Path | None:
     return None if path is None else Path(path)
 
@@ -371,6 +389,7 @@ def _opened(bundle: StrPath | Bundle) -> Bundle:
 __all__ = [
     "Predictor",
     "bench",
+    "check",
     "convert",
     "doctor",
     "evaluate",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgefuse_devices.errors import Interrupted, OutputError, RunError
+from edgefuse_devices.errors import InputError, Interrupted, OutputError, RunError
 from edgefuse_runtime.bundle.bundle import Bundle, open_bundle
 from edgefuse_runtime.engines.engine import Step
 from edgefuse_runtime.training import finetune as finetune_module
@@ -449,6 +449,13 @@ def test_a_run_moves_with_its_bundle(case, tmp_path):
     assert open_run_bundle(run, record, case.bundle.path).id == record.bundle_id
     with pytest.raises(RunError, match="is not the bundle that"):
         open_run_bundle(run, record, make_bundle(tmp_path / "other", seed=3).path)
+
+
+def test_more_threads_than_processors_are_refused_before_any_file_is_made(case, tmp_path):
+    many = msgspec.structs.replace(SETTINGS, threads=100_000)
+    with pytest.raises(InputError, match=r"100000 threads are more than the \d+ processors"):
+        train(case, tmp_path / "run", many)
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_out_of_range_are_refused():

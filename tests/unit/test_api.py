@@ -20,7 +20,8 @@ WORKSTATION = {
 }
 WORKSTATION_SETTINGS = {"AdamW", "Adafactor", "Lion", "Sgd", "SqueezeSettings"}
 BOARD = {
-    *("Predictor", "bench", "convert", "doctor", "evaluate", "finetune", "open_bundle", "read_run"),
+    *("Predictor", "bench", "check", "convert", "doctor", "evaluate", "finetune"),
+    *("open_bundle", "read_run"),
 }
 BOARD_SETTINGS = {"TrainingSettings"}
 

@@ -69,6 +69,14 @@ def test_a_link_out_of_the_bundle_is_refused(bundle, tmp_path):
         open_bundle(bundle)
 
 
+@pytest.mark.parametrize("name", ["model.so", "training/graph.onnx", ".hidden"])
+def test_a_file_that_the_manifest_does_not_list_is_refused(bundle, name):
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"")
+    with pytest.raises(BundleError, match=rf"{name} is not listed in .*manifest\.json"):
+        open_bundle(bundle)
+
+
 def test_a_bundle_of_a_newer_edgefuse_says_to_update(bundle):
     newer = {"schema_version": SCHEMA_VERSION + 1, "unheard": "of"}
     change(bundle, lambda manifest: manifest.update(newer))

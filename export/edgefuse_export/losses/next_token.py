@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgefuse_export.operators.cross_entropy import cross_entropy
+from edgefuse_export.losses.cross_entropy import cross_entropy
 from edgefuse_runtime.tasks.next_token import IGNORED
 
 

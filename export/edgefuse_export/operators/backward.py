@@ -15,7 +15,7 @@ import torch
 from onnxscript import opset21 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_sum_dim_IntList
 
-from edgefuse_export.operators.cross_entropy import (
+from edgefuse_export.losses.cross_entropy import (
     cross_entropy_backward_in_onnx,
     cross_entropy_in_onnx,
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from onnxscript import opset21 as op
-from torch import Tensor
+from torch import Tensor, fx
 
 
 @torch.library.custom_op("edgefuse::silu", mutates_args=())
@@ -47,6 +47,24 @@ def _differentiate(ctx: Any, gradient: Tensor) -> Tensor:
 
 
 silu.register_autograd(_differentiate, setup_context=_keep)
+
+
+def keep_silu(graph_module: fx.GraphModule) -> int:
+    """Let sigmoid linear units be one operator each, in place.
+
+    Args:
+        graph_module: A forward pass in ATen operators.
+
+    Returns:
+        How many there are.
+    """
+    nodes = graph_module.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.silu.default, sort=False
+    )
+    for node in nodes:
+        node.target = torch.ops.edgefuse.silu.default
+    graph_module.recompile()
+    return len(nodes)
 
 
 def silu_in_onnx(x: Any) -> Any:

@@ -6,7 +6,6 @@ Each is replaced by others of the same result, in the traced program, before it 
     rsub(x, c)               →   −x + c                decomposed to sub(c, x), which no ATen has
     pad(x, [l, r, …], 0)     →   cat(0, x, 0)          the joint graph fixes all sizes of x
     im2col(x, [k, 1], …)     →   cat of k slices of x  the translation fixes all sizes of x
-    silu(x)                  →   edgefuse::silu(x)     the joint graph takes its gradient apart
 """
 
 import operator
@@ -15,8 +14,6 @@ from typing import Any
 
 import torch
 from torch import fx
-
-from edgefuse_export.operators import silu  # noqa: F401 - which registers its operator
 
 aten = torch.ops.aten
 
@@ -122,14 +119,9 @@ def _zeros(graph: fx.Graph, like: fx.Node, rank: int, axis: int, count: int) -> 
     return graph.call_function(aten.new_zeros.default, (like, sizes))
 
 
-def _silu(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    return graph.call_function(torch.ops.edgefuse.silu.default, node.args)
-
-
 _REPLACEMENTS: Mapping[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.baddbmm.default: _batched_product,
     aten.rsub.Scalar: _subtraction,
     aten.pad.default: _padding,
-    aten.silu.default: _silu,
     aten.im2col.default: _windows,
 }

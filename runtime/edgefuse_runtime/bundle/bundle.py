@@ -173,7 +173,8 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         verify: Whether to compare the SHA-256 of every file too, not only its presence and size.
 
     Raises:
-        BundleError: It is no bundle, was cut short or changed, or is of another schema.
+        BundleError: It is no bundle, was cut short or changed, has a file that its manifest does
+            not list, or is of another schema.
     """
     file = path / MANIFEST
     if not path.exists():
@@ -192,6 +193,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     for name, entry in manifest.files.items():
         _check_inside(path / name, path)
         _check_file(path / name, entry, verify=verify)
+    _check_listed(path, manifest)
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
 
@@ -225,6 +227,17 @@ def _check_names(manifest: Manifest, file: Path) -> None:
     for name in (*_NEEDED, *manifest.engine.files):
         if name not in manifest.files:
             raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
+
+
+def _check_listed(path: Path, manifest: Manifest) -> None:
+    """Refuse what the manifest does not list: nobody has said what it is."""
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if name != MANIFEST and name not in manifest.files and not file.is_dir():
+            raise BundleError(
+                f"{file} is not listed in {path / MANIFEST}",
+                "Delete what has been put there, or copy the bundle again",
+            )
 
 
 def _check_inside(file: Path, folder: Path) -> None:

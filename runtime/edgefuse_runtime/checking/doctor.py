@@ -17,7 +17,7 @@ from edgefuse_runtime.checking.texts import TEXTS, CheckedTexts, differing, read
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
-from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.progress import OnProgress, silent
 
 _STAGES = ("Reading texts", "Opening the engine", "Computing batches again")
@@ -46,7 +46,7 @@ def diagnose(
                 f"{bundle.path} has no certificate to compare with",
                 "Export it again: edgefuse export MODEL BUNDLE --device NAME",
             )
-    threads = threads or default_threads(manifest.device)
+    threads = threads_for(manifest.device, threads)
     on_progress(_STAGES[0], 0, len(_STAGES))
     texts = read_texts(bundle.path)
     problems = _text_problems(bundle, texts)

@@ -1,5 +1,6 @@
 """Memory of this process and of the machine, in bytes."""
 
+import ctypes
 import re
 import resource
 from pathlib import Path
@@ -29,6 +30,13 @@ def anonymous() -> int:
     """What is resident now and is no part of a file: Linux cannot drop it. All where not Linux."""
     found = _in_status("RssAnon")
     return resident() if found is None else found
+
+
+def give_back() -> None:
+    """Give what this process has freed back to the system, where the C library keeps it (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def free() -> int:

@@ -17,7 +17,7 @@ from edgefuse_devices.errors import EdgeFuseError, InputError, InternalError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.machine.emulation import emulated
-from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.measuring import process as bench_process
 from edgefuse_runtime.measuring.process import Failed, Finished, Message, Ready, Stepped, Workload
 from edgefuse_runtime.measuring.report import BenchReport, Latency, measured_on
@@ -50,7 +50,7 @@ def plan_workload(
     workload = Workload(
         batch_size=manifest.batch_size if batch_size is None else batch_size,
         sequence_length=length,
-        threads=default_threads(manifest.device) if threads is None else threads,
+        threads=threads_for(manifest.device, threads),
         warmup=warmup,
         steps=steps,
     )

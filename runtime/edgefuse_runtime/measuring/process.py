@@ -5,7 +5,9 @@
 WORKLOAD is a `Workload` as JSON; a message a line goes to stdout.
 """
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Generator
 from itertools import cycle, islice
@@ -31,6 +33,8 @@ _BATCHES = 16
 embeddings cost, does not depend on the count of steps."""
 _LEARNING_RATE = 2e-5
 _FLOAT32 = 4
+_PARENT_DEATH = 1
+"""PR_SET_PDEATHSIG."""
 
 
 class Workload(Struct, frozen=True, kw_only=True):
@@ -167,8 +171,16 @@ def _trained_shapes(bundle: Bundle, token_ids: NDArray[np.int64]) -> list[tuple[
     return [rows.shape(parameter) for parameter in manifest.parameters]
 
 
+def _end_with_parent() -> None:
+    """Let Linux kill this process when the one that measures ends, however that does (prctl(2))."""
+    control = getattr(ctypes.CDLL(None), "prctl", None)
+    if control is not None:
+        control(_PARENT_DEATH, signal.SIGKILL)
+
+
 def main() -> None:
     """Print the messages; whatever else is printed in this process goes to stderr."""
+    _end_with_parent()
     path, workload = Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Workload)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as pipe:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from edgefuse_runtime.files.output import check_space, free_space
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
-from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.optimizers.optimizer import state_elements
 from edgefuse_runtime.training.checkpoint import Progress
 from edgefuse_runtime.training.course import Course, check_accumulation
@@ -117,6 +117,7 @@ def finetune(
         rate = next_rate(stored, rate)
         filled = msgspec.structs.replace(filled, learning_rate=stored.settings.learning_rate)
     job = _job(bundle, run, dataset, valid, settings=filled, rate=rate)
+    memory.give_back()  # what the tokenizer took
     record = _record(job, train, valid, settings=filled)
     say = observer.on_notice if observer else _ignore
     if stored:
@@ -217,7 +218,7 @@ def _fill(settings: TrainingSettings, bundle: Bundle) -> TrainingSettings:
         settings,
         learning_rate=settings.learning_rate or manifest.tuning.learning_rate,
         batch_size=settings.batch_size or manifest.batch_size,
-        threads=settings.threads or default_threads(manifest.device),
+        threads=threads_for(manifest.device, settings.threads),
     )
 
 

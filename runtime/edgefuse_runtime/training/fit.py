@@ -10,7 +10,7 @@ from edgefuse_devices.errors import RunError
 from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset
 from edgefuse_runtime.engines.engine import Tensors
-from edgefuse_runtime.machine.threads import default_threads
+from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.training.course import Course, StepOutcome, are_finite, check_accumulation
 from edgefuse_runtime.training.run import TrainingSettings
 
@@ -61,7 +61,7 @@ def fit(
         check_accumulation(bundle, dataset)
     engine = open_engine(
         bundle,
-        threads=settings.threads or default_threads(manifest.device),
+        threads=threads_for(manifest.device, settings.threads),
         token_ids=dataset.token_ids,
         seed=settings.seed,
         accumulates=course.accumulates,

@@ -30,8 +30,10 @@ from edgefuse_runtime.files.replace import beside_of, write_json
 RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
-_FILES = (RECORD, METRICS, LAST, PREVIOUS, BEST, REPORT)
-_BESIDE = {beside_of(Path(name)).name for name in _FILES}
+FILES = (RECORD, METRICS, LAST, PREVIOUS, BEST, REPORT)
+"""Names of all that a run may have."""
+
+_BESIDE = {beside_of(Path(name)).name for name in FILES}
 _SAFETENSORS_OWN = re.compile(r"\.tmp[0-9A-Za-z]{6}")
 """What safetensors calls a file that it has not written to its end."""
 
@@ -182,10 +184,10 @@ def check_free(run: Path, *, overwrite: bool) -> None:
         raise OutputError(
             f"{run} cannot be read: {error.strerror}", "Choose another folder"
         ) from error
-    files = {name for name in found if not _is_leftover(name)}
+    files = {name for name in found if not is_leftover(name)}
     if not files:
         return
-    if not files <= {*_FILES} and not is_run(run):
+    if not files <= {*FILES} and not is_run(run):
         raise OutputError(
             f"{run} is not empty, and holds {kind_of(run) or 'other files'}, no run",
             "Name another folder",
@@ -198,7 +200,7 @@ def check_free(run: Path, *, overwrite: bool) -> None:
         )
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Whether a file is one that a process had begun to write when it was killed."""
     return name in _BESIDE or _SAFETENSORS_OWN.fullmatch(name) is not None
 
@@ -241,7 +243,7 @@ def _lock(directory: int, run: Path) -> None:
 
 def _remove_leftovers(run: Path) -> None:
     for path in run.iterdir():
-        if _is_leftover(path.name):
+        if is_leftover(path.name):
             with suppress(OSError):  # whatever else has that name
                 path.unlink()
 
