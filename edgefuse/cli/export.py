@@ -76,7 +76,7 @@ def export(
         typer.Option(
             help="The engine that will run the bundle: onnxruntime-layers, onnxruntime or "
             "onnxruntime-training.  [default: layer by layer for language models that are stacks "
-            "of layers, and under frozen layers, else onnxruntime]",
+            "of layers, and where the head trains alone, else onnxruntime]",
             show_default=False,
         ),
     ] = None,

@@ -214,8 +214,9 @@ def suits_layers(source: Source) -> bool:
     """Whether a model can be trained layer by layer, and gains by it.
 
     It gains where the loss is computed token by token, as that of language models, so that the
-    logits of all are never there at once; and where layers come first that do not train, since what
-    they give for a row can be kept.
+    logits of all are never there at once; and where no layer trains, since what they give for a row
+    can be kept. Where the uppermost ones train, keeping what the others give makes up for what one
+    graph saves in the last layer, of which a classifier reads one token, and no more.
 
     Args:
         source: The model, and how it trains.
@@ -229,7 +230,7 @@ def suits_layers(source: Source) -> bool:
         return True
     batch = example(source.task, TRACED_SHAPE, vocabulary=source.vocabulary)
     entrance = entered(source.task, source.model, stack, tuple(batch.values()))
-    return lowest_layer(stack, entrance) > 0
+    return lowest_layer(stack, entrance) == len(stack.layers)
 
 
 def _why_not_so(source: Source) -> str:
