@@ -366,7 +366,7 @@ def check(path: StrPath, *, bundle: StrPath | None = None) -> Health:
     """Read every byte of a run, a bundle or a model, and say what is whole; nothing is written.
 
     Args:
-        path: Its directory.
+        path: The directory of one of these.
         bundle: Place of a run's bundle, when it is not where it was.
 
     Returns:

@@ -83,8 +83,8 @@ def _group(
     Args:
         graph: The graph.
         product: The product.
-        heads: Its first factor.
-        shared: What is read in the place of its second one.
+        heads: The first factor of the product.
+        shared: What is read in the place of the second one.
         counts: Count of heads that are shared, and of all.
     """
     found = product.outputs[0]

@@ -43,7 +43,7 @@ class FileHealth(Struct, frozen=True, kw_only=True):
     """How a file is.
 
     Attributes:
-        name: Its path in the folder; of data and bundles of a run, what they are.
+        name: Path in the folder; of the bundle and the data of a run, what they are.
         state: `whole` where it is as it was written; `left over` where a killed command left it.
         note: What is known of it beside.
     """
@@ -73,7 +73,7 @@ def check(path: Path, *, bundle: Path | None = None) -> Health:
     """Read every byte of a run, a bundle or a model; nothing is written.
 
     Args:
-        path: Its directory.
+        path: The directory of one of these.
         bundle: Place of a run's bundle, when it is not where it was.
 
     Raises:
