@@ -1,6 +1,7 @@
 """Every optimizer moves parameters as torch's does, rows that never occur among them."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,8 +136,7 @@ def bundle_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Optimizer
 
     def make(settings: Optimizer) -> Bundle:
         folder = tmp_path_factory.mktemp(settings.name)
-        for file in original.path.iterdir():
-            (folder / file.name).hardlink_to(file)
+        shutil.copytree(original.path, folder, dirs_exist_ok=True)
         (folder / "optimizer.onnx").unlink()
         save(settings, folder)
         manifest = msgspec.structs.replace(original.manifest, optimizer=settings)
