@@ -1,5 +1,6 @@
 """A run that is killed, at whatever moment, goes on and ends as one that was not."""
 
+import os
 import re
 import shutil
 import signal
@@ -21,8 +22,15 @@ from tests.tiny_bundle import make_bundle, write_data
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed here")
 
+_UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+"""Coverage writes files of its own."""
+
 WRITING = "fsync,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,rmdir,ftruncate"
 """What changes the disk for good."""
+
+
+def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, capture_output=True, check=check, env=_UNMEASURED)
 
 
 def kills(script: list[str], trace: Path, reset: Callable[[], object]) -> Iterator[str]:
@@ -38,15 +46,13 @@ def kills(script: list[str], trace: Path, reset: Callable[[], object]) -> Iterat
     """
     traced = ["strace", "-f", "-qq", "-o", str(trace), "-e"]
     reset()
-    subprocess.run([*traced, f"trace={WRITING}", *script], check=True, capture_output=True)
+    run([*traced, f"trace={WRITING}", *script])
     calls = Counter(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
     for name, count in calls.items():
         for number in range(1, count + 1):
             inject = f"inject={name}:signal=SIGKILL:when={number}"
             reset()
-            done = subprocess.run(
-                [*traced, f"trace={name}", "-e", inject, *script], capture_output=True, check=False
-            )
+            done = run([*traced, f"trace={name}", "-e", inject, *script], check=False)
             assert done.returncode == -signal.SIGKILL, done.stderr
             yield f"{name} {number}"
 
@@ -65,8 +71,8 @@ def command(files: Path, run: str | Path) -> list[str]:
     return [*module, str(files / "bundle"), str(files / run), str(files / "train.jsonl")]
 
 
-def train(files: Path, run: str | Path, *options: str) -> None:
-    subprocess.run([*command(files, run), *options], check=True, capture_output=True)
+def train(files: Path, folder: str | Path, *options: str) -> None:
+    run([*command(files, folder), *options])
 
 
 def assert_same(files: Path, run: Path) -> None:
@@ -138,7 +144,7 @@ def test_an_output_that_is_killed_at_any_call_is_the_old_one_or_the_new_one(
         remove(folder)
         folder.mkdir()
         if there:
-            subprocess.run([*script, "old"], check=True)
+            run([*script, "old"])
 
     for _ in kills([*script, "new"], tmp_path / "trace", reset):
         states.add(content(output))
@@ -167,7 +173,7 @@ def test_a_killed_conversion_leaves_nothing_once_the_next_has_run(
         (tmp_path / "work").mkdir()
 
     for _ in kills(script, tmp_path / "trace", reset):
-        subprocess.run(script, check=True, capture_output=True)
+        run(script)
         assert [path.name for path in (tmp_path / "work").iterdir()] == ["out"]
         names = {path.name for path in (tmp_path / "work" / "out").iterdir()}
         assert names == {"conversion.json", "model.onnx", "model.safetensors", "tokenizer.json"}
