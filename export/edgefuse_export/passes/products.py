@@ -72,6 +72,8 @@ def multiply_codes(model: ir.Model) -> list[str]:
             minima = any(value.name == minimum_of(name) for value in graph.inputs)
             multiplied[name] = _Factor(graph, name, codes, minima=minima)
         multiplied[name].multiply(node)
+    if multiplied:
+        graph.opset_imports[_DOMAIN] = 1
     RemoveUnusedNodesPass()(model)
     unread = {part(name) for name in multiplied for part in (codes_of, scale_of, minimum_of)}
     for value in [value for value in graph.inputs if value.name in unread and not value.uses()]:

@@ -131,7 +131,7 @@ class _Matrix:
         self, graph: ir.Graph, floats: ir.Value, precision: Precision, *, minima: bool
     ) -> None:
         assert floats.shape is not None
-        self._graph, self._floats, self._precision = graph, floats, precision
+        self._graph, self._floats = graph, floats
         *rows, self._columns = floats.shape.numpy()
         name, parts = str(floats.name), [*rows, self._columns // BLOCK]
         kind, codes = _CODES[precision], self._columns * BITS[precision] // 8
