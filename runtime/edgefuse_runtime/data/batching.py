@@ -70,15 +70,20 @@ class Dataset:
     @cached_property
     def rows(self) -> int:
         """Count of the rows that examples are, or are parts of."""
-        return len({id(getattr(example, "row", example)) for example in self.examples})
+        return len(set(self._row_numbers()))
 
     def row_numbers(self, examples: RowIndices) -> list[int]:
         """Numbers of the rows, from 1 and each once, that some of the examples are of."""
-        numbers: dict[int, int] = {}
-        for example in self.examples:
-            numbers.setdefault(id(getattr(example, "row", example)), len(numbers) + 1)
-        chosen = (self.examples[index] for index in examples)
-        return sorted({numbers[id(getattr(example, "row", example))] for example in chosen})
+        numbers = self._row_numbers()
+        return sorted({numbers[index] for index in examples})
+
+    def _row_numbers(self) -> list[int]:
+        """Number of the row that each example is of."""
+        known: dict[int, int] = {}
+        return [
+            known.setdefault(id(getattr(example, "row", example)), len(known) + 1)
+            for example in self.examples
+        ]
 
     @cached_property
     def lengths(self) -> NDArray[np.intp]:
