@@ -15,6 +15,6 @@ def share(path: Path) -> None:
 
 
 def protect(path: Path) -> None:
-    """Let the owner alone read and write a file or folder."""
+    """Let the owner alone read and write a file."""
     with suppress(PermissionError):
-        path.chmod(0o700 if path.is_dir() else 0o600)
+        path.chmod(0o600)

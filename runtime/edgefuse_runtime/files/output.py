@@ -177,7 +177,10 @@ def _recover(path: Path) -> None:
     except OSError:  # nothing is there, or nobody may look
         return
     for directory in sorted(left):
-        held = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # what has such a name and is no folder is not ours
+            continue
         if _locked(held):
             if directory.suffix == _REPLACED and not path.exists():
                 directory.rename(path)
