@@ -38,7 +38,7 @@ def check(
     else:
         _show(health, path)
     if not health.whole:
-        lost = sum(file.state in ("broken", "missing") for file in health.files)
+        lost = sum(file.is_lost for file in health.files)
         raise InputError(f"{lost} of {path} {'is' if lost == 1 else 'are'} not as written")
 
 

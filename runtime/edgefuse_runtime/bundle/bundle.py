@@ -31,6 +31,7 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
 """
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -192,8 +193,12 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     _check_names(manifest, file)
     for name, entry in manifest.files.items():
         _check_inside(path / name, path)
-        _check_file(path / name, entry, verify=verify)
-    _check_listed(path, manifest)
+        check_file(path / name, entry, verify=verify)
+    for extra in unlisted(path, manifest):
+        raise BundleError(
+            f"{extra} is not listed in {file}",
+            "Delete what has been put there, or copy the bundle again",
+        )
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
 
@@ -229,15 +234,12 @@ def _check_names(manifest: Manifest, file: Path) -> None:
             raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
 
 
-def _check_listed(path: Path, manifest: Manifest) -> None:
-    """Refuse what the manifest does not list: nobody has said what it is."""
+def unlisted(path: Path, manifest: Manifest) -> Iterator[Path]:
+    """Files of a bundle that its manifest does not list: nobody has said what they are."""
+    listed = {MANIFEST, *manifest.files}
     for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if name != MANIFEST and name not in manifest.files and not file.is_dir():
-            raise BundleError(
-                f"{file} is not listed in {path / MANIFEST}",
-                "Delete what has been put there, or copy the bundle again",
-            )
+        if not file.is_dir() and file.relative_to(path).as_posix() not in listed:
+            yield file
 
 
 def _check_inside(file: Path, folder: Path) -> None:
@@ -249,7 +251,17 @@ def _check_inside(file: Path, folder: Path) -> None:
         )
 
 
-def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+def check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
+    """Check that a file is as a manifest says.
+
+    Args:
+        path: The file.
+        entry: What the manifest says of it.
+        verify: Whether to compare the SHA-256 too, not only presence and size.
+
+    Raises:
+        BundleError: It is missing, was cut short or changed.
+    """
     if not path.is_file():
         raise BundleError(f"{path} is missing from the bundle", AGAIN)
     if path.stat().st_size != entry.size:

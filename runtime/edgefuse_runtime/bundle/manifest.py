@@ -31,7 +31,8 @@ does train.onnx take the frozen ones. 8: task, optimizer and engine are tagged u
 is a merge. 9: the certificate has several shapes, whose batches and texts are in the bundle, and
 tuning names what gets no gradient, and the dropout. 10: an engine that goes layer by layer, the
 footprint of a step, and sizes in the certificate. 11: the base in few bits. 12: blocks with
-a minimum, what decode.onnx multiplies by as it is, and whether rows of frozen layers are kept."""
+a minimum, what decode.onnx multiplies by as it is, and whether rows of frozen layers are kept. 13:
+graphs take int4 codes as bytes."""
 
 AGAIN = "Copy the bundle again, or export it anew"
 """What to do about a bundle that is not as it was written."""

@@ -7,9 +7,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from edgefuse_devices.errors import EdgeFuseError, InputError
-from edgefuse_runtime.bundle.bundle import MANIFEST, digest
-from edgefuse_runtime.bundle.manifest import FileEntry, decode_manifest
+from edgefuse_devices.errors import BundleError, EdgeFuseError, InputError
+from edgefuse_runtime.bundle.bundle import MANIFEST, check_file, digest, unlisted
+from edgefuse_runtime.bundle.manifest import decode_manifest
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.regular import check_regular
 from edgefuse_runtime.files.tensor_file import read_header
@@ -51,6 +51,11 @@ class FileHealth(Struct, frozen=True, kw_only=True):
     name: str
     state: State
     note: str = ""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether what should be there is not, or not as it was written."""
+        return self.state in ("broken", "missing")
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -95,7 +100,7 @@ def check(path: Path, *, bundle: Path | None = None) -> Health:
 def _health(
     kind: Literal["run", "bundle", "model"], files: list[FileHealth], advice: list[str]
 ) -> Health:
-    whole = all(file.state not in ("broken", "missing") for file in files)
+    whole = not any(file.is_lost for file in files)
     return Health(kind=kind, whole=whole, files=files, advice=advice)
 
 
@@ -186,12 +191,13 @@ def _report(file: Path) -> Report:
     return read_json(file, Report)
 
 
-def _lost(file: Path, error: Exception) -> FileHealth:
-    """How a file is that cannot be read."""
+def _lost(file: Path, error: Exception, name: str = "") -> FileHealth:
+    """How a file is that cannot be read, by its own name or another."""
+    name = name or file.name
     if not file.exists() and not file.is_symlink():
-        return FileHealth(name=file.name, state="missing")
+        return FileHealth(name=name, state="missing")
     note = error.problem if isinstance(error, EdgeFuseError) else str(error)
-    return FileHealth(name=file.name, state="broken", note=note)
+    return FileHealth(name=name, state="broken", note=note)
 
 
 def _of_bundle(bundle: Path) -> Health:
@@ -200,25 +206,15 @@ def _of_bundle(bundle: Path) -> Health:
     except (EdgeFuseError, OSError) as error:
         return _health("bundle", [_lost(bundle / MANIFEST, error)], [_AGAIN])
     files = [FileHealth(name=MANIFEST, state="whole")]
-    files += (_entry(bundle, name, entry) for name, entry in sorted(manifest.files.items()))
-    listed = {MANIFEST, *manifest.files}
-    found = (p.relative_to(bundle).as_posix() for p in sorted(bundle.rglob("*")) if not p.is_dir())
-    files += (FileHealth(name=name, state="unlisted") for name in found if name not in listed)
-    lost = any(file.state in ("broken", "missing") for file in files)
-    return _health("bundle", files, [_AGAIN] if lost else [])
-
-
-def _entry(bundle: Path, name: str, entry: FileEntry) -> FileHealth:
-    file = bundle / name
-    if not file.is_file():
-        return FileHealth(name=name, state="missing")
-    size = file.stat().st_size
-    if size != entry.size:
-        note = f"{size:,} bytes, and the manifest says {entry.size:,}"
-        return FileHealth(name=name, state="broken", note=note)
-    if digest(file) != entry.sha256:
-        return FileHealth(name=name, state="broken", note="its SHA-256 is not the manifest's")
-    return FileHealth(name=name, state="whole")
+    for name, entry in sorted(manifest.files.items()):
+        try:
+            check_file(bundle / name, entry, verify=True)
+            files.append(FileHealth(name=name, state="whole"))
+        except BundleError as error:
+            files.append(_lost(bundle / name, error, name))
+    extra = (file.relative_to(bundle).as_posix() for file in unlisted(bundle, manifest))
+    files += (FileHealth(name=name, state="unlisted") for name in extra)
+    return _health("bundle", files, [_AGAIN] if any(file.is_lost for file in files) else [])
 
 
 def _of_model(model: Path) -> Health:
@@ -229,7 +225,7 @@ def _of_model(model: Path) -> Health:
         for file in sorted(model.rglob("*"))
         if file.suffix in readers and (found := _read(file, readers[file.suffix]))
     ]
-    lost = [file for file in files if file.state != "whole"]
+    lost = any(file.is_lost for file in files)
     return _health("model", files, ["Copy the model again, or make it anew"] if lost else [])
 
 
