@@ -72,7 +72,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
     from edgefuse.squeezing.training import train  # noqa: PLC0415
     from edgefuse.tuning.ways.mpo import Mpo  # noqa: PLC0415
     from edgefuse_export.tasks.text_classification import TextClassificationExport  # noqa: PLC0415
-    from edgefuse_runtime.data.batching import Dataset  # noqa: PLC0415
+    from edgefuse_runtime.data.batching import kept  # noqa: PLC0415
     from edgefuse_runtime.tasks.labels import labels_of_rows  # noqa: PLC0415
     from edgefuse_runtime.tasks.text_classification import TextClassification  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def _trained(*, quick: bool) -> tuple[Any, Any, Any, Any]:
             first_rows(work / f"{part}.jsonl", f"sst2/{part}.jsonl", count)
             for part, count in (("train", 6000), ("valid", 64 if quick else 1000))
         ]
-        rows, valid = (Dataset(task.task.read(f, tokenizer.limited(128))) for f in files)
+        rows, valid = (kept(task.task.read(f, tokenizer.limited(128))) for f in files)
     train(
         model,
         task,

@@ -13,7 +13,7 @@ from edgefuse.cli._fields import Given, with_fields
 from edgefuse.cli._options import BundleOfRun, RunOrBundle, Threads
 from edgefuse.cli._output import print_piece
 from edgefuse.cli._signals import stop_on_signal
-from edgefuse_runtime.data.lines import lines_of
+from edgefuse_runtime.data.lines import typed_lines
 from edgefuse_runtime.tasks.registry import CONVERSING_TASKS
 
 _EXIT = "/exit"
@@ -52,7 +52,7 @@ def chat(
 
 def _messages() -> Iterator[str]:
     """Lines of standard input until it ends, without blank ones."""
-    lines = _typed() if sys.stdin.isatty() else lines_of(sys.stdin.buffer, "standard input")
+    lines = _typed() if sys.stdin.isatty() else typed_lines(sys.stdin.buffer, "standard input")
     for line in lines:
         if line.strip() == _EXIT:
             return

@@ -73,4 +73,4 @@ def _asked(texts: list[str] | None, file: Path | None) -> "Sequence[Asked]":
         return texts
     if sys.stdin.isatty():
         sys.stderr.write("Type a text a line and end with Ctrl-D.\n")
-    return split_lines(sys.stdin.buffer.read(), "standard input")
+    return split_lines(sys.stdin.buffer, "standard input")

@@ -1,11 +1,9 @@
 """What reaches MLPs while their model reads text, on the disk: only one MLP's is in memory."""
 
-import os
 import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import IO, NamedTuple, Self, overload
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgefuse_devices.errors import OutputError
+from edgefuse_runtime.files.scratch import scratch_folder
 
 
 class _Piece(NamedTuple):
@@ -25,7 +24,7 @@ class _NamelessFile:
 
     def __init__(self) -> None:
         try:
-            self.content: IO[bytes] = tempfile.TemporaryFile(dir=_folder())  # noqa: SIM115
+            self.content: IO[bytes] = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115
         except OSError as error:
             raise _failed(error) from error
 
@@ -34,17 +33,9 @@ class _NamelessFile:
             self.content.close()
 
 
-def _folder() -> str:
-    """A folder on a disk: systems that hold `/tmp` in memory have `/var/tmp` for what is large."""
-    large = Path("/var/tmp")  # noqa: S108 - the file in it has no name
-    if "TMPDIR" not in os.environ and os.access(large, os.W_OK):
-        return str(large)
-    return tempfile.gettempdir()
-
-
 def _failed(error: OSError) -> OutputError:
     return OutputError(
-        f"What the MLPs are given cannot be kept in {_folder()}: {error.strerror}",
+        f"What the MLPs are given cannot be kept in {scratch_folder()}: {error.strerror}",
         "Make room, or name a folder that has some: TMPDIR=… edgefuse compress …",
     )
 

@@ -33,7 +33,7 @@ from edgefuse.squeezing.workspace import Workspace
 from edgefuse_devices.errors import ModelError
 from edgefuse_export.tasks.task import ExportTask, WantedTask
 from edgefuse_runtime.bundle.bundle import digest
-from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.batching import kept
 from edgefuse_runtime.progress import OnProgress, silent
 
 
@@ -84,7 +84,7 @@ def squeeze(
     length = choose_length(None, longest_sequence(empty_model(config)))
     task.check_length(length)
     train, valid = (
-        Dataset(export_task.task.read(file, tokenizer.limited(length)))
+        kept(export_task.task.read(file, tokenizer.limited(length)))
         for file in (train_file, valid_file)
     )
     job = Job(settings, export_task, train, valid, on_progress, stop)

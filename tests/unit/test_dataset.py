@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import pytest
 
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.asked import read_asked, rows_asked
+from edgefuse_runtime.data.data_file import LONGEST_LINE
 from edgefuse_runtime.data.lines import read_lines, split_lines
 from edgefuse_runtime.data.rows import read_rows
 from edgefuse_runtime.data.texts import pair_of, read_texts, text_of
@@ -34,7 +36,7 @@ class LabelledText(NamedTuple):
 
 def read_examples(path: Path, labels: Sequence[str]) -> list[LabelledText]:
     form = "A row has a text and a label"
-    rows = read_rows(path, form)
+    rows = list(read_rows(path, form))
     texts = [text_of(row, form) for row in rows]
     targets = SingleLabel(labels).targets(rows)
     return [LabelledText(*one) for one in zip(texts, targets, strict=True)]
@@ -280,6 +282,23 @@ def test_what_can_be_read_only_once_is_refused(tmp_path):
         read_texts(Path(os.devnull))
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "texts.txt"])
+def test_a_line_that_no_tokenizer_has_memory_for_is_refused(tmp_path, name):
+    beginning = {"rows.jsonl": '{"text": "', "rows.csv": "text\n", "texts.txt": ""}[name]
+    (tmp_path / name).write_text(beginning + "a" * LONGEST_LINE)
+    line = 2 if name == "rows.csv" else 1
+    with pytest.raises(DataError, match=rf"{name}:{line} has more than 1 MiB"):
+        read_texts(tmp_path / name)
+
+
+def test_the_first_rows_are_given_before_the_last_are_read(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(GOOD * 3 + b"broken")
+    rows = read_rows(tmp_path / "rows.jsonl", "")
+    assert [next(rows).fields["text"] for _ in range(3)] == ["lamp"] * 3
+    with pytest.raises(DataError, match=":4 is broken JSON"):
+        next(rows)
+
+
 @pytest.mark.parametrize("raw", [b"", b"\n\n", b"\xef\xbb\xbf"])
 def test_a_file_without_rows_is_refused(tmp_path, raw):
     with pytest.raises(DataError, match="has no rows"):
@@ -308,7 +327,7 @@ def test_lines_of_text_are_read_without_their_blank_end(tmp_path):
 )
 def test_bad_lines_of_text_are_named(raw, sentence):
     with pytest.raises(DataError, match=sentence):
-        split_lines(raw, "texts")
+        split_lines(BytesIO(raw), "texts")
 
 
 def labels_of(tmp_path, name, raw):
@@ -342,7 +361,7 @@ def test_labels_that_cannot_be_are_named_by_file_and_line(tmp_path, name, raw, s
 
 def rows_of(tmp_path, name, raw):
     (tmp_path / name).write_bytes(raw)
-    return read_rows(tmp_path / name, "A row has a text")
+    return list(read_rows(tmp_path / name, "A row has a text"))
 
 
 def test_several_labels_are_a_list_or_names_in_a_cell(tmp_path):
@@ -350,7 +369,7 @@ def test_several_labels_are_a_list_or_names_in_a_cell(tmp_path):
     cells = b'label\n"b, a"\n[]\n"[""b""]"\n'
     for name, raw in (("rows.jsonl", lists), ("rows.csv", cells)):
         rows = rows_of(tmp_path, name, raw)
-        held = np.array(MultiLabel(["a", "b", "c"]).targets(rows))
+        held = np.array(list(MultiLabel(["a", "b", "c"]).targets(rows)))
         assert held.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
     assert MultiLabel.labels_of(rows) == {"a", "b"}
     numbers = rows_of(tmp_path, "numbers.jsonl", b'{"label": [1, 2]}\n{"label": [2]}')
@@ -371,7 +390,7 @@ def test_several_labels_are_a_list_or_names_in_a_cell(tmp_path):
 )
 def test_several_labels_that_do_not_hold_are_named(tmp_path, row, sentence):
     with pytest.raises(DataError, match=sentence):
-        MultiLabel(["a", "b", "c"]).targets(rows_of(tmp_path, "rows.jsonl", row))
+        list(MultiLabel(["a", "b", "c"]).targets(rows_of(tmp_path, "rows.jsonl", row)))
 
 
 def test_scores_are_numbers_or_cells(tmp_path):
@@ -379,7 +398,8 @@ def test_scores_are_numbers_or_cells(tmp_path):
         ("rows.jsonl", b'{"score": 1}\n{"score": -2.5}\n{"score": "3e1"}'),
         ("rows.csv", b"score\n1\n-2.5\n3e1\n"),
     ):
-        assert Regression(["score"]).targets(rows_of(tmp_path, name, raw)) == [1, -2.5, 30]
+        scores = Regression(["score"]).targets(rows_of(tmp_path, name, raw))
+        assert list(scores) == [1, -2.5, 30]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +414,7 @@ def test_scores_are_numbers_or_cells(tmp_path):
 )
 def test_scores_that_do_not_hold_are_named(tmp_path, row, sentence):
     with pytest.raises(DataError, match=sentence):
-        Regression(["score"]).targets(rows_of(tmp_path, "rows.jsonl", row))
+        list(Regression(["score"]).targets(rows_of(tmp_path, "rows.jsonl", row)))
 
 
 def test_a_pair_is_two_texts(tmp_path):

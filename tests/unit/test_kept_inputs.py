@@ -36,7 +36,7 @@ def test_a_batch_that_an_expert_gets_nothing_of_is_nothing() -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_inputs, "_folder", lambda: "/not/there")
+    monkeypatch.setattr(kept_inputs, "scratch_folder", lambda: "/not/there")
     with pytest.raises(OutputError, match="cannot be kept in /not/there: No such file"):
         KeptInputs([3])
 

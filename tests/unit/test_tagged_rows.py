@@ -29,7 +29,7 @@ def read(
 ) -> list[EncodedWords]:
     tokenizer = pico_tokenizer("bert").backend_tokenizer
     limit_length(tokenizer, length, side)
-    return TokenClassification(labels=labels or LABELS).read(file, tokenizer)
+    return list(TokenClassification(labels=labels or LABELS).read(file, tokenizer))
 
 
 def named(row: EncodedWords, labels: list[str] | None = None) -> list[str]:

@@ -43,7 +43,7 @@ def test_the_decoder_reads_what_transformers_makes_of_the_labels(kind: str, rows
     model = pico_model(kind, auto_class="AutoModelForSeq2SeqLM", layers=1)
     start = model.config.decoder_start_token_id
     task = Text2TextGeneration(decoder_start_token_id=start, eos_token_ids=[3])
-    feeds = task.collate(task.read(rows, tokenizer()), padding_id=0)
+    feeds = task.collate(list(task.read(rows, tokenizer())), padding_id=0)
     expected = model.prepare_decoder_input_ids_from_labels(torch.from_numpy(feeds["labels"]))
     assert feeds["decoder_input_ids"].tolist() == expected.tolist()
     assert feeds["labels"].tolist() == [
@@ -63,7 +63,7 @@ def test_a_completion_that_is_cut_still_ends(rows: Path) -> None:
 
 
 def test_the_loss_is_that_of_the_tokens_that_count(rows: Path) -> None:
-    examples = TASK.read(rows, tokenizer())
+    examples = list(TASK.read(rows, tokenizer()))
     generator, metric = np.random.default_rng(0), TASK.metric()
     for batch in ([examples[0]], [examples[1]]):
         feeds = TASK.collate(batch, padding_id=0)
@@ -137,7 +137,7 @@ def test_rows_without_both_texts_are_refused(
     row: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=sentence):
-        TASK.read(file_of(tmp_path, row), tokenizer())
+        list(TASK.read(file_of(tmp_path, row), tokenizer()))
 
 
 def test_blank_prompts_are_refused() -> None:

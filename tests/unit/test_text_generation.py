@@ -30,7 +30,7 @@ def read(folder: Path, *rows: object, task=TASK, length: int = 64, side="right",
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     tokenizer = byte_tokenizer(begins=begins)
     limit_length(tokenizer, length, side)
-    return task.read(file, tokenizer)
+    return list(task.read(file, tokenizer))
 
 
 def asked(one: object, task=TASK, *, begins=False):

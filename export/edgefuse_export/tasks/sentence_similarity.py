@@ -123,7 +123,7 @@ class WantedSentenceSimilarity(WantedTask):
         """The same, with the problem type that rows show, where no option says it."""
         if self.problem_type is not None:
             return self
-        rows = read_rows(file, f"{RANKED_ROW}. {SCORED_ROW}")
+        rows = list(read_rows(file, f"{RANKED_ROW}. {SCORED_ROW}"))
         if "score" in rows[0].fields:
             return replace(self, problem_type="regression")
         negatives = any(row.fields.get("negative") is not None for row in rows)

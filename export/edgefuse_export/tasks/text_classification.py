@@ -132,7 +132,7 @@ class WantedTextClassification(WantedTask):
 
     def of_rows(self, file: Path) -> Self:
         """The same, with the labels that rows have, and pairs where they have them."""
-        pairs = _are_pairs(read_rows(file, LABELLED_ROW), wanted=self.pairs)
+        pairs = _are_pairs(list(read_rows(file, LABELLED_ROW)), wanted=self.pairs)
         known = self.labels is not None or self.num_labels is not None
         return replace(self, labels=self.labels if known else file, pairs=pairs)
 
@@ -140,7 +140,7 @@ class WantedTextClassification(WantedTask):
         """Labels and pairs, of rows where they are named."""
         if not isinstance(self.labels, str | Path) or Path(self.labels).suffix == ".txt":
             return _Wanted(self.labels, self.pairs)
-        rows = read_rows(Path(self.labels), LABELLED_ROW)
+        rows = list(read_rows(Path(self.labels), LABELLED_ROW))
         pairs = _are_pairs(rows, wanted=self.pairs)
         return _Wanted(PROBLEMS[problem].labels_of(rows), pairs)
 

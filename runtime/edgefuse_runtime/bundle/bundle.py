@@ -43,7 +43,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.bundle.manifest import AGAIN, FileEntry, Manifest, decode_manifest
-from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.batching import Dataset, kept
 from edgefuse_runtime.data.tokenization import open_tokenizer
 from edgefuse_runtime.engines.engine import Engine, Training
 from edgefuse_runtime.engines.row_cache import RowCache
@@ -94,13 +94,19 @@ class Bundle:
         """The bundle's tokenizer: it cuts texts at the bundle's length and does not pad."""
         return open_tokenizer(self.path / "tokenizer.json", length=self.manifest.sequence_length)
 
-    def read(self, file: Path) -> Dataset:
+    def read(self, file: Path, *, folder: Path | None = None) -> Dataset:
         """Read and tokenize rows of the bundle's task.
+
+        Args:
+            file: The rows.
+            folder: Where tokens lie, in a file without a name, that are too many for memory; None
+                for the one that TMPDIR names, or /var/tmp.
 
         Raises:
             DataError: There is no such file, it has no row, or a row is broken.
+            OutputError: The disk is full.
         """
-        return Dataset(self.manifest.task.read(file, self.tokenizer()))
+        return kept(self.manifest.task.read(file, self.tokenizer()), folder)
 
     def training(
         self,

@@ -1,14 +1,18 @@
 """Which rows go together, and how rows of unlike length become one array."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefuse_runtime.data.chunks import chunks
+from edgefuse_runtime.data.spool import Spool
 from edgefuse_runtime.data.tokenization import TokenIds
+from edgefuse_runtime.files.scratch import scratch_folder
 
 _BATCHES_PER_CHUNK = 50
 
@@ -80,20 +84,48 @@ class Dataset:
     def _row_numbers(self) -> list[int]:
         """Number of the row that each example is of."""
         known: dict[int, int] = {}
+        rows = (getattr(example, "row", None) for example in self.examples)
         return [
-            known.setdefault(id(getattr(example, "row", example)), len(known) + 1)
-            for example in self.examples
+            known.setdefault(index if row is None else id(row), len(known) + 1)
+            for index, row in enumerate(rows)
         ]
 
-    @cached_property
+    @property
     def lengths(self) -> NDArray[np.intp]:
         """Tokens of each example, of shape (examples,)."""
-        return np.array([len(example.token_ids) for example in self.examples], np.intp)
+        return self._seen[0]
 
-    @cached_property
+    @property
     def token_ids(self) -> NDArray[np.int64]:
         """Every token id that occurs, once."""
-        return np.unique(np.concatenate([e.token_ids for e in self.examples])).astype(np.int64)
+        return self._seen[1]
+
+    @cached_property
+    def _seen(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Lengths and token ids, for which all examples are read once."""
+        lengths: list[NDArray[np.intp]] = []
+        seen = np.empty(0, np.int64)
+        token_ids = (example.token_ids for example in self.examples)
+        for some in chunks(token_ids, len):
+            lengths.append(np.array([len(one) for one in some], np.intp))
+            seen = np.union1d(seen, np.concatenate(some)).astype(np.int64)
+        return np.concatenate(lengths), seen
+
+
+def kept(examples: Iterable[Example], folder: Path | None = None) -> Dataset:
+    """Make a data set of examples, which go to the disk if they come one by one and are many.
+
+    Args:
+        examples: What a task's `read` gives: a sequence, or what comes one by one.
+        folder: Where the file without a name is to be; None for `scratch_folder`.
+
+    Raises:
+        DataError: A row is broken.
+        OutputError: The disk is full.
+    """
+    if not isinstance(examples, Sequence):
+        examples = Spool(examples, folder or scratch_folder())
+    return Dataset(examples)
 
 
 def training_batches(

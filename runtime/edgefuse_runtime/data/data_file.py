@@ -1,9 +1,10 @@
-"""Reads the bytes of a data file, and refuses those that are not plain text."""
+"""Opens a data file, gives its lines as they come, and refuses what is not plain text."""
 
 import stat
-import string
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from edgefuse_devices.errors import DataError
 
@@ -11,6 +12,11 @@ AS_JSON_LINES = (
     "Write its rows as JSON lines, an object a line, as pandas does with "
     'to_json("rows.jsonl", orient="records", lines=True)'
 )
+
+LONGEST_LINE = 1 << 20
+"""Bytes of the longest line: a tokenizer takes a hundred times as much memory as its text has."""
+
+_MARK = b"\xef\xbb\xbf"  # of byte order
 
 _FORMATS = {
     b"\x1f\x8b": ("compressed by gzip", "Decompress it: gunzip FILE"),
@@ -28,13 +34,27 @@ _FORMATS = {
 """The bytes that a file of each format begins with, its name, and what to do."""
 
 
-def read_data(path: Path) -> bytes:
-    """Read a data file whole.
+class Line(NamedTuple):
+    """A line of text.
+
+    Attributes:
+        number: Number of the line, from 1.
+        text: The line, with the newline that ends it.
+    """
+
+    number: int
+    text: str
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a data file for reading.
 
     It must be a regular file: data are read again when a run resumes, and their digest is recorded.
 
     Raises:
-        DataError: There is no such file, it is a pipe or a device, or it is no plain text.
+        DataError: There is no such file, it cannot be read, it is a pipe or a device, or it is no
+            plain text.
     """
     try:
         mode = path.stat().st_mode
@@ -44,43 +64,76 @@ def read_data(path: Path) -> bytes:
                 "only once",
                 "Write the rows to a file, and name that",
             )
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            beginning = file.read(max(map(len, _FORMATS)))
+            file.seek(0)
+            for one, (kind, hint) in _FORMATS.items():
+                if beginning.startswith(one):
+                    raise DataError(f"{path} is {kind}", hint.replace("FILE", str(path)))
+            yield file
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "Check the path of the data file") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "Name a data file") from error
-    for beginning, (kind, hint) in _FORMATS.items():
-        if raw.startswith(beginning):
-            raise DataError(f"{path} is {kind}", hint.replace("FILE", str(path)))
-    return raw
 
 
-def decoded(raw: bytes, name: str, *, first_line: int = 1) -> str:
-    """Decode UTF-8 text, without a byte-order mark.
-
-    Args:
-        raw: The text.
-        name: What it is called in errors.
-        first_line: Number of its first line.
+def numbered(path: Path) -> Iterator[tuple[str, str]]:
+    """Give the lines of a data file without what ends them, each after its place: `FILE:1`, say.
 
     Raises:
-        DataError: A line is not UTF-8; the message names it `NAME:1`, say.
+        DataError: The file cannot be read, or a line cannot; see `opened` and `lines_of`.
     """
-    text = raw.removeprefix(b"\xef\xbb\xbf")
+    with opened(path) as file:
+        for line in lines_of(file, str(path)):
+            yield f"{path}:{line.number}", line.text.removesuffix("\n").removesuffix("\r")
+
+
+def lines_of(file: IO[bytes], name: str) -> Iterator[Line]:
+    """Give the lines of UTF-8 text as they come, without a byte-order mark.
+
+    Blank lines at the end are dropped.
+
+    Args:
+        file: Where the text begins.
+        name: What it is called in errors.
+
+    Raises:
+        DataError: A line is not UTF-8 or longer than `LONGEST_LINE`; the message names it `NAME:1`,
+            say.
+    """
+    blank: list[Line] = []
+    number = 0
+    while raw := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(raw) > LONGEST_LINE:
+            raise DataError(
+                f"{name}:{number} has more than {LONGEST_LINE >> 20} MiB",
+                "Write a text of that length as several rows",
+            )
+        line = Line(number, decoded(raw, name, number=number))
+        if not line.text.strip():
+            blank.append(line)
+            continue
+        yield from blank
+        blank.clear()
+        yield line
+
+
+def decoded(raw: bytes, name: str, *, number: int) -> str:
+    """Decode a line of UTF-8 text, the first one without a byte-order mark.
+
+    Args:
+        raw: The line.
+        name: What its text is called in errors.
+        number: Number of the line, from 1.
+
+    Raises:
+        DataError: It is not UTF-8; the message names it `NAME:1`, say.
+    """
+    text = raw.removeprefix(_MARK) if number == 1 else raw
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + first_line
         raise DataError(
-            f"{name}:{line} is not UTF-8: {error.reason}", "Save it as UTF-8"
+            f"{name}:{number} is not UTF-8: {error.reason}", "Save it as UTF-8"
         ) from error
-
-
-def numbered(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """Give the lines of a text, each after its place: `NAME:1`, `NAME:2` and so on.
-
-    Carriage returns before newlines and blank lines at the end are dropped.
-    """
-    lines = text.rstrip(string.whitespace).replace("\r\n", "\n")
-    for number, line in enumerate(lines.split("\n") if lines else [], start=1):
-        yield f"{name}:{number}", line

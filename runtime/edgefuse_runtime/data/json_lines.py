@@ -12,24 +12,30 @@ from edgefuse_runtime.data.data_file import AS_JSON_LINES, numbered
 
 Pairs = list[tuple[str, Any]]
 
+_LARGE = 1 << 23
 
-def json_rows(text: str, name: str, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the object of every line after its place, `NAME:1` and so on.
+
+def json_rows(path: Path, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the object of every line of a file after its place, `FILE:1` and so on.
 
     Args:
-        text: What a file holds.
-        name: Name of the file, for messages.
+        path: The file.
         form: Sentence that shows what a row looks like, the hint of errors.
 
     Raises:
         DataError: A line is empty, no object, or an object that has a key twice.
     """
-    for place, line in numbered(text, name):
+    for place, line in numbered(path):
         yield place, json_object(line, place, form)
 
 
 def json_object(line: str, place: str, form: str) -> dict[str, Any]:
-    """Decode an object; the arguments are those of `json_rows`.
+    """Decode an object.
+
+    Args:
+        line: JSON text.
+        place: File and line, as messages name it.
+        form: Sentence that shows what a row looks like, the hint of errors.
 
     Raises:
         DataError: It is empty, broken, no object, or has a key twice.
@@ -48,27 +54,33 @@ def json_object(line: str, place: str, form: str) -> dict[str, Any]:
     return fields
 
 
-def refuse_other_json(text: str, path: Path) -> None:
+def refuse_other_json(first: str, path: Path) -> None:
     """Refuse JSON that is not an object a line.
 
     Args:
-        text: What a file holds; its first line that is not blank begins with a bracket.
-        path: The file, for messages.
+        first: The file's first line that is not blank, which begins with a bracket.
+        path: The file.
 
     Raises:
         DataError: It is an array, or an object that goes over several lines.
     """
-    first = text.lstrip().partition("\n")[0].strip()
     found = None
     if first.startswith("["):
-        found = "a JSON array" if is_json(text.strip()) else None
-    elif not is_json(first) and (first == "{" or is_json(text.strip())):
+        found = "a JSON array" if _is_json_whole(path, if_large=True) else None
+    elif not is_json(first) and (first == "{" or _is_json_whole(path, if_large=False)):
         found = "JSON over several lines"
     if found is not None:
         raise DataError(f"{path} is {found}, not JSON lines", AS_JSON_LINES)
 
 
-def is_json(text: str) -> bool:
+def _is_json_whole(path: Path, *, if_large: bool) -> bool:
+    """Whether a file is one piece of JSON; of a large one, which takes memory to say, a guess."""
+    if path.stat().st_size > _LARGE:
+        return if_large
+    return is_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+
+
+def is_json(text: str | bytes) -> bool:
     """Whether a text is JSON."""
     try:
         msgspec.json.decode(text)

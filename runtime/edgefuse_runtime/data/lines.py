@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import decoded, numbered, read_data
+from edgefuse_runtime.data.data_file import decoded, lines_of, opened
 
 
 def read_lines(path: Path) -> list[str]:
@@ -13,20 +14,21 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: There is no such file, it is not UTF-8, it has no text, or a line is blank.
     """
-    return split_lines(read_data(path), str(path))
+    with opened(path) as file:
+        return split_lines(file, str(path))
 
 
-def split_lines(raw: bytes, name: str) -> list[str]:
+def split_lines(file: IO[bytes], name: str) -> list[str]:
     """Split UTF-8 text into lines as `read_lines` does; `name` stands for the file in errors."""
-    texts = [line for _, line in numbered(decoded(raw, name), name)]
+    texts = [line.text.removesuffix("\n").removesuffix("\r") for line in lines_of(file, name)]
     if not texts:
         raise DataError(f"{name} has no text", "Give one text a line")
     refuse_blank(texts, name)
     return texts
 
 
-def lines_of(stream: Iterable[bytes], name: str) -> Iterator[str]:
-    """Give the lines of UTF-8 text as they come, without what ends them.
+def typed_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
+    """Give the lines of UTF-8 text as they come, blank ones too, without what ends them.
 
     Args:
         stream: Lines.
@@ -36,7 +38,7 @@ def lines_of(stream: Iterable[bytes], name: str) -> Iterator[str]:
         DataError: A line is not UTF-8; the message names it `NAME:2`, say.
     """
     for number, line in enumerate(stream, start=1):
-        yield decoded(line, name, first_line=number).rstrip("\r\n")
+        yield decoded(line, name, number=number).rstrip("\r\n")
 
 
 def refuse_blank(texts: Sequence[str], name: str) -> None:

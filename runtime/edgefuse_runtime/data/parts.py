@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-_CHUNK = 1024
+from edgefuse_runtime.data.chunks import chunks
 
 
 class Frame(NamedTuple):
@@ -75,7 +75,6 @@ def tokenize_parts(tokenizer: Tokenizer, rows: Sequence[Sequence[str]]) -> list[
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+    for some in chunks(texts, len):
+        for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
             yield encoding.ids

@@ -1,10 +1,11 @@
 """Rows of a data file: JSON lines, or CSV or TSV with a header."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import decoded, read_data
+from edgefuse_runtime.data.data_file import numbered
 from edgefuse_runtime.data.json_lines import is_json, json_rows, refuse_other_json
 from edgefuse_runtime.data.separated import separated_rows, separator_of
 
@@ -21,9 +22,14 @@ class Row(NamedTuple):
     place: str
     fields: dict[str, Any]
 
+    @property
+    def size(self) -> int:
+        """About as many characters as its values have."""
+        return sum(len(str(value)) for value in self.fields.values())
 
-def read_rows(path: Path, form: str) -> list[Row]:
-    """Read a file of rows.
+
+def read_rows(path: Path, form: str) -> Iterator[Row]:
+    """Read a file of rows, one by one.
 
     Args:
         path: A regular file in UTF-8: an object a line, or CSV or TSV with a header, which the
@@ -34,17 +40,16 @@ def read_rows(path: Path, form: str) -> list[Row]:
         DataError: There is no such file, it is of another format, it has no row, or a row is
             broken; the message names file and line.
     """
-    text = decoded(read_data(path), str(path))
-    first = text.lstrip().partition("\n")[0].strip()
+    first = next((line.strip() for _, line in numbered(path) if line.strip()), "")
     separator = None
     if first.startswith(("{", "[")):
-        refuse_other_json(text, path)
+        refuse_other_json(first, path)
     elif first and not is_json(first):
         separator = separator_of(first, path.suffix.lower())
-    if separator is None:
-        rows = [Row(place, fields) for place, fields in json_rows(text, str(path), form)]
-    else:
-        rows = [Row(place, cells) for place, cells in separated_rows(text, str(path), separator)]
-    if not rows:
+    rows = separated_rows(path, separator) if separator else json_rows(path, form)
+    none = True
+    for place, fields in rows:
+        none = False
+        yield Row(place, fields)
+    if none:
         raise DataError(f"{path} has no rows", form)
-    return rows

@@ -4,8 +4,10 @@ import csv
 import re
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 
 from edgefuse_devices.errors import DataError
+from edgefuse_runtime.data.data_file import LONGEST_LINE, lines_of, opened
 
 _KINDS = {",": "CSV", ";": "CSV", "\t": "TSV"}
 _COLUMN = re.compile(r'"?[^\W\d][\w .-]{0,40}"?')
@@ -33,25 +35,24 @@ def separator_of(header: str, suffix: str) -> str | None:
     return None
 
 
-def separated_rows(text: str, name: str, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give the cells of every row after its place, `NAME:2` for the one after the header.
+def separated_rows(path: Path, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give the cells of every row after its place, `FILE:2` for the one after the header.
 
     A cell in double quotes may have separators and newlines in it, and quotes that are doubled, as
     RFC 4180 has it. Empty cells are left out, and so is a column without a name, as pandas writes
     for its index.
 
     Args:
-        text: What a file holds.
-        name: Name of the file, for messages.
+        path: The file.
         separator: What is between two cells.
 
     Raises:
         DataError: The header has a name twice, or none; a row has more or fewer cells than the
             header, is empty, or has quotes that do not match.
     """
-    rows = _cells(text, name, separator)
+    rows = _cells(path, separator)
     header = [column.strip() for column in next(rows, ("", []))[1]]
-    _check_header(header, name)
+    _check_header(header, path)
     for place, cells in rows:
         if not cells:
             raise DataError(f"{place} is an empty row", "Leave it out")
@@ -67,25 +68,28 @@ def separated_rows(text: str, name: str, separator: str) -> Iterator[tuple[str, 
         )
 
 
-def _cells(text: str, name: str, separator: str) -> Iterator[tuple[str, list[str]]]:
+def _cells(path: Path, separator: str) -> Iterator[tuple[str, list[str]]]:
     """Cells of rows after their places; one that goes over several lines is named by its first."""
-    lines = StringIO(text.rstrip("\r\n "), newline="")
-    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # 131,072 signs are no mistake
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    while True:
-        place = f"{name}:{reader.line_num + 1}"
-        try:
-            yield place, next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"{place} is broken {_KINDS[separator]}: {error}",
-                'Double the quotes inside of a quoted cell, as in "a ""b"" c", or write JSON lines',
-            ) from error
+    # 131,072 signs are no mistake.
+    csv.field_size_limit(max(LONGEST_LINE, csv.field_size_limit()))
+    with opened(path) as file:
+        lines = (one for line in lines_of(file, str(path)) for one in StringIO(line.text, ""))
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        while True:
+            place = f"{path}:{reader.line_num + 1}"
+            try:
+                yield place, next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(
+                    f"{place} is broken {_KINDS[separator]}: {error}",
+                    'Double the quotes inside of a quoted cell, as in "a ""b"" c", or write JSON '
+                    "lines",
+                ) from error
 
 
-def _check_header(header: list[str], name: str) -> None:
+def _check_header(header: list[str], name: Path) -> None:
     names = [column for column in header if column]
     if not names:
         raise DataError(f"{name} has no header", "Name the columns in its first line")

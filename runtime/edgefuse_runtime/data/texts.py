@@ -6,7 +6,7 @@ from pathlib import Path
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.asked import Asked, rows_asked
 from edgefuse_runtime.data.cells import list_in
-from edgefuse_runtime.data.data_file import decoded, numbered, read_data
+from edgefuse_runtime.data.data_file import numbered
 from edgefuse_runtime.data.rows import Row, read_rows
 
 _FORM = 'A row looks like {"text": "turn on the light"}'
@@ -43,8 +43,7 @@ def placed_texts(path: Path) -> list[tuple[str, str]]:
     """Read the texts of a file, each after its file and line; see `read_texts`."""
     if path.suffix != ".txt":
         return [(row.place, text) for row in read_rows(path, _FORM) for text in _texts(row)]
-    lines = numbered(decoded(read_data(path), str(path)), str(path))
-    texts = [(place, line) for place, line in lines if line.strip()]
+    texts = [(place, line) for place, line in numbered(path) if line.strip()]
     if not texts:
         raise DataError(f"{path} has no text", "Give a .jsonl or .txt file of example texts")
     return texts

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import DataError
-
-_CHUNK = 1024
+from edgefuse_runtime.data.chunks import chunks
 
 TokenIds = NDArray[np.int32]
 
@@ -68,8 +67,8 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
     Texts go through in chunks: the library's encodings weigh far more than their ids.
     """
     rows: list[TokenIds] = []
-    for start in range(0, len(texts), _CHUNK):
-        encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK])
+    for some in chunks(texts, len):
+        encodings = tokenizer.encode_batch_fast(some)
         rows += [np.array(encoding.ids, np.int32) for encoding in encodings]
     return rows
 
@@ -100,8 +99,8 @@ def tokenize_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> li
             f"Export with --sequence-length {special + 2} or more",
         )
     rows: list[PairIds] = []
-    for start in range(0, len(pairs), _CHUNK):
-        encodings = tokenizer.encode_batch_fast(list(pairs[start : start + _CHUNK]))
+    for some in chunks(pairs, lambda pair: len(pair[0]) + len(pair[1])):
+        encodings = tokenizer.encode_batch_fast(some)
         rows += [
             PairIds(np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32))
             for encoding in encodings

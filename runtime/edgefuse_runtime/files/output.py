@@ -110,11 +110,15 @@ def check_replaceable(path: Path, marker: str, *, overwrite: bool) -> None:
         )
 
 
+def disk_of(path: Path) -> Path:
+    """The folder on whose disk `path` is, or would be."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def free_space(path: Path) -> int:
     """Bytes that are free on the disk on which `path` is, or would be."""
-    path = path.absolute()
-    existing = next(place for place in (path, *path.parents) if place.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(disk_of(path)).free
 
 
 def check_space(path: Path, needed_bytes: int) -> None:

@@ -1,6 +1,6 @@
 """Rows of tagged words and texts with entities, tokenized: a class at each word's first piece."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import DataError
 from edgefuse_devices.names import suggest
+from edgefuse_runtime.data.chunks import chunks
 from edgefuse_runtime.data.tokenization import TokenIds
 from edgefuse_runtime.data.words import NO_WORD, Words, encode_words, split_texts
 from edgefuse_runtime.tasks.tagged_rows import MarkedText, TaggedWords, read_tagged_rows
@@ -35,7 +36,7 @@ class EncodedWords(NamedTuple):
     unread: int = 0
 
 
-def read_encoded(file: Path, tokenizer: Tokenizer, tagging: Tagging) -> list[EncodedWords]:
+def read_encoded(file: Path, tokenizer: Tokenizer, tagging: Tagging) -> Iterator[EncodedWords]:
     """Read and tokenize a file of tagged words, or of texts with entities.
 
     A word that an entity touches is the entity's, as with spaCy's `alignment_mode="expand"`.
@@ -49,22 +50,19 @@ def read_encoded(file: Path, tokenizer: Tokenizer, tagging: Tagging) -> list[Enc
         DataError: A row is broken, has no word that the tokenizer knows, an unknown tag or one that
             breaks the scheme; the message names file and line.
     """
-    rows = read_tagged_rows(file)
-    # Tags first: a wrong one is found before anything is tokenized.
-    classes = [_classes(row, tagging) if isinstance(row, TaggedWords) else [] for row in rows]
-    tagged = [row.words for row in rows if isinstance(row, TaggedWords)]
-    marked = [row.text for row in rows if isinstance(row, MarkedText)]
-    of_words = iter(encode_words(tokenizer, tagged))
-    of_texts = iter(split_texts(tokenizer, marked))
-    encoded = []
-    for row, own in zip(rows, classes, strict=True):
-        if isinstance(row, TaggedWords):
-            words = next(of_words)
-            encoded.append(_encode(words, own, row.place))
-        else:
-            words = next(of_texts)
-            encoded.append(_encode(words, _classes_of_entities(words, row, tagging), row.place))
-    return encoded
+    for rows in chunks(read_tagged_rows(file), lambda row: row.size):
+        # Tags first: a wrong one is found before anything is tokenized.
+        classes = [_classes(row, tagging) if isinstance(row, TaggedWords) else [] for row in rows]
+        tagged = [row.words for row in rows if isinstance(row, TaggedWords)]
+        marked = [row.text for row in rows if isinstance(row, MarkedText)]
+        of_words = iter(encode_words(tokenizer, tagged))
+        of_texts = iter(split_texts(tokenizer, marked))
+        for row, own in zip(rows, classes, strict=True):
+            if isinstance(row, TaggedWords):
+                yield _encode(next(of_words), own, row.place)
+            else:
+                words = next(of_texts)
+                yield _encode(words, _classes_of_entities(words, row, tagging), row.place)
 
 
 def refuse_unknown(words: Words, place: str) -> None:

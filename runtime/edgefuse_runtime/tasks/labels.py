@@ -1,7 +1,7 @@
 """Names of classes: in a file of them, in labelled rows, and found by a row's label."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def labels_of_rows(path: Path) -> frozenset[str]:
     Raises:
         DataError: There is no such file, the labels do not hold, or there are fewer than two.
     """
-    rows = read_rows(path, LABELLED_ROW)
+    rows = list(read_rows(path, LABELLED_ROW))
     labels = frozenset(labels_of(rows))
     check_labels(labels, rows)
     return labels
@@ -90,31 +90,42 @@ def check_labels(labels: Collection[str], rows: Sequence[Row]) -> None:
     _check_count(len(labels), rows[0].place.rpartition(":")[0])
 
 
-def labels_of(rows: Sequence[Row]) -> list[str]:
+def labels_of(rows: Iterable[Row]) -> Iterator[str]:
     """The label of each row, as text.
 
     Raises:
-        DataError: A row has none, or one that is a list, an object or a number with a decimal
-            point; or the rows mix texts, numbers and truth values, of which 1, true and "1" may
-            mean one class or three.
+        DataError: A row has none, or one that does not hold; see `LabelNames`.
     """
-    return names_of((row, row.fields.get("label")) for row in rows)
+    names = LabelNames()
+    return (names.of(row, row.fields.get("label")) for row in rows)
 
 
-def names_of(labels: Iterable[tuple[Row, Any]]) -> list[str]:
-    """Labels as text, each given with its row; see `labels_of`."""
-    names: list[str] = []
-    first: tuple[str, str] | None = None
-    for row, label in labels:
+class LabelNames:
+    """Labels of a file as text, which mixes no texts, numbers and truth values.
+
+    1, true and "1" may mean one class or three.
+    """
+
+    def __init__(self) -> None:
+        """Begin with no label."""
+        self._first: tuple[str, str] | None = None
+
+    def of(self, row: Row, label: Any) -> str:
+        """A label of a row, as text.
+
+        Raises:
+            DataError: There is none, or it is a list, an object or a number with a decimal point,
+                or of another kind than those before.
+        """
         kind = _kind(row, label)
-        first = first or (kind, row.place)
-        if kind != first[0]:
+        self._first = self._first or (kind, row.place)
+        if kind != self._first[0]:
             raise DataError(
-                f"{row.place} has a label that is {kind}, and that of {first[1]} is {first[0]}",
+                f"{row.place} has a label that is {kind}, and that of {self._first[1]} is "
+                f"{self._first[0]}",
                 "Write all labels of a file alike: as texts, whole numbers or truth values",
             )
-        names.append(str(label))
-    return names
+        return str(label)
 
 
 def unknown_label(row: Row, name: str, labels: Sequence[str]) -> DataError:

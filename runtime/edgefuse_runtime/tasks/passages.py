@@ -1,6 +1,6 @@
 """Rows of text generation: texts, prompts with completions, or chats, cut into parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,11 @@ class Passage(NamedTuple):
     asked: str
     references: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Count of its characters."""
+        return sum(map(len, self.parts))
+
 
 class EncodedPassage(NamedTuple):
     """A tokenized text.
@@ -60,7 +65,7 @@ class EncodedPassage(NamedTuple):
     number: int
 
 
-def read_passages(path: Path, chats: ChatTemplate | None) -> list[Passage]:
+def read_passages(path: Path, chats: ChatTemplate | None) -> Iterator[Passage]:
     """Read a file of texts, prompts with completions, or chats; rows may be of any of them.
 
     Args:
@@ -70,7 +75,7 @@ def read_passages(path: Path, chats: ChatTemplate | None) -> list[Passage]:
     Raises:
         DataError: The file cannot be read, or a row is broken; the message names file and line.
     """
-    return [_passage(row, chats) for row in read_rows(path, _FORM)]
+    return (_passage(row, chats) for row in read_rows(path, _FORM))
 
 
 def question_of(row: Row, chats: ChatTemplate | None) -> Passage:
@@ -91,7 +96,7 @@ def question_of(row: Row, chats: ChatTemplate | None) -> Passage:
 
 
 def encode_passages(
-    passages: Sequence[Passage], tokenizer: Tokenizer, *, end_id: int
+    passages: Sequence[Passage], tokenizer: Tokenizer, *, end_id: int, first: int = 0
 ) -> list[EncodedPassage]:
     """Tokenize texts, and cut them to the tokenizer's length.
 
@@ -101,6 +106,7 @@ def encode_passages(
         passages: Texts in parts.
         tokenizer: The bundle's, which knows the length, and the side that is cut.
         end_id: Token id that ends a text.
+        first: Number of the first one.
 
     Raises:
         DataError: A part has no token, or what is to learn begins behind the length.
@@ -110,7 +116,7 @@ def encode_passages(
     length, side = int(limits["max_length"]), str(limits["direction"])
     encoded = []
     tokenized = tokenize_parts(tokenizer, [passage.parts for passage in passages])
-    for number, (passage, parts) in enumerate(zip(passages, tokenized, strict=True)):
+    for number, (passage, parts) in enumerate(zip(passages, tokenized, strict=True), first):
         if not (all(parts) if passage.framed else any(parts)):
             raise DataError(
                 f"{passage.place} has a text without a character that the model's tokenizer knows",

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from edgefuse_devices.errors import DataError
 from edgefuse_devices.options import option
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
-from edgefuse_runtime.data.data_file import decoded, read_data
+from edgefuse_runtime.data.data_file import numbered
 from edgefuse_runtime.data.tokenization import TYPE_IDS, TokenIds, tokenize
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks.answer_spans import Found, Search
@@ -76,7 +76,7 @@ class AnswerOptions:
                 "Name the text that answers it with --context FILE, or give a row: "
                 '{"question": "…", "context": "…"}',
             )
-        text = decoded(read_data(self.context), str(self.context)).replace("\r\n", "\n")
+        text = "\n".join(line for _, line in numbered(self.context))
         if not text.strip():
             raise DataError(f"{self.context} has no text", "Name the text that answers")
         return text

@@ -6,7 +6,7 @@
 In a cell of a CSV file a list is JSON, or has a space between two entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -40,6 +40,11 @@ class TaggedWords(NamedTuple):
     words: list[str]
     tags: list[str]
 
+    @property
+    def size(self) -> int:
+        """Count of the words' characters."""
+        return sum(map(len, self.words))
+
 
 class Entity(NamedTuple):
     """A part of a text and its type.
@@ -66,19 +71,24 @@ class MarkedText(NamedTuple):
     text: str
     entities: list[Entity]
 
+    @property
+    def size(self) -> int:
+        """Count of the text's characters."""
+        return len(self.text)
 
-def read_tagged_rows(path: Path) -> list[TaggedWords | MarkedText]:
+
+def read_tagged_rows(path: Path) -> Iterator[TaggedWords | MarkedText]:
     """Read a file of tagged words, or of texts with entities, or of both.
 
     Raises:
         DataError: The file cannot be read, or a row is broken; the message names file and line.
     """
-    return [
+    return (
         TaggedWords(row.place, *_tagged_words(row))
         if row.fields.get("tokens") is not None
         else MarkedText(row.place, *_marked_text(row))
         for row in read_rows(path, FORM)
-    ]
+    )
 
 
 def tags_of_rows(path: Path) -> frozenset[str]:

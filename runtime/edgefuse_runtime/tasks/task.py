@@ -4,7 +4,7 @@ A task is one file here, one in `edgefuse_export.tasks`, and an entry in each of
 Nothing outside of them asks which task it is.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -142,12 +142,16 @@ class Task(Protocol):
         """Fewest rows of a batch that teach anything: 1, or 2 where rows are held together."""
         ...
 
-    def read(self, file: Path, tokenizer: Tokenizer) -> Sequence[Example]:
+    def read(self, file: Path, tokenizer: Tokenizer) -> Iterable[Example]:
         """Read and tokenize a data file.
 
         Args:
             file: Rows: JSON lines, or CSV or TSV with a header.
             tokenizer: The bundle's, which cuts long texts.
+
+        Returns:
+            Examples one by one, named tuples of one class; or a sequence of them, in memory, of a
+            task that has to see all rows before it can give the first.
 
         Raises:
             DataError: A row is broken; it names file and line.

@@ -1,6 +1,7 @@
 """Text-to-text generation: an encoder reads a prompt, a decoder writes its completion."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
+from edgefuse_runtime.data.chunks import chunks
 from edgefuse_runtime.data.rows import Row, read_rows
 from edgefuse_runtime.data.tokenization import (
     TokenIds,
@@ -109,24 +111,24 @@ class Text2TextGeneration(Tagged, frozen=True, kw_only=True, tag="text2text-gene
         """One row."""
         return 1
 
-    def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedPair]:
+    def read(self, file: Path, tokenizer: Tokenizer) -> Iterator[EncodedPair]:
         """Read and tokenize rows with `prompt` and `completion`.
 
         Raises:
             DataError: A row is broken, or a text of it has no token; it names file and line.
         """
-        rows = [prompt_of(row) for row in read_rows(file, PROMPT_ROW)]
-        prompts = tokenize(tokenizer, [row.prompt for row in rows])
-        with cut_at(tokenizer, self.target_length):
-            completions = tokenize(tokenizer, [row.completion for row in rows])
-        for token_ids in (prompts, completions):
-            refuse_tokenless(token_ids, [row.place for row in rows])
-        return [
-            EncodedPair(
-                prompts[number], completions[number], row.prompt, row.references, number, row.place
-            )
-            for number, row in enumerate(rows)
-        ]
+        numbers = count()
+        for some in chunks(read_rows(file, PROMPT_ROW), lambda row: row.size):
+            rows = [prompt_of(row) for row in some]
+            prompts = tokenize(tokenizer, [row.prompt for row in rows])
+            with cut_at(tokenizer, self.target_length):
+                completions = tokenize(tokenizer, [row.completion for row in rows])
+            for token_ids in (prompts, completions):
+                refuse_tokenless(token_ids, [row.place for row in rows])
+            for row, prompt, completion in zip(rows, prompts, completions, strict=True):
+                yield EncodedPair(
+                    prompt, completion, row.prompt, row.references, next(numbers), row.place
+                )
 
     def examples(self, asked: Sequence[Asked], tokenizer: Tokenizer) -> list[EncodedPair]:
         """Tokenize prompts, given as they are or as rows with a `prompt`.

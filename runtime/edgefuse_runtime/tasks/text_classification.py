@@ -1,6 +1,7 @@
 """Text classification: a text or a pair of texts, and a label, several, or a number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_runtime.data.asked import rows_asked
 from edgefuse_runtime.data.batching import Feeds, pad, random_texts
+from edgefuse_runtime.data.chunks import chunks
 from edgefuse_runtime.data.rows import Row, read_rows
 from edgefuse_runtime.data.texts import pair_of, text_of
 from edgefuse_runtime.data.tokenization import (
@@ -97,17 +99,22 @@ class TextClassification(Tagged, frozen=True, kw_only=True, tag="text-classifica
         """One row."""
         return 1
 
-    def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedText]:
+    def read(self, file: Path, tokenizer: Tokenizer) -> Iterator[EncodedText]:
         """Read and tokenize rows with `text`, `text_pair` where there are pairs, and a target.
 
         Raises:
             DataError: A row is broken, or has no token; the message names file and line.
         """
         form = self._form(self.problem.target)
-        rows = read_rows(file, form)
-        targets = self.problem.targets(rows)
-        encoded = self._encode(rows, form, tokenizer)
-        return [one._replace(label=target) for one, target in zip(encoded, targets, strict=True)]
+        rows, again = tee(read_rows(file, form))
+        for some in chunks(
+            # Targets first: they may find at their end that none holds.
+            zip(self.problem.targets(again), rows, strict=True),
+            lambda pair: pair[1].size,
+        ):
+            encoded = self._encode([row for _, row in some], form, tokenizer)
+            for (target, _), one in zip(some, encoded, strict=True):
+                yield one._replace(label=target)
 
     def examples(self, asked: Sequence[Asked], tokenizer: Tokenizer) -> list[EncodedText]:
         """Tokenize texts or pairs to classify.

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from edgefuse_devices.errors import InputError
 from edgefuse_runtime.data.batching import Feeds, LearnedTokens, pad, random_texts
+from edgefuse_runtime.data.chunks import chunks
 from edgefuse_runtime.data.rows import Row
 from edgefuse_runtime.tagged import Tagged
 from edgefuse_runtime.tasks import next_token, text_metrics
@@ -90,15 +91,17 @@ class TextGeneration(Tagged, frozen=True, kw_only=True, tag="text-generation"):
         """One row."""
         return 1
 
-    def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedPassage]:
+    def read(self, file: Path, tokenizer: Tokenizer) -> Iterator[EncodedPassage]:
         """Read and tokenize rows with `text`, `prompt` and `completion`, or `messages`.
 
         Raises:
             DataError: A row is broken, has no token, or has a prompt as long as the window; the
                 message names file and line.
         """
-        passages = read_passages(file, self._chats)
-        return encode_passages(passages, tokenizer, end_id=self.end_id)
+        begin = 0
+        for some in chunks(read_passages(file, self._chats), lambda passage: passage.size):
+            yield from encode_passages(some, tokenizer, end_id=self.end_id, first=begin)
+            begin += len(some)
 
     def examples(self, asked: Sequence[Asked], tokenizer: Tokenizer) -> list[EncodedPassage]:
         """Tokenize prompts to go on from, or rows with a `prompt`, `messages` or a `text`.

@@ -90,7 +90,7 @@ class TokenClassification(Tagged, frozen=True, kw_only=True, tag="token-classifi
         """One row."""
         return 1
 
-    def read(self, file: Path, tokenizer: Tokenizer) -> list[EncodedWords]:
+    def read(self, file: Path, tokenizer: Tokenizer) -> Iterator[EncodedWords]:
         """Read and tokenize rows of tagged words, or of texts with entities.
 
         A long row is cut, and its words that are cut off do not count.

@@ -13,7 +13,7 @@ from edgefuse_runtime.bundle.bundle import Bundle, open_engine
 from edgefuse_runtime.data.batching import Dataset, batches_per_epoch
 from edgefuse_runtime.engines.engine import Engine
 from edgefuse_runtime.engines.row_cache import RowCache
-from edgefuse_runtime.files.output import check_space, free_space
+from edgefuse_runtime.files.output import check_space, disk_of, free_space
 from edgefuse_runtime.files.replace import write_json
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
@@ -104,7 +104,7 @@ def finetune(
         check_free(run, overwrite=overwrite)
     filled = _fill(_settings(settings, stored), bundle)
     _check_batch(filled, bundle)
-    dataset = bundle.read(train)
+    dataset = bundle.read(train, folder=disk_of(run))
     if filled.rows_at_once is None or budget is not None:
         plan = _plan(bundle, dataset, filled, budget=budget)
         on_plan(plan)
@@ -279,7 +279,7 @@ def _job(
             warmup_ratio=settings.warmup_ratio,
             seed=settings.seed,
         ),
-        valid=bundle.read(valid) if valid else None,
+        valid=bundle.read(valid, folder=disk_of(run)) if valid else None,
         save_every=settings.save_every,
         threads=settings.threads,
     )

@@ -1,6 +1,6 @@
 """Any number of several labels for a text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.cells import decoded_cell
 from edgefuse_runtime.data.rows import Row
-from edgefuse_runtime.tasks.labels import LabelIndex, check_labels, names_of, unknown_label
+from edgefuse_runtime.tasks.labels import LabelIndex, LabelNames, check_labels, unknown_label
 from edgefuse_runtime.tasks.multi_label_metrics import MultiLabelMetric, sigmoid
 from edgefuse_runtime.tasks.problems.problem import Logits, Text
 from edgefuse_runtime.tasks.task import Figure
@@ -66,19 +66,18 @@ class MultiLabel:
         check_labels(labels, rows)
         return labels
 
-    def targets(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+    def targets(self, rows: Iterable[Row]) -> Iterator[NDArray[np.float32]]:
         """1 for each label that a row has, 0 for the others; see `SingleLabel.targets`."""
-        index = LabelIndex(self._labels)
-        found = []
-        for row, names in zip(rows, label_lists(rows), strict=True):
+        index, names = LabelIndex(self._labels), LabelNames()
+        for row in rows:
             held = np.zeros(len(self._labels), np.float32)
-            for name in names:
+            for given in _list(row):
+                name = names.of(row, given)
                 label = index.find(name)
                 if label is None:
                     raise unknown_label(row, name, self._labels)
                 held[label] = 1
-            found.append(held)
-        return found
+            yield held
 
     def collate(self, targets: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """1 and 0, (rows, labels)."""
@@ -102,15 +101,14 @@ class MultiLabel:
         return found
 
 
-def label_lists(rows: Sequence[Row]) -> list[list[str]]:
+def label_lists(rows: Iterable[Row]) -> Iterator[list[str]]:
     """The labels of each row, as text.
 
     Raises:
         DataError: A row has no list of labels, or the labels are of several kinds.
     """
-    lists = [_list(row) for row in rows]
-    names = iter(names_of((row, x) for row, one in zip(rows, lists, strict=True) for x in one))
-    return [[next(names) for _ in one] for one in lists]
+    names = LabelNames()
+    return ([names.of(row, given) for given in _list(row)] for row in rows)
 
 
 def _list(row: Row) -> list[Any]:

@@ -1,6 +1,6 @@
 """What a problem type is: its rows' targets, its figures, and what it predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -80,8 +80,8 @@ class Problem(Protocol):
         """
         ...
 
-    def targets(self, rows: Sequence[Row]) -> list[Any]:
-        """What each row says.
+    def targets(self, rows: Iterable[Row]) -> Iterator[Any]:
+        """What each row says, as the rows come.
 
         Raises:
             DataError: A row says nothing, or what does not hold; the message names it.

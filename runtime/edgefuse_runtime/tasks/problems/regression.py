@@ -1,7 +1,7 @@
 """A number for a text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -61,16 +61,19 @@ class Regression:
         Regression(()).targets(rows)
         return ["score"]
 
-    def targets(self, rows: Sequence[Row]) -> list[float]:
+    def targets(self, rows: Iterable[Row]) -> Iterator[float]:
         """The score of each row."""
-        scores = [score_of(row) for row in rows]
-        if set(scores) == {_UNLABELLED}:
+        place, labelled = "", False
+        for row in rows:
+            score = score_of(row)
+            place, labelled = place or row.place, labelled or score != _UNLABELLED
+            yield score
+        if place and not labelled:
             raise DataError(
-                f"{rows[0].place} has the score -1, and so have all rows: GLUE marks those without "
+                f"{place} has the score -1, and so have all rows: GLUE marks those without "
                 "a score so",
                 "Take a part of the data that has scores, such as the validation set",
             )
-        return scores
 
     def collate(self, targets: Sequence[float]) -> NDArray[np.float32]:
         """Scores, (rows, 1)."""

@@ -1,6 +1,6 @@
 """One of several labels for a text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from edgefuse_runtime.data.rows import Row
 from edgefuse_runtime.tasks.classification_metrics import ClassificationMetric, softmax
-from edgefuse_runtime.tasks.labels import LabelIndex, check_labels, labels_of, unknown_label
+from edgefuse_runtime.tasks.labels import (
+    LabelIndex,
+    LabelNames,
+    check_labels,
+    labels_of,
+    unknown_label,
+)
 from edgefuse_runtime.tasks.problems.problem import Logits, Text
 from edgefuse_runtime.tasks.task import Figure
 
@@ -54,20 +60,19 @@ class SingleLabel:
         check_labels(labels, rows)
         return labels
 
-    def targets(self, rows: Sequence[Row]) -> list[int]:
+    def targets(self, rows: Iterable[Row]) -> Iterator[int]:
         """Index of each row's label.
 
         A label may be written as a number or a truth value where its text is a label, and in
         another case where only one is meant.
         """
-        index = LabelIndex(self._labels)
-        found = []
-        for row, name in zip(rows, labels_of(rows), strict=True):
+        index, names = LabelIndex(self._labels), LabelNames()
+        for row in rows:
+            name = names.of(row, row.fields.get("label"))
             label = index.find(name)
             if label is None:
                 raise unknown_label(row, name, self._labels)
-            found.append(label)
-        return found
+            yield label
 
     def collate(self, targets: Sequence[int]) -> NDArray[np.int64]:
         """Indices, (rows,)."""
