@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import BundleError, InputError
+from edgefuse_runtime.onnx_graph import check_graph
 
 _ERRORS_ONLY = 3
 
@@ -128,9 +129,10 @@ def open_session(
 
     Raises:
         InputError: onnxruntime is not installed.
-        BundleError: onnxruntime refuses the model.
+        BundleError: The model has what no exported one has, or onnxruntime refuses it.
     """
     ort = onnxruntime()
+    check_graph(model, given=initializers or ())
     options = session_options(threads=threads, arena=arena)
     if initializers:
         values = map(ort.OrtValue.ortvalue_from_numpy, initializers.values())

@@ -60,8 +60,10 @@ def test_weights_that_are_inputs_are_not_copied_out_of_their_file(tmp_path):
     assert float(result.stdout) < 16  # a copy has 32
 
 
-def test_a_file_that_is_no_model_is_one_sentence(tmp_path):
-    (tmp_path / "m.onnx").write_bytes(b"not a protobuf")
+def test_a_model_that_onnxruntime_refuses_is_one_sentence(tmp_path):
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Unheard", [], ["y"])], "g", [], [y])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
     with pytest.raises(BundleError, match=r"cannot open .*m\.onnx"):
         open_session(tmp_path / "m.onnx", threads=1)
 

@@ -13,12 +13,14 @@ from edgefuse_devices.errors import BundleError
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.engines.engine import Part, Step, Tensors, Training, check_shapes
 from edgefuse_runtime.graph.masks import GradientMask
+from edgefuse_runtime.onnx_graph import check_graph
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
 from edgefuse_runtime.session import onnxruntime, session_options
 from edgefuse_runtime.tagged import Tagged
 
 _CHECKPOINT = "checkpoint"
+_TRAINING_MODEL, _OPTIMIZER_MODEL = "training_model.onnx", "optimizer_model.onnx"
 
 
 class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-training"):
@@ -30,8 +32,8 @@ class OnnxRuntimeTraining(Tagged, frozen=True, kw_only=True, tag="onnxruntime-tr
 
     files: ClassVar[tuple[str, ...]] = (
         "training/checkpoint",
-        "training/training_model.onnx",
-        "training/optimizer_model.onnx",
+        f"training/{_TRAINING_MODEL}",
+        f"training/{_OPTIMIZER_MODEL}",
     )
     frees_rows: ClassVar[bool] = False
     keeps_rows: ClassVar[bool] = False
@@ -96,6 +98,8 @@ class OnnxRuntimeTrainingEngine:
                 "In an environment of its own: pip install edgefuse[ort-training], as "
                 "docs/onnxruntime-training.md says; or export with --engine onnxruntime",
             ) from error
+        for name in (_TRAINING_MODEL, _OPTIMIZER_MODEL):
+            check_graph(training.folder / "training" / name)
         self._api = api
         assert isinstance(training.optimizer, AdamW)
         self._folder = training.folder / "training"
@@ -161,9 +165,9 @@ class OnnxRuntimeTrainingEngine:
     def _open(self, checkpoint: Path) -> None:
         self._state = self._api.CheckpointState.load_checkpoint(checkpoint)
         self._module = self._api.Module(
-            self._folder / "training_model.onnx", self._state, session_options=self._options
+            self._folder / _TRAINING_MODEL, self._state, session_options=self._options
         )
-        self._optimizer = self._api.Optimizer(self._folder / "optimizer_model.onnx", self._module)
+        self._optimizer = self._api.Optimizer(self._folder / _OPTIMIZER_MODEL, self._module)
 
     def _exempt_from_decay(self, learning_rate: float) -> None:
         """Undo beforehand the decay that the optimizer graph applies to every parameter.
