@@ -42,6 +42,16 @@ LONGEST_FILES = (
 """Test files that start first, the longest first, so that no worker ends long after another."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", type=int, default=2000, help="how many cases tests/fuzz tries")
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> int:
+    """How many cases tests/fuzz tries."""
+    return int(request.config.getoption("--cases"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that starts the workers
         open_folder()

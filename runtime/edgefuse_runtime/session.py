@@ -140,7 +140,8 @@ def open_session(
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this
+        said = " ".join(str(error).split())
         raise BundleError(
-            f"onnxruntime {ort.__version__} cannot open {model}: {error}",
+            f"onnxruntime {ort.__version__} cannot open {model}: {said}",
             "Copy the bundle again, or export it anew",
         ) from error

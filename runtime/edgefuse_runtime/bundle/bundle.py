@@ -31,6 +31,7 @@ A bundle is a directory that `manifest.json` describes; nothing in it is executa
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -48,20 +49,15 @@ from edgefuse_runtime.data.tokenization import open_tokenizer
 from edgefuse_runtime.engines.engine import Engine, Training
 from edgefuse_runtime.engines.row_cache import RowCache
 from edgefuse_runtime.files.folder_kinds import kind_of
-from edgefuse_runtime.files.tensor_file import map_tensors
+from edgefuse_runtime.files.tensor_file import METADATA, map_tensors, read_header
 
 MANIFEST = "manifest.json"
 PEFT_CONFIG = "peft/adapter_config.json"
 DECODING = "decode.onnx"
 MODEL_WITH_PAST = "model_with_past.onnx"
 
-_NEEDED = (
-    "inference.onnx",
-    "model.onnx",
-    "trainable.safetensors",
-    "frozen.safetensors",
-    "tokenizer.json",
-)
+_TRAINABLE, _FROZEN = "trainable.safetensors", "frozen.safetensors"
+_NEEDED = ("inference.onnx", "model.onnx", _TRAINABLE, _FROZEN, "tokenizer.json")
 
 
 class Bundle:
@@ -80,7 +76,7 @@ class Bundle:
 
     def trainable(self) -> dict[str, np.ndarray]:
         """Copies of the trained parameters before the first step, float32, by name."""
-        return load_file(self.path / "trainable.safetensors")
+        return load_file(self.path / _TRAINABLE)
 
     @cached_property
     def frozen(self) -> dict[str, np.ndarray]:
@@ -88,7 +84,7 @@ class Bundle:
 
         It is mapped once for all who use it: Linux counts the pages of every mapping as resident.
         """
-        return map_tensors(self.path / "frozen.safetensors")
+        return map_tensors(self.path / _FROZEN)
 
     def tokenizer(self) -> Tokenizer:
         """The bundle's tokenizer: it cuts texts at the bundle's length and does not pad."""
@@ -200,6 +196,7 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     for name, entry in manifest.files.items():
         _check_inside(path / name, path)
         check_file(path / name, entry, verify=verify)
+    check_tensors(path, manifest)
     for extra in unlisted(path, manifest):
         raise BundleError(
             f"{extra} is not listed in {file}",
@@ -240,6 +237,24 @@ def _check_names(manifest: Manifest, file: Path) -> None:
             raise BundleError(f"{file} does not name {name}, which a bundle needs", AGAIN)
 
 
+def check_tensors(path: Path, manifest: Manifest) -> None:
+    """Check that tensors can be read, and that those that train are the manifest's parameters.
+
+    Raises:
+        BundleError: They cannot, or are others.
+    """
+    try:
+        header, _ = read_header(path / _TRAINABLE)
+        read_header(path / _FROZEN)
+    except (OSError, ValueError) as error:
+        raise BundleError(str(error), AGAIN) from error
+    there = {name: entry["shape"] for name, entry in header.items() if name != METADATA}
+    if there != {parameter.name: parameter.shape for parameter in manifest.parameters}:
+        raise BundleError(
+            f"{path / _TRAINABLE} does not hold the parameters that {MANIFEST} describes", AGAIN
+        )
+
+
 def unlisted(path: Path, manifest: Manifest) -> Iterator[Path]:
     """Files of a bundle that its manifest does not list: nobody has said what they are."""
     listed = {MANIFEST, *manifest.files}
@@ -250,7 +265,8 @@ def unlisted(path: Path, manifest: Manifest) -> Iterator[Path]:
 
 def _check_inside(file: Path, folder: Path) -> None:
     """Refuse a symbolic link by which a bundle would hand out files of this machine."""
-    if not file.resolve().is_relative_to(folder.resolve()):
+    # Unlike resolve, realpath has no word of links that go in rings: they are no files.
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
         raise BundleError(
             f"{file} leads out of the bundle by a link",
             f"If you made the link, copy the bundle with its files: cp -rL {folder} COPY",

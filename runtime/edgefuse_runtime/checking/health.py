@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edgefuse_devices.errors import BundleError, EdgeFuseError, InputError
-from edgefuse_runtime.bundle.bundle import MANIFEST, check_file, digest, unlisted
+from edgefuse_runtime.bundle.bundle import MANIFEST, check_file, check_tensors, digest, unlisted
 from edgefuse_runtime.bundle.manifest import decode_manifest
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.regular import check_regular
@@ -182,7 +182,7 @@ def _read(file: Path, read: Callable[[Path], object]) -> FileHealth | None:
         if not file.exists():
             return None
         read(file)
-    except (EdgeFuseError, OSError, ValueError) as error:
+    except (EdgeFuseError, OSError, ValueError, RecursionError) as error:
         return _lost(file, error)
     return FileHealth(name=file.name, state="whole")
 
@@ -212,6 +212,11 @@ def _of_bundle(bundle: Path) -> Health:
             files.append(FileHealth(name=name, state="whole"))
         except BundleError as error:
             files.append(_lost(bundle / name, error, name))
+    if not any(file.is_lost for file in files):
+        try:
+            check_tensors(bundle, manifest)
+        except BundleError as error:
+            files.append(FileHealth(name="the tensors", state="broken", note=error.problem))
     extra = (file.relative_to(bundle).as_posix() for file in unlisted(bundle, manifest))
     files += (FileHealth(name=name, state="unlisted") for name in extra)
     return _health("bundle", files, [_AGAIN] if any(file.is_lost for file in files) else [])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgefuse_devices.errors import DataError
+from edgefuse_devices.errors import BundleError, DataError
 from edgefuse_runtime.data.chunks import chunks
 
 TokenIds = NDArray[np.int32]
@@ -24,8 +24,17 @@ def open_tokenizer(file: Path, *, length: int) -> Tokenizer:
     Args:
         file: The tokenizer.json.
         length: Longest text in tokens, special tokens included.
+
+    Raises:
+        BundleError: The library cannot read it.
     """
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library's own, which has no other base
+        raise BundleError(
+            f"{file} is no tokenizer, or one of a newer version: {error}",
+            "Copy the bundle again, or export it anew",
+        ) from error
     side = (tokenizer.truncation or {}).get("direction", "right")
     limit_length(tokenizer, length, side)
     return tokenizer

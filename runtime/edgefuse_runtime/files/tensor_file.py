@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 from edgefuse_runtime.files.regular import check_regular, regular
 from edgefuse_runtime.files.replace import replaced
 
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
+"""What a header calls the texts beside the tensors."""
 
 _TYPES = {
     "F64": "<f8",
@@ -52,7 +53,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         start = 8 + int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(start - 8))
     for name, tensor in header.items():
-        if name != _METADATA and tensor["dtype"] not in _TYPES:
+        if name != METADATA and tensor["dtype"] not in _TYPES:
             raise ValueError(f"{path} has {name} in {tensor['dtype']}, which is not used here")
     return header, start
 
@@ -63,7 +64,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         ValueError: It is no whole safetensors file.
     """
-    metadata: dict[str, str] = read_header(path)[0].get(_METADATA, {})
+    metadata: dict[str, str] = read_header(path)[0].get(METADATA, {})
     return metadata
 
 
@@ -74,7 +75,7 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         ValueError: It is no whole safetensors file.
     """
     header, start = read_header(path)
-    header.pop(_METADATA, None)
+    header.pop(METADATA, None)
     if path.stat().st_size == start:
         return {name: np.zeros(t["shape"], _TYPES[t["dtype"]]) for name, t in header.items()}
     with open(path, "rb", opener=regular) as file:
