@@ -83,6 +83,16 @@ def finetune(
             "and removed at the end; 0 for nothing.  [default: half of what is free]",
         ),
     ] = None,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=30,
+            max=120,
+            metavar="°C",
+            help="Temperature that the machine shall not have: steps become slower within 5 °C of "
+            "it, and pause at it until it is 5 °C cooler.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -133,6 +143,7 @@ def finetune(
             overwrite=overwrite,
             budget=None if memory is None else parse_size(memory, "--memory"),
             cache=None if cache is None else parse_size(cache, "--cache", least=0),
+            max_temperature=max_temperature,
             observer=progress,
             on_plan=progress.show_plan,
             stop=stop,
@@ -160,6 +171,12 @@ def _show(report: "Report", run: Path) -> None:
         "machine": f"{report.machine.soc}, {report.threads} threads",
         "engine": f"{report.engine} {report.engine_version}",
     }
+    if report.highest_temperature:
+        figures["temperature"] = f"{report.highest_temperature:.0f} °C at most"
+    if report.rested_seconds:
+        figures["rested"] = f"{report.rested_seconds:,.0f} s, because it was hot"
+    if report.throttled:
+        figures["held back"] = "; ".join(report.throttled)
     if report.row_cache_mib:
         figures["kept on the disk"] = f"{report.row_cache_mib:,.0f} MiB"
     print_table(Table.of(["what", "run"], figures.items()))

@@ -75,6 +75,7 @@ def finetune(
     overwrite: bool = False,
     budget: int | None = None,
     cache: int | None = None,
+    max_temperature: float | None = None,
     observer: Observer | None = None,
     on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -96,6 +97,8 @@ def finetune(
             board's profile and this machine have free.
         cache: Bytes that the run may take on the disk while it trains, for what frozen layers give
             for each row, which is then computed once; None for half of what is free.
+        max_temperature: Temperature in °C that the machine's sensors shall not report: steps become
+            slower near it, and pause at it.
         observer: Receiver of every step, evaluation and checkpoint.
         on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves the run and raises `Interrupted`.
@@ -108,8 +111,9 @@ def finetune(
         OutputError: The directory is not empty, or the disk is too small; or the run is to be both
             resumed and replaced.
         RunError: The run to resume was made from something else, another process is training in
-            it, or training diverged.
-        Interrupted: `stop` returned True; everything up to the last step is saved.
+            it, the machine reports no temperature to hold down, or training diverged.
+        Interrupted: `stop` returned True, or a battery is low; everything up to the last step is
+            saved.
     """
     if resume and overwrite:
         raise OutputError("--resume and --overwrite contradict each other", "Give one of them")
@@ -129,6 +133,7 @@ def finetune(
         overwrite=overwrite,
         budget=budget,
         cache=cache,
+        max_temperature=max_temperature,
         observer=observer,
         on_plan=on_plan,
         stop=stop,

@@ -19,6 +19,7 @@ from edgefuse_runtime.files.tensor_file import (
     read_metadata,
     replace_tensors,
 )
+from edgefuse_runtime.training.care import Strain
 
 _KEY, _DIGEST = "edgefuse", "sha256"
 
@@ -54,6 +55,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         seconds: Time in steps.
         peak_resident: Bytes, the most that a process of the run ever held.
         metrics_bytes: Length of metrics.jsonl.
+        strain: What training was to the machine.
     """
 
     step: int = 0
@@ -64,6 +66,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     peak_resident: int = 0
     metrics_bytes: int = 0
+    strain: Strain = Strain()
 
 
 class _Record(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from edgefuse_runtime.machine import memory
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.optimizers.optimizer import state_elements
+from edgefuse_runtime.training.care import check_sensors
 from edgefuse_runtime.training.checkpoint import Progress
 from edgefuse_runtime.training.course import Course, check_accumulation
 from edgefuse_runtime.training.loop import Job, Observer, TrainingLoop
@@ -61,6 +62,7 @@ def finetune(
     overwrite: bool = False,
     budget: int | None = None,
     cache: int | None = None,
+    max_temperature: float | None = None,
     observer: Observer | None = None,
     on_plan: Callable[[MemoryPlan], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -84,6 +86,8 @@ def finetune(
             which layers' insides are kept.
         cache: Bytes that the run may take on the disk while it trains, for what frozen layers give
             for each row, which is then computed once; None for half of what is free.
+        max_temperature: Temperature in °C that the machine's sensors shall not report: steps become
+            slower near it, and pause at it.
         observer: Receiver of every step, evaluation and checkpoint.
         on_plan: Called when it is decided how steps fit into memory.
         stop: Called after every step; True saves and raises `Interrupted`.
@@ -95,13 +99,15 @@ def finetune(
         DataError: A data file cannot be used.
         OutputError: The directory is not empty, or the disk is too small, for the cache too.
         RunError: The run to resume was made from something else, another process is training in
-            it, batches are smaller than the task learns from, a row does not fit into the budget,
-            or training diverged.
-        Interrupted: `stop` gave True; everything up to the last step is saved.
+            it, the machine reports no temperature to hold down, batches are smaller than the task
+            learns from, a row does not fit into the budget, or training diverged.
+        Interrupted: `stop` gave True, or a battery is low; everything up to the last step is saved.
     """
     stored = read_record(run) if resume else None
     if not resume:
         check_free(run, overwrite=overwrite)
+    if max_temperature is not None:
+        check_sensors()
     filled = _fill(_settings(settings, stored), bundle)
     _check_batch(filled, bundle)
     dataset = bundle.read(train, folder=disk_of(run))
@@ -116,7 +122,7 @@ def finetune(
     if stored:
         rate = next_rate(stored, rate)
         filled = msgspec.structs.replace(filled, learning_rate=stored.settings.learning_rate)
-    job = _job(bundle, run, dataset, valid, settings=filled, rate=rate)
+    job = _job(bundle, run, dataset, valid, settings=filled, rate=rate, hottest=max_temperature)
     memory.give_back()  # what the tokenizer took
     record = _record(job, train, valid, settings=filled)
     say = observer.on_notice if observer else _ignore
@@ -257,6 +263,7 @@ def _job(
     *,
     settings: TrainingSettings,
     rate: float,
+    hottest: float | None,
 ) -> Job:
     assert settings.batch_size
     assert settings.rows_at_once
@@ -282,6 +289,7 @@ def _job(
         valid=bundle.read(valid, folder=disk_of(run)) if valid else None,
         save_every=settings.save_every,
         threads=settings.threads,
+        max_temperature=hottest,
     )
 
 
@@ -316,6 +324,9 @@ def _report(job: Job, progress: Progress, *, cached: int) -> Report:
         threads=job.threads,
         rows_at_once=job.course.rows_at_once,
         row_cache_mib=cached / _MIB,
+        highest_temperature=progress.strain.highest_temperature or None,
+        rested_seconds=progress.strain.rested,
+        throttled=progress.strain.throttled,
         machine=host,
         is_board=matches(manifest.device, host) and not emulated(),
         engine=manifest.engine.name,

@@ -20,6 +20,7 @@ from edgefuse_runtime.inference.evaluation import evaluate_model
 from edgefuse_runtime.inference.model import InferenceModel
 from edgefuse_runtime.machine import memory
 from edgefuse_runtime.tasks.registry import primary_of
+from edgefuse_runtime.training.care import Care
 from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
 from edgefuse_runtime.training.course import Course, are_finite
 from edgefuse_runtime.training.metrics_log import MetricsLog
@@ -65,6 +66,7 @@ class Job:
         valid: Validation data, if any.
         save_every: Steps between checkpoints; every epoch ends with one besides.
         threads: Threads of every session.
+        max_temperature: Temperature in °C that the machine shall not have; None for any.
     """
 
     bundle: Bundle
@@ -73,6 +75,7 @@ class Job:
     valid: Dataset | None
     save_every: int
     threads: int
+    max_temperature: float | None = None
 
 
 class TrainingLoop:
@@ -93,13 +96,20 @@ class TrainingLoop:
         self._log = log
         self._observer = observer
         self._stop = stop
+        self._care = Care(
+            progress.strain,
+            max_temperature=job.max_temperature,
+            say=observer.on_notice if observer else lambda _: None,
+            stop=stop,
+        )
         self.progress = progress
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
-            Interrupted: `stop` gave True; everything up to the last step is saved.
+            Interrupted: `stop` gave True, or a battery is low; everything up to the last step is
+                saved.
             RunError: Training diverged; the checkpoint before is kept.
             OutputError: A checkpoint could not be written.
         """
@@ -109,14 +119,15 @@ class TrainingLoop:
                 self._end_epoch()
             if self.progress.step == job.course.steps:
                 return
-            self._step()
-            step, stopping = self.progress.step, self._stop()
+            ending = self._care.after_step(self._step())
+            step, stopping = self.progress.step, bool(ending) or self._stop()
             if stopping or step % each == 0 or step % job.save_every == 0:
                 self._save_last()
             if stopping:
-                self._interrupt()
+                self._interrupt(ending)
 
-    def _step(self) -> None:
+    def _step(self) -> float:
+        """Take a step; the seconds that it took."""
         course, progress = self._job.course, self.progress
         outcome = course.take(self._engine, progress.step)
         if outcome.divergence:
@@ -142,6 +153,7 @@ class TrainingLoop:
         self._log.write(record)
         if self._observer:
             self._observer.on_step(record)
+        return outcome.seconds
 
     def _end_epoch(self) -> None:
         """Evaluate, and keep the parameters where they are the best so far.
@@ -182,6 +194,7 @@ class TrainingLoop:
             self.progress,
             metrics_bytes=self._log.sync(),
             peak_resident=max(self.progress.peak_resident, memory.peak_resident()),
+            strain=self._care.strain,
         )
         run = self._job.run
         self._save(run / LAST, self._engine.state(), before=run / PREVIOUS)
@@ -209,10 +222,10 @@ class TrainingLoop:
         if self._stop():
             self._interrupt()
 
-    def _interrupt(self) -> NoReturn:
+    def _interrupt(self, why: str = "") -> NoReturn:
         raise Interrupted(
-            f"stopped after step {self.progress.step} of {self._job.course.steps}, "
-            f"which {self._job.run / LAST} holds",
+            f"{why}{': ' if why else ''}stopped after step {self.progress.step} of "
+            f"{self._job.course.steps}, which {self._job.run / LAST} holds",
             f"Go on with: {self._command('--resume')}",
         )
 

@@ -66,6 +66,10 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         threads: Threads of the engine.
         rows_at_once: Rows whose gradients were computed at once.
         row_cache_mib: What the run kept on the disk of what frozen layers give, while it trained.
+        highest_temperature: The highest that the machine's sensors reported between steps, in °C;
+            None where it has none.
+        rested_seconds: Time without a step, because the machine was hot.
+        throttled: What held the processor back, a sentence each.
         machine: The machine that the run ran on.
         is_board: Whether that is the board that the bundle was exported for.
         engine: Name of the engine.
@@ -88,6 +92,9 @@ class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     threads: int
     rows_at_once: int
     row_cache_mib: float = 0.0
+    highest_temperature: float | None = None
+    rested_seconds: float = 0.0
+    throttled: list[str] = []
     machine: DeviceProfile
     is_board: bool
     engine: str
