@@ -115,6 +115,10 @@ def _run() -> None:
         )
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
+    except MemoryError:
+        from edgefuse_runtime.session import OUT_OF_MEMORY
+
+        _fail(f"{'. '.join(OUT_OF_MEMORY)}.", InputError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: a sentence, not a traceback
         _fail(
             f"{type(error).__name__}: {error} (this is a mistake of ours: "

@@ -1,5 +1,6 @@
 """The one place that imports onnxruntime and decides how its sessions run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,14 @@ from numpy.typing import NDArray
 from edgefuse_devices.errors import BundleError, InputError
 from edgefuse_runtime.onnx_graph import check_graph
 
-_ERRORS_ONLY = 3
+_NOTHING_BUT_FATAL = 4
+_NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory", re.IGNORECASE)
+
+OUT_OF_MEMORY = (
+    "there is not enough memory",
+    "Close other programs, give --memory or --batch-size less, or export for shorter texts",
+)
+"""What is wrong, and what to do."""
 
 
 @cache
@@ -28,7 +36,7 @@ def onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error})",
             "Install it with: pip install 'edgefuse[runtime]'",
         ) from error
-    ort.set_default_logger_severity(_ERRORS_ONLY)
+    ort.set_default_logger_severity(_NOTHING_BUT_FATAL)
     # The arena doubles with every growth unless told to take what is asked for.
     ort.create_and_register_allocator(
         ort.OrtMemoryInfo(
@@ -53,7 +61,7 @@ def session_options(*, threads: int, arena: bool = True) -> Any:
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NOTHING_BUT_FATAL
     # A memory pattern is a second arena, made anew for every shape of batch.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = arena
@@ -62,6 +70,30 @@ def session_options(*, threads: int, arena: bool = True) -> Any:
     # session (the optimizer's, say) want the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def run_bound(session: Any, binding: Any) -> None:
+    """Run a graph over what is bound.
+
+    Args:
+        session: An `onnxruntime.InferenceSession`.
+        binding: Its `onnxruntime.IOBinding`.
+
+    Raises:
+        InputError: There is not enough memory.
+        BundleError: The graph failed otherwise, as one does that is given a token id which its
+            model does not have.
+    """
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        said = " ".join(str(error).split())
+        if _NO_MEMORY.search(said):
+            raise InputError(*OUT_OF_MEMORY) from error
+        raise BundleError(
+            f"a graph of the bundle failed: {said}",
+            "Export the bundle anew; if that fails as well, it is a mistake of ours",
+        ) from error
 
 
 def bind_given(binding: Any, name: str, value: Any) -> None:

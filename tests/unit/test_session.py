@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from edgefuse_devices.errors import BundleError
-from edgefuse_runtime.session import open_session
+from edgefuse_devices.errors import BundleError, InputError
+from edgefuse_runtime.session import open_session, run_bound
 
 _ROWS, _COLUMNS = 2048, 4096  # 32 MiB
 
@@ -66,6 +66,36 @@ def test_a_model_that_onnxruntime_refuses_is_one_sentence(tmp_path):
     onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
     with pytest.raises(BundleError, match=r"cannot open .*m\.onnx"):
         open_session(tmp_path / "m.onnx", threads=1)
+
+
+def _given(node, folder):
+    """A session of an operator that takes an index, and a binding of it."""
+    i = helper.make_tensor_value_info("i", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    table = numpy_helper.from_array(np.ones((3, 2), np.float32), "table")
+    opset = helper.make_opsetid("", 17)
+    graph = helper.make_graph([node], "g", [i], [y], [table])
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), folder / "m.onnx")
+    session = open_session(folder / "m.onnx", threads=1)
+    binding = session.io_binding()
+    binding.bind_output("y", "cpu")
+    return session, binding
+
+
+def test_a_graph_that_fails_is_a_sentence(tmp_path):
+    session, binding = _given(helper.make_node("Gather", ["table", "i"], ["y"]), tmp_path)
+    binding.bind_cpu_input("i", np.array([2]))
+    run_bound(session, binding)
+    binding.bind_cpu_input("i", np.array([7]))
+    with pytest.raises(BundleError, match=r"a graph of the bundle failed: .* out of data bounds"):
+        run_bound(session, binding)
+
+
+def test_a_graph_for_which_there_is_no_memory_is_a_sentence(tmp_path):
+    session, binding = _given(helper.make_node("ConstantOfShape", ["i"], ["y"]), tmp_path)
+    binding.bind_cpu_input("i", np.array([1 << 50]))
+    with pytest.raises(InputError, match="there is not enough memory"):
+        run_bound(session, binding)
 
 
 def test_telemetry_is_off_before_onnxruntime_is_imported():

@@ -17,7 +17,7 @@ from edgefuse_runtime.engines.vocabulary import Vocabulary
 from edgefuse_runtime.files.tensor_file import map_tensors
 from edgefuse_runtime.graph.parameters import Parameter
 from edgefuse_runtime.optimizers.runner import OptimizerRunner, Stretch
-from edgefuse_runtime.session import open_session
+from edgefuse_runtime.session import open_session, run_bound
 
 _GIVEN = "given."
 """What stands before the names of whole embeddings in a state."""
@@ -233,7 +233,7 @@ class _Norm(NamedTuple):
     binding: Any
 
     def measure(self) -> float:
-        self.session.run_with_iobinding(self.binding)
+        run_bound(self.session, self.binding)
         return float(self.binding.get_outputs()[0].numpy())
 
 

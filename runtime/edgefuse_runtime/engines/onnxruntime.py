@@ -12,7 +12,7 @@ from edgefuse_runtime.engines.flat import FlatEngine
 from edgefuse_runtime.graph.dropout import DROPOUT_KEY, dropout_key
 from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import onnxruntime, open_session
+from edgefuse_runtime.session import onnxruntime, open_session, run_bound
 from edgefuse_runtime.tagged import Tagged
 
 
@@ -94,7 +94,7 @@ class OnnxRuntimeEngine(FlatEngine):
         for gradient in self._summed.values():  # the graph adds to what is there
             gradient[self._summed_rows] = 0
         self._summed_rows = np.unique(feeds["input_ids"])
-        self._session.run_with_iobinding(self._binding)
+        run_bound(self._session, self._binding)
         loss, norm = (float(value.numpy()) for value in self._binding.get_outputs()[:2])
         return loss, norm
 

@@ -43,6 +43,7 @@ from edgefuse_runtime.session import (
     bind_given,
     onnxruntime,
     open_session,
+    run_bound,
     taken_outputs,
 )
 from edgefuse_runtime.tagged import Tagged
@@ -350,7 +351,7 @@ class _Graph:
             raise InternalError(f"The batch lacks {', '.join(sorted(missing))}")
         for name in self.batch:
             bind_given(self._binding, name, given[name])
-        self._session.run_with_iobinding(self._binding)
+        run_bound(self._session, self._binding)
         for name in self.batch:  # or the binding would hold what it was given until the next run
             self._binding.bind_ortvalue_input(name, _nothing())
         for gradient, part in self._sums:

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_devices.errors import InternalError
+from edgefuse_devices.errors import BundleError, InternalError
 from edgefuse_runtime.data.batching import Feeds
 from edgefuse_runtime.graph.parameters import PADDING_ID, Parameter
 
@@ -44,10 +44,19 @@ class Vocabulary:
             parameters: What trains; `Parameter.free_rows` says which embeddings may be cut down.
             token_ids: Every token id that training will see, in any order; None for all.
             padding_id: Token id that pads.
+
+        Raises:
+            BundleError: The model has no such token.
         """
         if not any(parameter.free_rows for parameter in parameters):
             return cls(None, None)
         rows = None if token_ids is None else np.union1d(token_ids, [padding_id])
+        known = min(parameter.shape[0] for parameter in parameters if parameter.free_rows)
+        if rows is not None and rows[-1] >= known:
+            raise BundleError(
+                f"the bundle's tokenizer gives the token id {rows[-1]}, and its model has {known}",
+                "Export the bundle anew",
+            )
         return cls(rows, padding_id)
 
     def renumber(self, feeds: Feeds) -> Feeds:

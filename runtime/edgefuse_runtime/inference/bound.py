@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_runtime.session import bind_given, open_session, taken_outputs
+from edgefuse_runtime.session import bind_given, open_session, run_bound, taken_outputs
 
 
 class BoundGraph:
@@ -61,5 +61,5 @@ class BoundGraph:
         """
         for name in self.shapes:
             bind_given(self._binding, name, feeds[name])
-        self._session.run_with_iobinding(self._binding)
+        run_bound(self._session, self._binding)
         return taken_outputs(self._binding, self.outputs)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_runtime.optimizers.optimizer import Optimizer, Shape, matrices
-from edgefuse_runtime.session import open_session
+from edgefuse_runtime.session import open_session, run_bound
 
 BLOCK = 32_768
 """Elements in a block: 128 KiB a tensor. A step of AdamW is a dozen passes over them, which a full
@@ -174,7 +174,7 @@ def _bind(session: Any, tensors: Arrays, scalars: Arrays) -> Callable[[], None]:
         binding.bind_input(name, *bound)
         if name in tensors and name != "gradient":
             binding.bind_output(f"new_{name}", *bound)
-    return partial(session.run_with_iobinding, binding)
+    return partial(run_bound, session, binding)
 
 
 def _joined(stretches: Sequence[Stretch]) -> list[Stretch]:

@@ -25,7 +25,7 @@ from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.bundle.bundle import MANIFEST, Bundle, digest, open_bundle
 from edgefuse_runtime.files.folder_kinds import kind_of
 from edgefuse_runtime.files.regular import regular
-from edgefuse_runtime.files.replace import beside_of, write_json
+from edgefuse_runtime.files.replace import beside_of, sync, write_json
 
 RECORD, METRICS, REPORT = "run.json", "metrics.jsonl", "report.json"
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
@@ -216,7 +216,10 @@ def claimed(run: Path) -> Iterator[None]:
         RunError: Another process is training in it.
     """
     try:
+        new = [folder for folder in (run, *run.parents) if not folder.exists()]
         run.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        for folder in new:  # or a power cut takes the run with the name of its folder
+            sync(folder.parent)
         directory = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise OutputError(
