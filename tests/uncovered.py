@@ -8,6 +8,7 @@ from importlib import import_module
 LIBRARY_CALLS = {  # none of them calls back into EdgeFuse
     "edgefuse_export.gradient": ("_decompose_exported_program",),
     "onnxscript.optimizer": ("optimize",),
+    "torch.export": ("export",),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgefuse_devices import __version__
+from tests import board_requirements
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["edgefuse", "edgefuse_export", "edgefuse_runtime", "edgefuse_devices"]
@@ -88,3 +89,15 @@ def test_the_changelog_speaks_of_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[(.+?)\]", changelog, flags=re.MULTILINE)
     assert versions[:2] == ["Unreleased", __version__]
+
+
+def test_a_board_can_check_what_it_installs() -> None:
+    lines = board_requirements.FILE.read_text().splitlines()
+    pinned = [line.removesuffix(" \\") for line in lines if "==" in line]
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    assert {*pinned} <= {line.lower().replace("_", "-") for line in constraints}
+    names = {line.partition("==")[0] for line in pinned}
+    assert {re.split(r"[<>=]", one)[0].lower() for one in board_requirements.wanted()} <= names
+    hashes = [line.strip(" \\") for line in lines if "--hash" in line]
+    assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+    assert len(hashes) > len(pinned), "a library of C has a file for each processor"
