@@ -1,6 +1,7 @@
 """A checkpoint is whole, or the one before is still there."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -79,16 +80,19 @@ def test_a_checkpoint_that_is_not_there_says_how_to_get_one(tmp_path):
         load_checkpoint(tmp_path / "best.safetensors", bundle_id="abc")
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.ENOSPC, "Make room"), (errno.EROFS, "Mount the disk for writing")]
+)
 @pytest.mark.parametrize("stage", ["tensor_file.save_file", "replace.sync"])
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, stage):
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, stage, number, hint):
     path = tmp_path / "last.safetensors"
     save(path)
 
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(f"edgefuse_runtime.files.{stage}", full)
-    with pytest.raises(OutputError, match=r"No space left.*Make room"):
+    with pytest.raises(OutputError, match=rf"{os.strerror(number)}.*{hint}"):
         save(path, progress=Progress(step=8))
     assert load_checkpoint(path, bundle_id="abc")[1].step == 7
     assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]

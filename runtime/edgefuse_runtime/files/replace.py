@@ -49,6 +49,13 @@ def replaced(path: Path, *, private: bool = False, before: Path | None = None) -
         beside.unlink(missing_ok=True)
 
 
+def remedy(error: Exception) -> str:
+    """What to do about a file that cannot be written: the beginning of a sentence."""
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return "Mount the disk for writing (`dmesg` may say why the system does not)"
+    return "Make room on the disk"
+
+
 def beside_of(path: Path) -> Path:
     """The file that is written beside one, and that a crash leaves."""
     return path.with_name(f".{path.name}.new")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from edgefuse_devices.errors import OutputError, RunError
 from edgefuse_runtime.engines.engine import Tensors
+from edgefuse_runtime.files.replace import remedy
 from edgefuse_runtime.files.tensor_file import (
     digest_of,
     map_tensors,
@@ -103,7 +104,7 @@ def save_checkpoint(
         kept = ": the checkpoint before is kept" if there else ""
         raise OutputError(
             f"{path} cannot be written: {error}",
-            f"Make room on the disk and go on with --resume{kept}",
+            f"{remedy(error)} and go on with --resume{kept}",
         ) from error
 
 

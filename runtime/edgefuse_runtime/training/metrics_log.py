@@ -11,6 +11,7 @@ import msgspec
 
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.files.regular import regular
+from edgefuse_runtime.files.replace import remedy
 from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
 
 
@@ -84,7 +85,7 @@ class MetricsLog:
         except OSError as error:
             raise OutputError(
                 f"{self._path} cannot be written: {error.strerror}",
-                "Make room on the disk and go on with --resume",
+                f"{remedy(error)} and go on with --resume",
             ) from error
 
 
