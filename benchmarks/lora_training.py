@@ -3,13 +3,18 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Figures
 from benchmarks.torch_training import fit, rows_in
+from edgefuse_devices.errors import Interrupted
 from edgefuse_runtime.machine import memory
+
+if TYPE_CHECKING:
+    from edgefuse_runtime.training.memory_plan import MemoryPlan
 
 LEARNING_RATE = 2e-4
 
@@ -26,6 +31,7 @@ def edgefuse(
     threads: int,
     above: int | None = None,
     keep: bool = True,
+    most: int | None = None,
 ) -> Figures:
     """Train one pass over the rows by EdgeFuse.
 
@@ -38,9 +44,11 @@ def edgefuse(
         above: Bytes that the process may hold beside what it holds at the start; None for all
             that is free.
         keep: Whether layers' insides may be kept for the backward pass.
+        most: Steps to take at the most; None for all.
 
     Returns:
-        `losses` and `seconds` of each step; `rss_mib` and `anonymous_mib`, the process's peaks.
+        `losses` and `seconds` of each step; `rss_mib` and `anonymous_mib`, the process's peaks; and
+        `predicted_mib`, what the run expected of the latter.
     """
     import edgefuse_runtime  # noqa: PLC0415
 
@@ -54,14 +62,25 @@ def edgefuse(
     )
     edgefuse_runtime.open_bundle(bundle)  # what it imports is the libraries' own
     budget = None if above is None else memory.anonymous() + above
-    with _peaks() as peaks:
-        edgefuse_runtime.finetune(bundle, run, train=train, settings=settings, budget=budget)
+    plans: list[MemoryPlan] = []
+    steps_taken = count(1)
+    with _peaks() as peaks, suppress(Interrupted):
+        edgefuse_runtime.finetune(
+            bundle,
+            run,
+            train=train,
+            settings=settings,
+            budget=budget,
+            on_plan=plans.append,
+            stop=lambda: next(steps_taken) == most,
+        )
     lines = (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [step for step in map(json.loads, lines) if step["event"] == "step"]
     return {
         "losses": [step["loss"] for step in steps],
         "seconds": [batch_size / step["samples_per_second"] for step in steps],
         "budget_mib": None if budget is None else budget / _MIB,
+        "predicted_mib": plans[0].bytes / _MIB if plans else None,
         **peaks,
     }
 

@@ -1,5 +1,7 @@
 """How a step fits into memory: how many rows at once, and which layers' insides are kept."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgefuse_devices.errors import RunError
@@ -73,10 +75,10 @@ def plan_memory(
             would.
     """
     manifest = bundle.manifest
-    tokens = int(dataset.lengths.max())
+    tokens, shapes = int(dataset.lengths.max()), _trained(bundle, dataset)
     least = batch_size if why_not_in_parts(bundle, dataset) else 1
     for rows in range(batch_size, least - 1, -1):
-        whole = held + _buffers(bundle, in_parts=in_parts or rows < batch_size) + _SESSIONS
+        whole = held + _buffers(shapes, bundle, in_parts=in_parts or rows < batch_size) + _SESSIONS
         whole += int(_FRAGMENTS * manifest.footprint.at(rows, tokens))
         if whole <= budget or rows == least:
             break
@@ -92,11 +94,20 @@ def plan_memory(
     return MemoryPlan(rows, kept, whole + int(_FRAGMENTS * spent))
 
 
-def _buffers(bundle: Bundle, *, in_parts: bool) -> int:
+def _trained(bundle: Bundle, dataset: Dataset) -> list[list[int]]:
+    """Shapes of what trains: of embeddings, perhaps the rows alone whose tokens occur."""
+    manifest, seen = bundle.manifest, len(dataset.token_ids) + 1  # and the padding
+    frees = manifest.engine.frees_rows
+    return [
+        [min(seen, p.shape[0]), *p.shape[1:]] if frees and p.free_rows else p.shape
+        for p in manifest.parameters
+    ]
+
+
+def _buffers(shapes: Sequence[Sequence[int]], bundle: Bundle, *, in_parts: bool) -> int:
     """Bytes of values, gradients and the optimizer's states of what trains."""
-    manifest = bundle.manifest
-    trained = manifest.tuning.trained_parameters
-    states = state_elements(manifest.optimizer, (p.shape for p in manifest.parameters))
+    trained = sum(map(math.prod, shapes))
+    states = state_elements(bundle.manifest.optimizer, shapes)
     return 4 * (trained * (3 if in_parts else 2) + states)
 
 
