@@ -1,13 +1,14 @@
 """What a run expects to hold in memory, against what it holds.
 
-Each setting trains some steps on rows of as many tokens as the setting says, in a process of its
-own. `predicted_mib` is what `edgefuse finetune` works out before the first step and heeds with
-`--memory`; `anonymous_mib` the most that the process held of what is no file's (RssAnon, looked at
-every 20 ms); `error` the difference, as a part of the latter. `all` has the worst error.
+Each setting trains an epoch of six steps on rows of as many tokens as the setting says, in a
+process of its own. `predicted_mib` is what `edgefuse finetune` works out before the first step and
+heeds with `--memory`; `anonymous_mib` the most that the process held of what is no file's (RssAnon,
+looked at every 20 ms); `error` the difference, as a part of the latter. `all` has the worst error.
 
 `minilm-*`: all-MiniLM-L6-v2, every parameter trained, LoRA, or the head alone; `fused` with MLPs at
 a quarter of their width; `layers` trained layer by layer; `data` with a file of 200 MB of short
-rows. `smollm2-*`: SmolLM2-135M-Instruct, LoRA of rank 8 on all linear layers.
+rows, of which it takes six steps. `smollm2-*`: SmolLM2-135M-Instruct, LoRA of rank 8 on all linear
+layers.
 """
 
 import json
@@ -61,7 +62,7 @@ def classifier(setting: _Setting, case: harness.Case) -> harness.Figures:
         _write_many(train)
     else:
         _write_long(train, count)
-    return _measured(case, bundle, train, setting.rows)
+    return _measured(case, bundle, train, setting.rows, most=_STEPS if setting.large else None)
 
 
 def writer(rows: int, tokens: int, base: str | None, case: harness.Case) -> harness.Figures:
@@ -79,7 +80,9 @@ def worst(case: harness.Case) -> harness.Figures:
     return {"worst_error": max(map(abs, errors.values())), "settings": len(errors)}
 
 
-def _measured(case: harness.Case, bundle: str, train: Path, rows: int) -> harness.Figures:
+def _measured(
+    case: harness.Case, bundle: str, train: Path, rows: int, *, most: int | None = None
+) -> harness.Figures:
     run = case.work / "run"
     harness.remove(run)
     figures: harness.Figures = harness.in_fresh_process(
@@ -89,7 +92,7 @@ def _measured(case: harness.Case, bundle: str, train: Path, rows: int) -> harnes
         train=str(train),
         batch_size=rows,
         threads=_THREADS,
-        most=_STEPS,
+        most=most,
     )
     predicted, held = figures["predicted_mib"], figures["anonymous_mib"]
     settings = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]

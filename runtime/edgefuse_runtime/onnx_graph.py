@@ -19,6 +19,8 @@ from edgefuse_devices.errors import BundleError
 _DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 """Whose operators an exported graph has: those of ONNX and of ONNX Runtime."""
 
+_SHOWN = 100
+
 _ENDLESS = frozenset({"Loop"})
 """Operators that say themselves when they end. A Scan ends with what it is given."""
 
@@ -35,6 +37,8 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "g": (6, "Graph"),
         "tensors": (10, "Tensor*"),
         "graphs": (11, "Graph*"),
+        "sparse": (22, "bytes"),
+        "sparses": (23, "bytes*"),
     },
     "Tensor": {
         "name": (8, "string"),
@@ -71,26 +75,41 @@ def check_graph(file: Path, *, given: Collection[str] = ()) -> None:
         raise _refused(file, "has functions of its own")
     for graph in _graphs(model.graph):
         _check_operators(graph, file)
-        _check_data(graph, file, given)
+        for tensor in _tensors(graph):
+            _check_data(tensor, file)
+    for tensor in model.graph.initializer:
+        if tensor.name not in given:
+            _check_data(tensor, file)
 
 
 def _check_operators(graph: Any, file: Path) -> None:
+    sparse = (one.HasField("sparse") or one.sparses for n in graph.node for one in n.attribute)
+    if graph.sparse or any(sparse):
+        raise _refused(file, "has sparse tensors")
     for node in graph.node:
-        if node.domain not in _DOMAINS or node.op_type in _ENDLESS:
+        # A name that is no text comes as bytes.
+        if node.domain not in _DOMAINS or node.op_type in _ENDLESS or _is_bytes(node.op_type):
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise _refused(file, f"has the operator {name}")
 
 
-def _check_data(graph: Any, file: Path, given: Collection[str]) -> None:
-    if graph.sparse:
-        raise _refused(file, "has sparse tensors")
-    for tensor in _tensors(graph):
-        location = _location(tensor)
-        if location is None or tensor.name in given:
-            continue
-        inside = location and Path(location).name == location
-        if not inside or (file.parent / location).is_symlink():
-            raise _refused(file, f"reads {location or 'nothing'}, which is outside its folder")
+def _check_data(tensor: Any, file: Path) -> None:
+    if not tensor.data_location and not tensor.external_data:
+        return  # they are in the graph
+    entries = tensor.external_data
+    location = next((entry.value for entry in entries if entry.key == "location"), "")
+    try:
+        inside = Path(location).name == location not in ("", "..")
+        if inside and not (file.parent / location).is_symlink():
+            return
+    except (OSError, TypeError, ValueError):  # no name that a file can have
+        pass
+    shown = str(location)[:_SHOWN] or "nothing"
+    raise _refused(file, f"reads {shown}, which is outside its folder")
+
+
+def _is_bytes(name: str | bytes) -> bool:
+    return isinstance(name, bytes)
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -105,20 +124,14 @@ def _graphs(graph: Any) -> Iterator[Any]:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Initializers, and constants that are operators or arguments of them."""
-    yield from graph.initializer
+    """Constants that are operators or arguments of them, and initializers of graphs in graphs."""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-
-
-def _location(tensor: Any) -> str | None:
-    """The file that a tensor's data are in; None where they are in the graph."""
-    if not tensor.data_location and not tensor.external_data:
-        return None
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            for inner in (attribute.g, *attribute.graphs):
+                yield from inner.initializer
 
 
 def _refused(file: Path, what: str) -> BundleError:

@@ -1,7 +1,8 @@
 """The one place that imports onnxruntime and decides how its sessions run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_devices.errors import BundleError, InputError
+from edgefuse_devices.errors import BundleError, EdgeFuseError, InputError
 from edgefuse_runtime.onnx_graph import check_graph
 
 _NOTHING_BUT_FATAL = 4
@@ -72,12 +73,9 @@ def session_options(*, threads: int, arena: bool = True) -> Any:
     return options
 
 
-def run_bound(session: Any, binding: Any) -> None:
-    """Run a graph over what is bound.
-
-    Args:
-        session: An `onnxruntime.InferenceSession`.
-        binding: Its `onnxruntime.IOBinding`.
+@contextmanager
+def graph_errors() -> Iterator[None]:
+    """Make sentences of what ONNX Runtime raises while a graph runs.
 
     Raises:
         InputError: There is not enough memory.
@@ -85,15 +83,32 @@ def run_bound(session: Any, binding: Any) -> None:
             model does not have.
     """
     try:
-        session.run_with_iobinding(binding)
+        yield
+    except EdgeFuseError:
+        raise
     except Exception as error:  # onnxruntime's own exceptions share no base but this
-        said = " ".join(str(error).split())
-        if _NO_MEMORY.search(said):
-            raise InputError(*OUT_OF_MEMORY) from error
+        message = " ".join(str(error).split())
+        _refuse_without_memory(message, error)
         raise BundleError(
-            f"a graph of the bundle failed: {said}",
+            f"a graph of the bundle failed: {message}",
             "Export the bundle anew; if that fails as well, it is a mistake of ours",
         ) from error
+
+
+def run_bound(session: Any, binding: Any) -> None:
+    """Run an `onnxruntime.InferenceSession` over what its `onnxruntime.IOBinding` binds.
+
+    Raises:
+        InputError: There is not enough memory.
+        BundleError: The graph failed otherwise; see `graph_errors`.
+    """
+    with graph_errors():
+        session.run_with_iobinding(binding)
+
+
+def _refuse_without_memory(message: str, error: Exception) -> None:
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
+        raise InputError(*OUT_OF_MEMORY) from error
 
 
 def bind_given(binding: Any, name: str, value: Any) -> None:
@@ -160,7 +175,7 @@ def open_session(
         An `onnxruntime.InferenceSession`.
 
     Raises:
-        InputError: onnxruntime is not installed.
+        InputError: onnxruntime is not installed, or there is not enough memory.
         BundleError: The model has what no exported one has, or onnxruntime refuses it.
     """
     ort = onnxruntime()
@@ -172,8 +187,9 @@ def open_session(
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
+        _refuse_without_memory(message, error)
         raise BundleError(
-            f"onnxruntime {ort.__version__} cannot open {model}: {said}",
+            f"onnxruntime {ort.__version__} cannot open {model}: {message}",
             "Copy the bundle again, or export it anew",
         ) from error

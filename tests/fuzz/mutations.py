@@ -79,7 +79,7 @@ def of_json(raw: bytes, rng: random.Random) -> bytes:
     except ValueError:
         return of_bytes(raw, rng)
     if rng.random() < 0.02:
-        deep = rng.choice((100, 100_000))
+        deep = rng.choice((rng.randrange(2000), 100_000))
         return b"[" * deep + b"]" * deep
     tree = _changed(tree, rng)
     return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")

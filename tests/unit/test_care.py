@@ -130,21 +130,49 @@ def test_a_limit_needs_a_thermometer(machine, monkeypatch, tmp_path):
     assert report.rested_seconds == 0
 
 
-def test_the_hottest_sensor_counts(monkeypatch):
+def test_the_hottest_sensor_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(sensors, "_ZONES", tmp_path / "none")
     groups = {"cpu": [SimpleNamespace(current=51.0), SimpleNamespace(current=63.5)], "nvme": []}
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: groups, raising=False)
     assert sensors.temperature() == 63.5
+    monkeypatch.setattr(sensors, "_ZONES", tmp_path)
+    zone = tmp_path / "thermal_zone0"
+    zone.mkdir()
+    (zone / "temp").write_text("71200\n")
+    assert sensors.temperature() == 71.2, "zones count beside others"
+    (zone / "temp").write_text("broken")
     monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
     assert sensors.temperature() is None
 
 
-@pytest.mark.parametrize(("plugged", "left"), [(True, None), (False, 41.0)])
-def test_a_battery_counts_where_nothing_charges_it(monkeypatch, plugged, left):
-    state = SimpleNamespace(percent=41, power_plugged=plugged)
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: state, raising=False)
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ({"type": "Battery", "status": "Discharging", "capacity": "41"}, 41.0),
+        ({"type": "Battery", "status": "Not charging", "capacity": "41"}, None),
+        ({"type": "Battery", "status": "Discharging", "capacity": "?"}, None),
+        ({"type": "Battery", "scope": "Device", "status": "Discharging", "capacity": "5"}, None),
+        ({"type": "Mains", "online": "0"}, None),
+    ],
+    ids=["emptied", "on mains", "broken", "a mouse's", "no battery"],
+)
+def test_a_battery_counts_where_it_is_this_machines_and_is_emptied(
+    monkeypatch, tmp_path, said, left
+):
+    monkeypatch.setattr(sensors, "_SUPPLIES", tmp_path / "supplies")
+    assert sensors.battery() is None, "there is no such folder"
+    supply = tmp_path / "supplies" / "one"
+    supply.mkdir(parents=True)
+    for name, content in said.items():
+        (supply / name).write_text(f"{content}\n")
     assert sensors.battery() == left
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
-    assert sensors.battery() is None
+
+
+def test_a_pause_ends_before_the_battery_does(machine):
+    machine.temperatures = iter([90] * 9)
+    machine.battery = 50.0
+    care = watched(stop=lambda: bool(machine.slept) and setattr(machine, "battery", 3.0))
+    assert care.after_step(2.0) == "the battery has 3 % left"
 
 
 def test_flags_of_a_raspberry_pi_are_read(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from edgefuse_devices.errors import DataError
 from edgefuse_runtime.data.asked import read_asked, rows_asked
 from edgefuse_runtime.data.data_file import LONGEST_LINE
 from edgefuse_runtime.data.lines import read_lines, split_lines
-from edgefuse_runtime.data.rows import read_rows
+from edgefuse_runtime.data.rows import Row, read_rows
 from edgefuse_runtime.data.texts import pair_of, read_texts, text_of
 from edgefuse_runtime.tasks.labels import read_labels
 from edgefuse_runtime.tasks.problems.multi_label import MultiLabel
@@ -285,10 +286,59 @@ def test_what_can_be_read_only_once_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "texts.txt"])
 def test_a_line_that_no_tokenizer_has_memory_for_is_refused(tmp_path, name):
     beginning = {"rows.jsonl": '{"text": "', "rows.csv": "text\n", "texts.txt": ""}[name]
-    (tmp_path / name).write_text(beginning + "a" * LONGEST_LINE)
+    (tmp_path / name).write_text(beginning + "a" * (LONGEST_LINE + 1))
     line = 2 if name == "rows.csv" else 1
     with pytest.raises(DataError, match=rf"{name}:{line} has more than 1 MiB"):
         read_texts(tmp_path / name)
+
+
+@pytest.mark.parametrize("raw", [b'[\n"\xff"]', b'{"text":\n"\xff"}'])
+def test_json_of_other_forms_that_is_not_utf_8_is_named_by_its_line(tmp_path, raw):
+    (tmp_path / "rows.jsonl").write_bytes(raw)
+    with pytest.raises(DataError, match=r"rows\.jsonl:[12] is (not UTF-8|broken JSON)"):
+        list(read_rows(tmp_path / "rows.jsonl", ""))
+
+
+@pytest.mark.parametrize("deep", [900, 980, 990, 992, 994, 1000, 5000])
+def test_a_row_of_any_depth_is_read_or_refused(tmp_path, deep):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a:", "n": ' + "[" * deep + "]" * deep + "}")
+    found = []
+    with suppress(DataError):
+        found += read_rows(tmp_path / "rows.jsonl", "")
+    assert [row.fields["text"] for row in found] == (["a:"] if found else [])
+
+
+def test_blank_lines_without_end_take_no_memory(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(GOOD + b"\n" * 100_000)
+    assert len(list(read_rows(tmp_path / "rows.jsonl", ""))) == 1
+    (tmp_path / "rows.csv").write_bytes(b"text\na\n" + b"\n" * 2000 + b"b\n")
+    with pytest.raises(DataError, match=r"rows\.csv:3 is an empty row"):
+        list(read_rows(tmp_path / "rows.csv", ""))
+    quoted = b'text\n"a' + b"\n" * 2000 + b'b"\n'
+    (tmp_path / "rows.csv").write_bytes(quoted)
+    with pytest.raises(DataError, match="has too many blank lines before it"):
+        list(read_rows(tmp_path / "rows.csv", ""))
+
+
+def test_a_cell_that_no_tokenizer_has_memory_for_is_refused(tmp_path):
+    cell = b"\n".join([b"a" * 1000] * 1100)
+    (tmp_path / "rows.csv").write_bytes(b'text\n"' + cell + b'"\n')
+    with pytest.raises(DataError, match=r"rows\.csv:2 has a cell of more than 1 MiB"):
+        list(read_rows(tmp_path / "rows.csv", ""))
+
+
+def test_a_last_row_of_empty_cells_is_a_row(tmp_path):
+    (tmp_path / "rows.tsv").write_bytes(b"text\tlabel\na\tb\n\t\n")
+    assert [row.fields for row in read_rows(tmp_path / "rows.tsv", "")] == [
+        {"text": "a", "label": "b"},
+        {},
+    ]
+
+
+def test_scores_are_looked_at_where_only_their_name_is_asked_for():
+    for fields in ({"text": "a"}, {"text": "a", "score": -1}):
+        with pytest.raises(DataError, match="score"):
+            Regression.labels_of([Row("f:1", fields)])
 
 
 def test_the_first_rows_are_given_before_the_last_are_read(tmp_path):

@@ -90,7 +90,8 @@ def test_operators_that_no_exported_graph_has_are_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    "location", ["/etc/passwd", "../secret.bin", "a/w.bin", "./w.bin", "", None, "link.bin"]
+    "location",
+    ["/etc/passwd", "../secret.bin", "..", "a/w.bin", "./w.bin", "", None, "link.bin", "a" * 5000],
 )
 def test_data_outside_of_the_folder_are_refused(tmp_path, location):
     (tmp_path / "secret.bin").write_bytes(b"secret")
@@ -111,6 +112,20 @@ def test_so_are_those_of_constants(tmp_path):
             check_graph(saved(tmp_path, [node, ADD]))
 
 
+def test_only_the_graphs_own_initializers_are_given(tmp_path):
+    constant = helper.make_node("Constant", [], ["w"], value=elsewhere("../secret"))
+    with pytest.raises(BundleError, match=r"reads \.\./secret, which is outside its folder"):
+        check_graph(saved(tmp_path, [constant, ADD]), given={"w"})
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    for what, good in (("has the operator", b"Add"), ("is outside its folder", b"w.bin")):
+        raw = saved(tmp_path, [ADD], [elsewhere("w.bin")]).read_bytes()
+        (tmp_path / "m.onnx").write_bytes(raw.replace(good, b"\xff" * len(good)))
+        with pytest.raises(BundleError, match=what):
+            check_graph(tmp_path / "m.onnx")
+
+
 def test_functions_and_sparse_tensors_are_refused(tmp_path):
     function = helper.make_function(
         "own", "F", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], []
@@ -122,6 +137,11 @@ def test_functions_and_sparse_tensors_are_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BundleError, match="has sparse tensors"):
         check_graph(tmp_path / "m.onnx")
+    values = numpy_helper.from_array(np.ones(1, np.float32), "values")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([0]), "i"), [3])
+    node = helper.make_node("Constant", [], ["w"], sparse_value=sparse)
+    with pytest.raises(BundleError, match="has sparse tensors"):
+        check_graph(saved(tmp_path, [node, ADD]))
 
 
 def test_what_is_no_graph_is_refused(tmp_path):

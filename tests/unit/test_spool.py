@@ -3,6 +3,8 @@
 import errno
 import gc
 import os
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +87,32 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(spool, "_IN_MEMORY", 10)
     with pytest.raises(OutputError, match="cannot hold the tokens of the data: No such file"):
         Spool(EXAMPLES, tmp_path / "nowhere")
+
+
+def test_a_disk_that_is_nearly_full_is_a_sentence(tmp_path):
+    script = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from edgefuse_devices.errors import OutputError\n"
+        "from edgefuse_runtime.data.spool import Spool\n"
+        "from typing import NamedTuple\n"
+        "class Text(NamedTuple):\n"
+        "    text: str\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 20, 9 << 20))\n"
+        "try:\n"
+        "    Spool((Text('a' * (1 << 20)) for _ in range(9)), Path(sys.argv[1]))\n"
+        "except OutputError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot hold the tokens of the data: File too large" in done.stdout
+
+
+def test_no_examples_have_no_lengths():
+    assert Dataset([]).lengths.tolist() == []
+    assert Dataset([]).rows == 0
 
 
 def test_the_file_is_closed_with_the_last_who_reads_it(tmp_path, monkeypatch):

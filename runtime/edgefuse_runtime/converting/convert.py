@@ -18,7 +18,7 @@ from edgefuse_runtime.files.tensor_file import write_tensors
 from edgefuse_runtime.inference.bound import BoundGraph
 from edgefuse_runtime.inference.continuation import Continuation
 from edgefuse_runtime.inference.model import InferenceModel, inference_tensors, plain_tensors
-from edgefuse_runtime.session import open_session
+from edgefuse_runtime.session import graph_errors, open_session
 from edgefuse_runtime.tasks.task import Task
 
 Format = Literal["onnx", "transformers", "peft"]
@@ -147,7 +147,8 @@ def _check_same_outputs(bundle: Bundle, trained: Tensors, directory: Path) -> No
     feeds = manifest.task.random_feeds(np.random.default_rng(0), _CHECKED_SHAPE, vocabulary)
     expected = InferenceModel(bundle, trained, threads=1).run(feeds)
     session = open_session(directory / "model.onnx", threads=1)
-    outputs = session.run([*expected], {name: feeds[name] for name in manifest.inputs})
+    with graph_errors():
+        outputs = session.run([*expected], {name: feeds[name] for name in manifest.inputs})
     found = dict(zip(expected, outputs, strict=True))
     if (with_past := directory / MODEL_WITH_PAST).exists():
         logits = Continuation(BoundGraph(with_past, {}, threads=1), padding_id=manifest.padding_id)

@@ -74,21 +74,20 @@ class Dataset:
     @cached_property
     def rows(self) -> int:
         """Count of the rows that examples are, or are parts of."""
-        return len(set(self._row_numbers()))
+        return max(self._row_numbers(), default=0)
 
     def row_numbers(self, examples: RowIndices) -> list[int]:
         """Numbers of the rows, from 1 and each once, that some of the examples are of."""
         numbers = self._row_numbers()
         return sorted({numbers[index] for index in examples})
 
-    def _row_numbers(self) -> list[int]:
+    def _row_numbers(self) -> Sequence[int]:
         """Number of the row that each example is of."""
+        if not self.examples or not hasattr(self.examples[0], "row"):
+            return range(1, len(self) + 1)
         known: dict[int, int] = {}
-        rows = (getattr(example, "row", None) for example in self.examples)
-        return [
-            known.setdefault(index if row is None else id(row), len(known) + 1)
-            for index, row in enumerate(rows)
-        ]
+        rows = (example.row for example in self.examples)  # type: ignore[attr-defined]
+        return [known.setdefault(id(row), len(known) + 1) for row in rows]
 
     @property
     def lengths(self) -> NDArray[np.intp]:
@@ -103,7 +102,7 @@ class Dataset:
     @cached_property
     def _seen(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Lengths and token ids, for which all examples are read once."""
-        lengths: list[NDArray[np.intp]] = []
+        lengths = [np.empty(0, np.intp)]
         seen = np.empty(0, np.int64)
         token_ids = (example.token_ids for example in self.examples)
         for some in chunks(token_ids, len):

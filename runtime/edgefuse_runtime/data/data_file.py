@@ -16,6 +16,8 @@ AS_JSON_LINES = (
 LONGEST_LINE = 1 << 20
 """Bytes of the longest line: a tokenizer takes a hundred times as much memory as its text has."""
 
+_MOST_BLANK = 1000
+
 _MARK = b"\xef\xbb\xbf"  # of byte order
 
 _FORMATS = {
@@ -88,7 +90,7 @@ def numbered(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{line.number}", line.text.removesuffix("\n").removesuffix("\r")
 
 
-def lines_of(file: IO[bytes], name: str) -> Iterator[Line]:
+def lines_of(file: IO[bytes], name: str, *, blank: str | None = None) -> Iterator[Line]:
     """Give the lines of UTF-8 text as they come, without a byte-order mark.
 
     Blank lines at the end are dropped.
@@ -96,13 +98,14 @@ def lines_of(file: IO[bytes], name: str) -> Iterator[Line]:
     Args:
         file: Where the text begins.
         name: What it is called in errors.
+        blank: Characters of blank lines; None for all white space.
 
     Raises:
-        DataError: A line is not UTF-8 or longer than `LONGEST_LINE`; the message names it `NAME:1`,
-            say.
+        DataError: A line is not UTF-8 or longer than `LONGEST_LINE`, or there are very many blank
+            ones before it; the message names it `NAME:1`, say.
     """
-    blank: list[Line] = []
-    number = 0
+    passed: list[Line] = []
+    left = number = 0
     while raw := file.readline(LONGEST_LINE + 1):
         number += 1
         if len(raw) > LONGEST_LINE:
@@ -111,11 +114,16 @@ def lines_of(file: IO[bytes], name: str) -> Iterator[Line]:
                 "Write a text of that length as several rows",
             )
         line = Line(number, decoded(raw, name, number=number))
-        if not line.text.strip():
-            blank.append(line)
+        if not line.text.strip(blank):
+            if len(passed) < _MOST_BLANK:
+                passed.append(line)
+            else:
+                left += 1
             continue
-        yield from blank
-        blank.clear()
+        yield from passed
+        if left:
+            raise DataError(f"{name}:{number} has too many blank lines before it", "Remove them")
+        passed.clear()
         yield line
 
 

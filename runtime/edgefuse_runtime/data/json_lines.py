@@ -44,13 +44,13 @@ def json_object(line: str, place: str, form: str) -> dict[str, Any]:
         raise DataError(f"{place} is an empty row", form)
     try:
         fields = msgspec.json.decode(line)
+        # Each key is followed by a colon: as many colons as keys, and none can be there twice.
+        if isinstance(fields, dict) and line.count(":") > len(fields):
+            _refuse_duplicates(line, place)
     except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(f"{place} is broken JSON: {error}", form) from error
     if not isinstance(fields, dict):
         raise DataError(f"{place} is not a JSON object", form)
-    # Each key is followed by a colon: as many colons as keys, and none can be there twice.
-    if line.count(":") > len(fields):
-        _refuse_duplicates(line, place)
     return fields
 
 
@@ -84,7 +84,7 @@ def is_json(text: str | bytes) -> bool:
     """Whether a text is JSON."""
     try:
         msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
     return True
 

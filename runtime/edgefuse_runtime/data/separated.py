@@ -73,7 +73,8 @@ def _cells(path: Path, separator: str) -> Iterator[tuple[str, list[str]]]:
     # 131,072 signs are no mistake.
     csv.field_size_limit(max(LONGEST_LINE, csv.field_size_limit()))
     with opened(path) as file:
-        lines = (one for line in lines_of(file, str(path)) for one in StringIO(line.text, ""))
+        whole = lines_of(file, str(path), blank=" \r\n")
+        lines = (one for line in whole for one in StringIO(line.text, ""))
         reader = csv.reader(lines, delimiter=separator, strict=True)
         while True:
             place = f"{path}:{reader.line_num + 1}"
@@ -82,6 +83,12 @@ def _cells(path: Path, separator: str) -> Iterator[tuple[str, list[str]]]:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "field limit" in str(error):
+                    raise DataError(
+                        f"{place} has a cell of more than {LONGEST_LINE >> 20} MiB, or a quote "
+                        "that does not end",
+                        "Write a text of that length as several rows",
+                    ) from error
                 raise DataError(
                     f"{place} is broken {_KINDS[separator]}: {error}",
                     'Double the quotes inside of a quoted cell, as in "a ""b"" c", or write JSON '

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any, Generic, TypeVar, overload
@@ -34,27 +34,19 @@ class Spool(Sequence[T], Generic[T]):
         Raises:
             OutputError: The disk is full, or the folder cannot be written to.
         """
-        self._file = SpooledTemporaryFile(  # noqa: SIM115
-            _IN_MEMORY, "w+b", buffering=0, dir=str(folder)
-        )
+        self._file = SpooledTemporaryFile(_IN_MEMORY, "w+b", dir=str(folder))  # noqa: SIM115
         self._ends = array("Q", [0])
         encoder = Encoder(enc_hook=_encoded)
         kind: type[Any] = object
         for item in items:  # what may fail in here is not the file
             kind = type(item)
             raw = encoder.encode(item)
-            self._write(raw, folder)
+            with _translated(folder):
+                self._file.write(raw)
             self._ends.append(self._ends[-1] + len(raw))
+        with _translated(folder):
+            self._file.flush()
         self._decoder: Decoder[T] = Decoder(kind, ext_hook=_array, dec_hook=_as_it_is)
-
-    def _write(self, raw: bytes, folder: Path) -> None:
-        try:
-            self._file.write(raw)
-        except OSError as error:
-            raise OutputError(
-                f"{folder} cannot hold the tokens of the data: {error.strerror}",
-                "Make room there, or give fewer rows",
-            ) from error
 
     def __del__(self) -> None:
         """Close the file."""
@@ -83,6 +75,17 @@ class Spool(Sequence[T], Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """Decode all items in order."""
         return (self[index] for index in range(len(self)))
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot hold the tokens of the data: {error.strerror}",
+            "Make room there, or give fewer rows",
+        ) from error
 
 
 def _encoded(value: Any) -> Any:

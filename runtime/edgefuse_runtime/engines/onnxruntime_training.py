@@ -16,7 +16,7 @@ from edgefuse_runtime.graph.masks import GradientMask
 from edgefuse_runtime.onnx_graph import check_graph
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer
-from edgefuse_runtime.session import onnxruntime, session_options
+from edgefuse_runtime.session import graph_errors, onnxruntime, session_options
 from edgefuse_runtime.tagged import Tagged
 
 _CHECKPOINT = "checkpoint"
@@ -122,9 +122,10 @@ class OnnxRuntimeTrainingEngine:
         return self._backward(feeds), {}
 
     def _backward(self, feeds: Feeds) -> Step:
-        self._module.train()
-        self._module.lazy_reset_grad()
-        outputs = self._module(*(feeds[name] for name in self._module.input_names()))
+        with graph_errors():
+            self._module.train()
+            self._module.lazy_reset_grad()
+            outputs = self._module(*(feeds[name] for name in self._module.input_names()))
         return Step(loss=float(outputs[0]), gradient_norm=float(outputs[2]))
 
     def step_in_parts(self, parts: Sequence[Part], learning_rate: float) -> Step:
@@ -163,11 +164,12 @@ class OnnxRuntimeTrainingEngine:
             self._open(file)
 
     def _open(self, checkpoint: Path) -> None:
-        self._state = self._api.CheckpointState.load_checkpoint(checkpoint)
-        self._module = self._api.Module(
-            self._folder / _TRAINING_MODEL, self._state, session_options=self._options
-        )
-        self._optimizer = self._api.Optimizer(self._folder / _OPTIMIZER_MODEL, self._module)
+        with graph_errors():
+            self._state = self._api.CheckpointState.load_checkpoint(checkpoint)
+            self._module = self._api.Module(
+                self._folder / _TRAINING_MODEL, self._state, session_options=self._options
+            )
+            self._optimizer = self._api.Optimizer(self._folder / _OPTIMIZER_MODEL, self._module)
 
     def _exempt_from_decay(self, learning_rate: float) -> None:
         """Undo beforehand the decay that the optimizer graph applies to every parameter.

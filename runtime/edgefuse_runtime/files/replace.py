@@ -51,8 +51,11 @@ def replaced(path: Path, *, private: bool = False, before: Path | None = None) -
 
 def remedy(error: Exception) -> str:
     """What to do about a file that cannot be written: the beginning of a sentence."""
-    if isinstance(error, OSError) and error.errno == errno.EROFS:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EROFS:
         return "Mount the disk for writing (`dmesg` may say why the system does not)"
+    if number == errno.EIO:
+        return "Look after the disk, which is failing (`dmesg` may say more),"
     return "Make room on the disk"
 
 

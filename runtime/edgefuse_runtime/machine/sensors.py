@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+_ZONES = Path("/sys/class/thermal")
+_SUPPLIES = Path("/sys/class/power_supply")
 _PLATFORM = Path("/sys/devices/platform")
 _CPUS = Path("/sys/devices/system/cpu")
 
@@ -23,13 +25,30 @@ def temperature() -> float | None:
     """The hottest of what the machine's sensors report, in °C; None where there are none."""
     sensors = getattr(psutil, "sensors_temperatures", dict)  # not on every system
     found = [one.current for group in sensors().values() for one in group if one.current]
+    # psutil looks at these only where there is nothing else, as there is with a network card.
+    for file in _ZONES.glob("thermal_zone*/temp"):
+        with suppress(OSError, ValueError):
+            found.append(int(file.read_text()) / 1000)
     return max(found, default=None)
 
 
 def battery() -> float | None:
-    """What is left in a battery that nothing charges, in percent; None where there is none."""
-    state = getattr(psutil, "sensors_battery", lambda: None)()
-    return None if state is None or state.power_plugged else float(state.percent)
+    """What is left in a battery of this machine that is being emptied, in percent.
+
+    None where there is none; a mouse's is none of this machine's. (psutil counts those, and takes
+    what is unknown for unplugged.)
+    """
+    found = []
+    for supply in _SUPPLIES.glob("*"):
+        with suppress(OSError, ValueError):
+            reported = {
+                name: (supply / name).read_text().strip() if (supply / name).exists() else ""
+                for name in ("type", "scope", "status", "capacity")
+            }
+            is_ours = reported["type"] == "Battery" and reported["scope"] != "Device"
+            if is_ours and reported["status"] == "Discharging":
+                found.append(float(reported["capacity"]))
+    return min(found, default=None)
 
 
 class Throttling:

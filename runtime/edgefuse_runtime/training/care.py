@@ -86,16 +86,14 @@ class Care:
         """
         if time.monotonic() - self._looked >= _INTERVAL:
             self._look()
-            left = sensors.battery()
-            if left is not None and left < _LOW_BATTERY:
-                return f"the battery has {left:.0f} % left"
+            if low := _low_battery():
+                return low
         if self._limit is None or self._temperature is None:
             return ""
         if self._temperature >= self._limit:
-            self._pause(self._limit - _BAND)
-        else:
-            over = self._temperature - (self._limit - _BAND)
-            self._rest(seconds * max(0.0, over) / _BAND)
+            return self._pause(self._limit - _BAND)
+        over = self._temperature - (self._limit - _BAND)
+        self._rest(seconds * max(0.0, over) / _BAND)
         return ""
 
     def _look(self) -> None:
@@ -110,13 +108,23 @@ class Care:
             throttled=[*self.strain.throttled, *sorted(held_back)],
         )
 
-    def _pause(self, goal: float) -> None:
+    def _pause(self, goal: float) -> str:
+        """Wait until it is cooler; why training has to end meanwhile, if it has to."""
         self._say(f"the machine is at {self._temperature:.0f} °C: a pause until {goal:.0f} °C")
         while self._temperature is not None and self._temperature > goal and not self._stop():
             self._rest(_INTERVAL)
             self._look()
+            if low := _low_battery():
+                return low
+        return ""
 
     def _rest(self, seconds: float) -> None:
         if seconds:
             time.sleep(seconds)
             self.strain = msgspec.structs.replace(self.strain, rested=self.strain.rested + seconds)
+
+
+def _low_battery() -> str:
+    """What to say of a battery that is nearly empty; nothing of any other."""
+    left = sensors.battery()
+    return f"the battery has {left:.0f} % left" if left is not None and left < _LOW_BATTERY else ""

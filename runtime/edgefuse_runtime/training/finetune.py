@@ -111,6 +111,7 @@ def finetune(
     filled = _fill(_settings(settings, stored), bundle)
     _check_batch(filled, bundle)
     dataset = bundle.read(train, folder=disk_of(run))
+    held_out = bundle.read(valid, folder=disk_of(run)) if valid else None
     if filled.rows_at_once is None or budget is not None:
         plan = _plan(bundle, dataset, filled, budget=budget)
         on_plan(plan)
@@ -122,7 +123,7 @@ def finetune(
     if stored:
         rate = next_rate(stored, rate)
         filled = msgspec.structs.replace(filled, learning_rate=stored.settings.learning_rate)
-    job = _job(bundle, run, dataset, valid, settings=filled, rate=rate, hottest=max_temperature)
+    job = _job(bundle, run, dataset, held_out, settings=filled, rate=rate, hottest=max_temperature)
     memory.give_back()  # what the tokenizer took
     record = _record(job, train, valid, settings=filled)
     say = observer.on_notice if observer else _ignore
@@ -259,7 +260,7 @@ def _job(
     bundle: Bundle,
     run: Path,
     dataset: Dataset,
-    valid: Path | None,
+    valid: Dataset | None,
     *,
     settings: TrainingSettings,
     rate: float,
@@ -286,7 +287,7 @@ def _job(
             warmup_ratio=settings.warmup_ratio,
             seed=settings.seed,
         ),
-        valid=bundle.read(valid, folder=disk_of(run)) if valid else None,
+        valid=valid,
         save_every=settings.save_every,
         threads=settings.threads,
         max_temperature=hottest,

@@ -82,9 +82,13 @@ def plan_memory(
     """
     manifest = bundle.manifest
     tokens, shapes = int(dataset.lengths.max()), _trained(bundle, dataset)
+    # At an epoch's end, embeddings of which some rows train are made whole to be kept.
+    pairs = zip(shapes, bundle.manifest.parameters, strict=True)
+    made_whole = 4 * sum(math.prod(p.shape) for shape, p in pairs if shape != p.shape)
     least = batch_size if why_not_in_parts(bundle, dataset) else 1
     for rows in range(batch_size, least - 1, -1):
         whole = held + _buffers(shapes, bundle, in_parts=in_parts or rows < batch_size) + _SESSIONS
+        whole += made_whole
         whole += int(_FRAGMENTS * manifest.footprint.at(rows, tokens))
         if whole <= budget or rows == least:
             break

@@ -1,6 +1,7 @@
 """A number for a text."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -58,7 +59,7 @@ class Regression:
     @staticmethod
     def labels_of(rows: Sequence[Row]) -> list[str]:
         """One number has one name."""
-        Regression(()).targets(rows)
+        deque(Regression(()).targets(rows), maxlen=0)  # which checks them
         return ["score"]
 
     def targets(self, rows: Iterable[Row]) -> Iterator[float]:
