@@ -180,6 +180,7 @@ def read_record(directory: Path) -> CompressionRecord | None:
         LookupError,
         TypeError,
         AttributeError,
+        RecursionError,
     ) as error:  # msgspec's, UTF-8's, ours
         raise ModelError(f"{file} cannot be read: {error}", "Compress the model again") from error
     if version < _AS_THEY_TRAIN and not record.folded:

@@ -27,7 +27,7 @@ def refuse_remote_code(files: Iterable[Path], name: str) -> None:
     for file in files:
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # loading it has a sentence for that
         if isinstance(settings, dict) and settings.get("auto_map") and not _is_known(settings):
             raise ModelError(

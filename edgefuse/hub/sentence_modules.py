@@ -38,7 +38,7 @@ def _paths(modules: Path) -> list[str]:
         entries = json.loads(modules.read_text(encoding="utf-8"))
         # Windows' paths have all that other systems' have: what leaves a folder there is refused.
         paths = [PureWindowsPath(str(entry["path"])) for entry in entries]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return []
     return [
         path.as_posix()

@@ -50,7 +50,7 @@ def read_report(path: Path) -> NamedReport:
             report = msgspec.json.decode(raw, type=RunReport)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}", hint) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} is no report: {error}", hint) from error
     name = file.absolute().parent.name if file.name == REPORT else file.stem
     return NamedReport(name, report)

@@ -66,7 +66,7 @@ def generation_settings(facts: ModelFacts) -> dict[str, Any] | None:
         return None
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{_SETTINGS} of {facts.name} is broken JSON: {error}", "Download the model again"
         ) from error

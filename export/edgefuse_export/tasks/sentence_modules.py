@@ -150,7 +150,7 @@ def _read(facts: ModelFacts, name: str, kind: type[Any]) -> Any:
     file = facts.file(name)
     try:
         content = None if file is None else json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, kind):
         raise _broken(facts, name, "broken" if file else "not there")

@@ -256,7 +256,7 @@ def decode_manifest(raw: bytes, file: Path) -> Manifest:
                 "Export it again: edgefuse export MODEL BUNDLE --device NAME",
             )
         return msgspec.json.decode(raw, type=Manifest, dec_hook=_member)
-    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # msgspec's, or that of bytes that are not UTF-8
         raise BundleError(f"{file} cannot be read: {error}", AGAIN) from error
 
 

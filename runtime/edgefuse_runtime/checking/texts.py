@@ -60,7 +60,7 @@ def read_texts(folder: Path) -> CheckedTexts:
     file = folder / TEXTS
     try:
         return msgspec.json.decode(file.read_bytes(), type=CheckedTexts)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{file} cannot be read: {error}", AGAIN) from error
 
 

@@ -125,7 +125,7 @@ def load_checkpoint(path: Path, *, bundle_id: str) -> tuple[Tensors, Progress]:
         raise LostCheckpointError(f"{path} is not there", again) from error
     except OSError as error:
         raise LostCheckpointError(f"{path} cannot be read: {error.strerror}", again) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LostCheckpointError(f"{path} is no whole checkpoint: {error}", again) from error
     if metadata.get(_DIGEST) != digest_of(tensors, about):
         raise LostCheckpointError(

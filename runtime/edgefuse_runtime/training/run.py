@@ -376,5 +376,5 @@ def read_json(path: Path, kind: type[_T]) -> _T:
         ) from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}", "Start another run") from error
-    except ValueError as error:  # msgspec's, or that of bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # msgspec's, or that of bytes that are not UTF-8
         raise RunError(f"{path} cannot be read: {error}", "Start another run") from error
