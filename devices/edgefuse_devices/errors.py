@@ -25,6 +25,12 @@ __all__ = [
     "RunError",
 ]
 
+OUT_OF_MEMORY = (
+    "there is not enough memory",
+    "Close other programs, give --memory or --batch-size less, or export for shorter texts",
+)
+"""What is wrong, and what to do."""
+
 
 class EdgeFuseError(Exception):
     """The root: a sentence for what is wrong, and one for what to do next.

@@ -27,7 +27,7 @@ from edgefuse.cli.predict import predict
 from edgefuse.cli.report import report
 from edgefuse.cli.squeeze import squeeze
 from edgefuse_devices import __version__
-from edgefuse_devices.errors import EdgeFuseError, InputError, Interrupted
+from edgefuse_devices.errors import OUT_OF_MEMORY, EdgeFuseError, InputError, Interrupted
 
 
 class _Group(TyperGroup):
@@ -116,8 +116,6 @@ def _run() -> None:
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
     except MemoryError:
-        from edgefuse_runtime.session import OUT_OF_MEMORY
-
         _fail(f"{'. '.join(OUT_OF_MEMORY)}.", InputError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: a sentence, not a traceback
         _fail(

@@ -10,17 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefuse_devices.errors import BundleError, EdgeFuseError, InputError
+from edgefuse_devices.errors import OUT_OF_MEMORY, BundleError, EdgeFuseError, InputError
 from edgefuse_runtime.onnx_graph import check_graph
 
 _NOTHING_BUT_FATAL = 4
 _NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory", re.IGNORECASE)
-
-OUT_OF_MEMORY = (
-    "there is not enough memory",
-    "Close other programs, give --memory or --batch-size less, or export for shorter texts",
-)
-"""What is wrong, and what to do."""
 
 
 @cache
