@@ -111,13 +111,10 @@ def _compress(model: str, ratio: str, folder: Path) -> None:
 
 
 def _export(model: str, setting: _Setting, folder: Path) -> None:
-    options = ("--device", "host", "--tune", setting.tune, *_labelled())
+    labels = str(path_of("sst2/train.jsonl"))
+    options = ("--device", "host", "--tune", setting.tune, "--labels", labels)
     engine = ("--engine", setting.engine) if setting.engine else ()
     harness.edgefuse("export", model, str(folder), *options, *engine)
-
-
-def _labelled() -> tuple[str, str]:
-    return "--labels", str(path_of("sst2/train.jsonl"))
 
 
 def _write_long(file: Path, count: int) -> None:
@@ -133,11 +130,8 @@ def _write_long(file: Path, count: int) -> None:
 
 def _write_many(file: Path) -> None:
     """Write short rows, again and again, until there are 200 MB."""
-    rows = "".join(
-        f"{json.dumps({'text': row['text'], 'label': row['label']})}\n"
-        for row in rows_of("sst2/train.jsonl")
-    )
-    with file.open("w") as written:
+    rows = path_of("sst2/train.jsonl").read_text(encoding="utf-8")
+    with file.open("w", encoding="utf-8") as written:
         for _ in range(_LARGE // len(rows) + 1):
             written.write(rows)
 

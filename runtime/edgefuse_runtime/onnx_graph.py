@@ -88,7 +88,11 @@ def _check_operators(graph: Any, file: Path) -> None:
         raise _refused(file, "has sparse tensors")
     for node in graph.node:
         # A name that is no text comes as bytes.
-        if node.domain not in _DOMAINS or node.op_type in _ENDLESS or _is_bytes(node.op_type):
+        if (
+            node.domain not in _DOMAINS
+            or node.op_type in _ENDLESS
+            or isinstance(node.op_type, bytes)
+        ):
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise _refused(file, f"has the operator {name}")
 
@@ -106,10 +110,6 @@ def _check_data(tensor: Any, file: Path) -> None:
         pass
     shown = str(location)[:_SHOWN] or "nothing"
     raise _refused(file, f"reads {shown}, which is outside its folder")
-
-
-def _is_bytes(name: str | bytes) -> bool:
-    return isinstance(name, bytes)
 
 
 def _graphs(graph: Any) -> Iterator[Any]:

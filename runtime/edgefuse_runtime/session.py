@@ -68,13 +68,20 @@ def session_options(*, threads: int, arena: bool = True) -> Any:
 
 
 @contextmanager
-def graph_errors() -> Iterator[None]:
-    """Make sentences of what ONNX Runtime raises while a graph runs.
+def graph_errors(
+    problem: str = "a graph of the bundle failed",
+    hint: str = "Export the bundle anew; if that fails as well, it is a mistake of ours",
+) -> Iterator[None]:
+    """Make sentences of what ONNX Runtime raises.
+
+    Args:
+        problem: What to say of anything but memory, before ONNX Runtime's own words.
+        hint: What to do about it.
 
     Raises:
         InputError: There is not enough memory.
-        BundleError: The graph failed otherwise, as one does that is given a token id which its
-            model does not have.
+        BundleError: It failed otherwise, as a graph does that is given a token id which its model
+            does not have.
     """
     try:
         yield
@@ -82,11 +89,9 @@ def graph_errors() -> Iterator[None]:
         raise
     except Exception as error:  # onnxruntime's own exceptions share no base but this
         message = " ".join(str(error).split())
-        _refuse_without_memory(message, error)
-        raise BundleError(
-            f"a graph of the bundle failed: {message}",
-            "Export the bundle anew; if that fails as well, it is a mistake of ours",
-        ) from error
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
+            raise InputError(*OUT_OF_MEMORY) from error
+        raise BundleError(f"{problem}: {message}", hint) from error
 
 
 def run_bound(session: Any, binding: Any) -> None:
@@ -98,11 +103,6 @@ def run_bound(session: Any, binding: Any) -> None:
     """
     with graph_errors():
         session.run_with_iobinding(binding)
-
-
-def _refuse_without_memory(message: str, error: Exception) -> None:
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
-        raise InputError(*OUT_OF_MEMORY) from error
 
 
 def bind_given(binding: Any, name: str, value: Any) -> None:
@@ -178,12 +178,6 @@ def open_session(
     if initializers:
         values = map(ort.OrtValue.ortvalue_from_numpy, initializers.values())
         options.add_external_initializers([*initializers], [*values])
-    try:
+    problem = f"onnxruntime {ort.__version__} cannot open {model}"
+    with graph_errors(problem, "Copy the bundle again, or export it anew"):
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no base but this
-        message = " ".join(str(error).split())
-        _refuse_without_memory(message, error)
-        raise BundleError(
-            f"onnxruntime {ort.__version__} cannot open {model}: {message}",
-            "Copy the bundle again, or export it anew",
-        ) from error

@@ -91,11 +91,7 @@ def manifest(folder: Path, rng: random.Random) -> Case:
 
 def run_folder(folder: Path, rng: random.Random) -> Case:
     """A file of a run is changed."""
-    file = _drawn(folder / "run", rng)
-    if rng.random() < 0.1:
-        mutations.of_place(file, rng)
-    else:
-        _change(file, rng)
+    file = _spoilt(folder / "run", rng)
     commands = (
         ["finetune", "bundle", "run", "--resume"],
         ["predict", "run", _TEXT],
@@ -132,11 +128,7 @@ def profile(folder: Path, rng: random.Random) -> Case:
 
 def model(folder: Path, rng: random.Random) -> Case:
     """A file of a model's directory is changed."""
-    file = _drawn(folder / "model", rng)
-    if rng.random() < 0.1:
-        mutations.of_place(file, rng)
-    else:
-        _change(file, rng)
+    file = _spoilt(folder / "model", rng)
     commands = (
         ["check", "model"],
         ["compress", "model", "out", "--dry-run"],
@@ -187,6 +179,16 @@ def _on_bundle(rng: random.Random) -> list[str]:
 def _drawn(folder: Path, rng: random.Random, *, but: str = "") -> Path:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != but)
     return rng.choice(files)
+
+
+def _spoilt(folder: Path, rng: random.Random) -> Path:
+    """A file of a folder that is changed, or has something else in its place."""
+    file = _drawn(folder, rng)
+    if rng.random() < 0.1:
+        mutations.of_place(file, rng)
+    else:
+        _change(file, rng)
+    return file
 
 
 def _change(file: Path, rng: random.Random) -> bool:

@@ -37,6 +37,8 @@ _NEEDS = {
     "adapter": ("model", "adapter", "rows.jsonl"),
 }
 
+ALL = LIGHT | HEAVY
+
 Kind = Callable[[Path, random.Random], Case]
 
 
@@ -160,23 +162,15 @@ def share(cases: int, number: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LIGHT, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 def test_what_is_wrong_is_refused_or_does_no_harm(
-    kind: Kind, home: Path, tmp_path: Path, light: "SimpleQueue[Worker]", cases: int
+    kind: Kind, home: Path, tmp_path: Path, request: pytest.FixtureRequest, cases: int
 ) -> None:
-    found = faults(kind, share(cases, LIGHT[kind]), home, tmp_path, light)
-    assert not found, "\n".join([f"{len(found)} faults:", *found[:_SHOWN]])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", HEAVY, ids=lambda kind: kind.__name__)
-def test_what_is_wrong_with_a_model_is_refused_or_does_no_harm(
-    kind: Kind, home: Path, tmp_path: Path, heavy: "SimpleQueue[Worker]", cases: int
-) -> None:
-    found = faults(kind, share(cases, HEAVY[kind]), home, tmp_path, heavy)
+    free = request.getfixturevalue("heavy" if kind in HEAVY else "light")
+    found = faults(kind, share(cases, ALL[kind]), home, tmp_path, free)
     assert not found, "\n".join([f"{len(found)} faults:", *found[:_SHOWN]])
 
 
 def test_the_cases_are_as_many_as_asked_for() -> None:
-    numbers = [*LIGHT.values(), *HEAVY.values()]
+    numbers = ALL.values()
     assert sum(share(_USUAL, number) for number in numbers) == sum(numbers) == _USUAL

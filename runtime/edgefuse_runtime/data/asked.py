@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import numbered
+from edgefuse_runtime.data.data_file import first_line
 from edgefuse_runtime.data.json_lines import json_object
 from edgefuse_runtime.data.lines import read_lines, refuse_blank
 from edgefuse_runtime.data.rows import Row, read_rows
@@ -50,8 +50,7 @@ def rows_asked(asked: Sequence[Asked], fields: Sequence[str], form: str) -> list
 
 
 def _begins_as_rows(path: Path) -> bool:
-    first = next((line for _, line in numbered(path) if line.strip()), "")
-    return first.lstrip().startswith("{")
+    return first_line(path).startswith("{")
 
 
 def _row(one: Asked, place: str, fields: Sequence[str], form: str) -> Row:

@@ -18,7 +18,8 @@ LONGEST_LINE = 1 << 20
 
 _MOST_BLANK = 1000
 
-_MARK = b"\xef\xbb\xbf"  # of byte order
+MARK = b"\xef\xbb\xbf"
+"""A byte-order mark."""
 
 _FORMATS = {
     b"\x1f\x8b": ("compressed by gzip", "Decompress it: gunzip FILE"),
@@ -46,6 +47,11 @@ class Line(NamedTuple):
 
     number: int
     text: str
+
+    @property
+    def bare(self) -> str:
+        """The line without the newline that ends it."""
+        return self.text.removesuffix("\n").removesuffix("\r")
 
 
 @contextmanager
@@ -87,7 +93,16 @@ def numbered(path: Path) -> Iterator[tuple[str, str]]:
     """
     with opened(path) as file:
         for line in lines_of(file, str(path)):
-            yield f"{path}:{line.number}", line.text.removesuffix("\n").removesuffix("\r")
+            yield f"{path}:{line.number}", line.bare
+
+
+def first_line(path: Path) -> str:
+    """The first line of a data file that is not blank, without white space around it; or nothing.
+
+    Raises:
+        DataError: The file cannot be read, or a line cannot; see `opened` and `lines_of`.
+    """
+    return next((line.strip() for _, line in numbered(path) if line.strip()), "")
 
 
 def lines_of(file: IO[bytes], name: str, *, blank: str | None = None) -> Iterator[Line]:
@@ -138,7 +153,7 @@ def decoded(raw: bytes, name: str, *, number: int) -> str:
     Raises:
         DataError: It is not UTF-8; the message names it `NAME:1`, say.
     """
-    text = raw.removeprefix(_MARK) if number == 1 else raw
+    text = raw.removeprefix(MARK) if number == 1 else raw
     try:
         return text.decode()
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import AS_JSON_LINES, numbered
+from edgefuse_runtime.data.data_file import AS_JSON_LINES, MARK, numbered
 
 Pairs = list[tuple[str, Any]]
 
@@ -77,7 +77,7 @@ def _is_json_whole(path: Path, *, if_large: bool) -> bool:
     """Whether a file is one piece of JSON; of a large one, which takes memory to say, a guess."""
     if path.stat().st_size > _LARGE:
         return if_large
-    return is_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+    return is_json(path.read_bytes().removeprefix(MARK).strip())
 
 
 def is_json(text: str | bytes) -> bool:

@@ -20,7 +20,7 @@ def read_lines(path: Path) -> list[str]:
 
 def split_lines(file: IO[bytes], name: str) -> list[str]:
     """Split UTF-8 text into lines as `read_lines` does; `name` stands for the file in errors."""
-    texts = [line.text.removesuffix("\n").removesuffix("\r") for line in lines_of(file, name)]
+    texts = [line.bare for line in lines_of(file, name)]
     if not texts:
         raise DataError(f"{name} has no text", "Give one text a line")
     refuse_blank(texts, name)

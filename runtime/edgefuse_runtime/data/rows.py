@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgefuse_devices.errors import DataError
-from edgefuse_runtime.data.data_file import numbered
+from edgefuse_runtime.data.data_file import first_line
 from edgefuse_runtime.data.json_lines import is_json, json_rows, refuse_other_json
 from edgefuse_runtime.data.separated import separated_rows, separator_of
 
@@ -40,7 +40,7 @@ def read_rows(path: Path, form: str) -> Iterator[Row]:
         DataError: There is no such file, it is of another format, it has no row, or a row is
             broken; the message names file and line.
     """
-    first = next((line.strip() for _, line in numbered(path) if line.strip()), "")
+    first = first_line(path)
     separator = None
     if first.startswith(("{", "[")):
         refuse_other_json(first, path)
