@@ -1,6 +1,7 @@
 """What a conversation keeps of what was said."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_model_without_a_chat_template_has_no_conversations() -> None:
 
 
 def test_lines_come_one_by_one_and_a_broken_one_is_named() -> None:
-    lines = lines_of(iter([b"\xef\xbb\xbfon\r\n", b"off\n", b"\xff\n"]), "standard input")
-    assert [next(lines), next(lines)] == ["on", "off"]
+    lines = lines_of(BytesIO(b"\xef\xbb\xbfon\r\noff\n\xff\n"), "standard input")
+    assert [next(lines).bare, next(lines).bare] == ["on", "off"]
     with pytest.raises(DataError, match="standard input:3 is not UTF-8"):
         next(lines)
