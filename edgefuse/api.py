@@ -5,7 +5,7 @@ torch. May import everything but `cli`, `report` and `demo`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +158,7 @@ def plan(
     *,
     device: str | DeviceProfile,
     task: "str | WantedTask" = "text-classification",
+    tune: "Sequence[str | Way]" = (),
     batch_size: int = 16,
     sequence_length: int | None = None,
     optimizer: "Optimizer | None" = None,
@@ -165,13 +166,14 @@ def plan(
     on_progress: OnProgress = silent,
     **options: object,
 ) -> "TuningPlan":
-    """Compute what every way of tuning would cost a model.
+    """Compute what ways of tuning would cost a model, and predict the memory that each takes.
 
     Args:
         model: A compressed model's directory, a plain model's, a GGUF file, or a hub
             name.
         device: A board's name, the path of a profile, or a profile.
         task: What the model is to be trained for: a task, its name or its synonym.
+        tune: Ways of tuning, or their names; none for every one with its default options.
         batch_size: Rows in a step.
         sequence_length: Tokens in a row; None for 128, or what the model takes.
         optimizer: The optimizer with its settings; None for `AdamW()`.
@@ -190,6 +192,7 @@ def plan(
         os.fspath(model),
         device=board,
         task=find_task(task, options),
+        tune=tune,
         batch_size=batch_size,
         sequence_length=sequence_length,
         optimizer=optimizer,

@@ -1,8 +1,9 @@
 """`edgefuse plan` as a plain function: what each way of tuning would cost a model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from msgspec import Struct
@@ -17,12 +18,13 @@ from edgefuse.bundling.engine import suitable_engine
 from edgefuse.bundling.fused import fused_mlps
 from edgefuse.bundling.length import choose_length, longest_sequence
 from edgefuse.bundling.load import facts_of, load_with_head
+from edgefuse.bundling.prediction import predict_memory
 from edgefuse.hub.copies import with_tensors
 from edgefuse.hub.model import load_config
 from edgefuse.hub.source import find_source
 from edgefuse.layers.chains.modules import expect_batches
 from edgefuse.tuning.way import Way
-from edgefuse.tuning.ways import WAYS
+from edgefuse.tuning.ways import WAYS, find_way
 from edgefuse_devices.errors import InputError, ModelError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_export.memory import available_bytes
@@ -33,8 +35,9 @@ from edgefuse_export.trace import example, trace
 from edgefuse_runtime.optimizers.adamw import AdamW
 from edgefuse_runtime.optimizers.optimizer import Optimizer, state_elements
 from edgefuse_runtime.progress import OnProgress, silent
+from edgefuse_runtime.training.memory_plan import MemoryPlan
 
-_STAGE = "Tracing the model by every way"
+_STAGE = "Making the training graphs of every way"
 _BYTES = 4
 
 
@@ -50,6 +53,9 @@ class WayPlan(Struct, frozen=True, kw_only=True):
         weight_bytes: Bytes of all parameters, those that the way adds among them.
         gradient_bytes: Bytes of the gradients of what trains.
         optimizer_bytes: Bytes of the optimizer's states.
+        predicted_bytes: Bytes that training is expected to hold at the most, files of the bundle
+            that are mapped not counted.
+        kept_layers: Layers whose insides are kept then, where an engine chooses how many.
         flops: Multiplications and additions of the matrix products of a step's graph, forward and
             backward.
         reason: Why the model cannot be tuned this way, and what to do instead.
@@ -63,13 +69,10 @@ class WayPlan(Struct, frozen=True, kw_only=True):
     weight_bytes: int = 0
     gradient_bytes: int = 0
     optimizer_bytes: int = 0
+    predicted_bytes: int = 0
+    kept_layers: int = 0
     flops: int = 0
     reason: str = ""
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that training holds whatever the batch is."""
-        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -100,12 +103,13 @@ def plan(
     device: DeviceProfile,
     task: WantedTask,
     batch_size: int = 16,
+    tune: Sequence[str | Way] = (),
     sequence_length: int | None = None,
     optimizer: Optimizer | None = None,
     revision: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Plan:
-    """Count what every way of tuning would cost a model.
+    """Count what ways of tuning would cost a model.
 
     Args:
         model: A compressed model's directory, a plain model's, a GGUF file, or a hub
@@ -113,6 +117,7 @@ def plan(
         device: The board.
         task: What the model is to be trained for.
         batch_size: Count of rows in a step.
+        tune: Ways of tuning, or their names; none for all.
         sequence_length: Count of tokens in a row; None for 128 or what the model takes.
         optimizer: The optimizer; None for AdamW.
         revision: Branch, tag or commit on the hub.
@@ -123,6 +128,7 @@ def plan(
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}", "Give at least 1")
+    ways = [find_way(name) for name in tune] or None
     source = find_source(model, revision)
     config = load_config(source)
     export_task = task.of_model(facts_of(source, config, model))
@@ -130,10 +136,11 @@ def plan(
     longest = longest_sequence(with_head)
     length = choose_length(sequence_length, longest)
     task.check_length(length)
+    available = available_bytes(device)
     return Plan(
         model=source.label,
         device=device.name,
-        available_bytes=available_bytes(device),
+        available_bytes=available,
         parameters=with_head.num_parameters(),
         batch_size=batch_size,
         sequence_length=length,
@@ -143,6 +150,8 @@ def plan(
             batch_size=batch_size,
             sequence_length=length,
             optimizer=optimizer,
+            ways=ways,
+            predict=partial(predict_memory, budget=available),
             on_progress=on_progress,
         ),
     )
@@ -155,10 +164,11 @@ def plan_ways(
     batch_size: int,
     sequence_length: int,
     optimizer: Optimizer | None = None,
-    ways: Sequence[type[Way]] = WAYS,
+    ways: Sequence[Way] | None = None,
+    predict: Callable[..., MemoryPlan] | None = None,
     on_progress: OnProgress = silent,
 ) -> list[WayPlan]:
-    """Count what every way with its default options would cost; nothing is computed.
+    """Count what ways of tuning would cost; nothing is computed.
 
     Args:
         model: A model in the form that graphs are made of. It is not changed.
@@ -166,7 +176,8 @@ def plan_ways(
         batch_size: Count of rows in a step.
         sequence_length: Count of tokens in a row; fewer where a way's prefixes leave fewer.
         optimizer: The optimizer; None for AdamW.
-        ways: The ways to count for.
+        ways: The ways; None for every one, with its default options.
+        predict: Predicts what training holds, as `predict_memory` does; None predicts nothing.
         on_progress: Observer, called after each way.
     """
     source = Source(
@@ -180,16 +191,23 @@ def plan_ways(
         vocabulary=model.config.vocab_size,
     )
     shape, steps = (batch_size, sequence_length), _Steps(task)
+    ways = [kind() for kind in WAYS] if ways is None else ways
     rows: list[WayPlan] = []
-    for kind in ways:
+    for way in ways:
         on_progress(_STAGE, len(rows), len(ways))
-        rows.append(_plan(model, source, kind(), shape, steps))
+        rows.append(_plan(model, source, way, shape, steps, predict=predict))
     on_progress(_STAGE, len(rows), len(ways))
     return rows
 
 
 def _plan(
-    original: PreTrainedModel, source: Source, way: Way, shape: tuple[int, int], steps: "_Steps"
+    original: PreTrainedModel,
+    source: Source,
+    way: Way,
+    shape: tuple[int, int],
+    steps: "_Steps",
+    *,
+    predict: Callable[..., MemoryPlan] | None,
 ) -> WayPlan:
     model = with_tensors(original, torch.zeros_like)  # which touches no memory
     try:
@@ -198,7 +216,11 @@ def _plan(
         length = choose_length(min(shape[1], longest), longest)
         expect_batches(model, rows * length)
         flops, unused = steps.count(model, (rows, length))
-        engine = suitable_engine(replace(source, model=model))
+        tuned = replace(source, model=model)
+        engine = suitable_engine(tuned)
+        predicted = (
+            predict(tuned, engine, rows=rows, tokens=length) if predict else MemoryPlan(rows, 0, 0)
+        )
     except InputError as error:
         return WayPlan(way=way.name, summary=way.summary, possible=False, reason=str(error))
     shapes = [
@@ -213,6 +235,8 @@ def _plan(
         weight_bytes=model.num_parameters() * _BYTES,
         gradient_bytes=trained * _BYTES,
         optimizer_bytes=_BYTES * state_elements(source.optimizer, shapes),
+        predicted_bytes=predicted.bytes,
+        kept_layers=predicted.kept_layers,
         flops=flops,
     )
 

@@ -34,6 +34,14 @@ def plan(
     *,
     task: Task = DEFAULT,
     task_options: Given,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A way of tuning, as `export` takes it; may be given more than once.  "
+            "[default: every one]",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
     sequence_length: Annotated[
         int | None,
@@ -43,14 +51,15 @@ def plan(
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Show what every way of tuning would cost a model.
+    """Show what every way of tuning would cost a model, and whether it fits a board.
 
     For each choice of `export --tune`, with its own options: what trains, the memory of gradients
-    and of the optimizer, how much of what the board has for training they take together with the
-    weights, and the multiplications and additions of a step's graph. Where a model cannot be tuned
-    so, or does not fit, the reason.
+    and of the optimizer, what training is expected to hold at the most and how much that is of what
+    the board has for it, and the multiplications and additions of a step's graph. Where a model
+    cannot be tuned so, or does not fit, the reason. Training graphs are made for this, some seconds
+    to a minute a way, and nothing is written.
 
-        edgefuse plan fused --device rpi5
+        edgefuse plan fused --device rpi5 --tune lora
     """
     board = load_device(device)
     with progress_bars() as on_progress:
@@ -58,6 +67,7 @@ def plan(
             model,
             device=board,
             task=task,
+            tune=tune or (),
             batch_size=batch_size,
             sequence_length=sequence_length,
             optimizer=find_optimizer(optimizer),
@@ -81,7 +91,8 @@ def _show(found: "Plan", board: str) -> None:
                 "of model",
                 "gradients MiB",
                 "optimizer MiB",
-                "memory",
+                "training MiB",
+                "of memory",
                 "GFLOP a step",
             ),
             [
@@ -91,7 +102,8 @@ def _show(found: "Plan", board: str) -> None:
                     f"{way.trained_parameters / found.parameters:.1%}",
                     f"{way.gradient_bytes / _MIB:,.1f}",
                     f"{way.optimizer_bytes / _MIB:,.1f}",
-                    f"{way.held_bytes / found.available_bytes:.1%}",
+                    f"{way.predicted_bytes / _MIB:,.0f}",
+                    f"{way.predicted_bytes / found.available_bytes:.1%}",
                     f"{way.flops / 1e9:,.1f}",
                 )
                 for way in possible
@@ -101,18 +113,24 @@ def _show(found: "Plan", board: str) -> None:
         )
     )
     print_text(
-        f"memory: weights, gradients and optimizer, of the {found.available_bytes / _MIB:,.0f} MiB "
-        "that training may take of the board's. A batch comes on top: `edgefuse export` says how "
-        "much."
+        "training: the most that a process is expected to hold, the bundle's files not counted, "
+        "which the system reads again where it must. `edgefuse finetune` works it out from the "
+        f"data's own lengths. Of memory: of the {found.available_bytes / _MIB:,.0f} MiB that "
+        "training may take of the board's."
     )
+    if keeping := [f"{way.kept_layers} for {way.way}" for way in possible if way.kept_layers]:
+        print_text(f"Layers whose insides are kept in it, for speed: {', '.join(keeping)}.")
     engines = {
         way.engine: [one.way for one in possible if one.engine == way.engine] for way in possible
     }
     for engine, ways in engines.items():
         whose = "" if len(engines) == 1 else f" for {', '.join(ways)}"
         print_text(f"engine: {engine}{whose}, unless `edgefuse export --engine` names another.")
-    if too_large := [way.way for way in possible if way.held_bytes > found.available_bytes]:
-        print_text(f"Too large for the board before any batch: {', '.join(too_large)}.")
+    if too_large := [way.way for way in possible if way.predicted_bytes > found.available_bytes]:
+        print_text(
+            f"Too large for the board: {', '.join(too_large)}. Fewer rows (--batch-size) and "
+            "shorter ones (--sequence-length) take less."
+        )
     for way in found.ways:
         if not way.possible:
             print_text(f"{way.way}: {way.reason}")

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Make an ARM64 Python with EdgeFuse's board dependencies under user-mode QEMU, in .arm64/.
+# Make ARM64 Pythons with EdgeFuse's board dependencies under user-mode QEMU, in .arm64/.
 #
 # For x86-64 Debian. Needs no root and no binfmt, and leaves the host's packages as they are: apt
-# downloads the emulator (amd64) and Raspberry Pi OS 12's libc and Python (arm64, Debian bookworm)
-# from the mirror that this host uses, and pip the aarch64 wheels. A second run is instant.
+# downloads the emulator (amd64) and the libc and Python (arm64) of Raspberry Pi OS 12 and 13
+# (Debian bookworm and trixie) from the mirror that this host uses, and pip the aarch64 wheels.
+# A second run is instant.
 # Emulation shows that the code is right on ARM64. It says nothing about a board's speed.
 #
-#   .arm64/bin/python-arm64 …   QEMU_CPU=cortex-a76 (Pi 5, the default), cortex-a72 (Pi 4) or
-#                               cortex-a53 (Zero 2 W); ARM_PYTHONPATH: further import paths
+#   .arm64/3.11/python …   Raspberry Pi OS 12's; .arm64/3.13/python: 13's
+#                          QEMU_CPU=cortex-a76 (Pi 5, the default), cortex-a72 (Pi 4) or
+#                          cortex-a53 (Zero 2 W); ARM_PYTHONPATH: further import paths
 #
 # Exits with 77 where the host cannot do this, after a sentence that says why.
 set -euo pipefail
@@ -15,7 +17,6 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-.venv/bin/python}
 dest=$PWD/.arm64
-suite=bookworm
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 skip() {
@@ -30,20 +31,20 @@ done
 mirror=$(apt-get indextargets --format '$(SITE)' "Created-By: Packages" 2> /dev/null | grep -v security | sort -u | head -n 1 || true)
 [ -n "$mirror" ] || skip "apt knows no mirror (run apt-get update first)"
 
-# once NAME INPUT…: run the function NAME unless it was run on the same inputs before.
+# once DIRECTORY NAME INPUT…: run the function NAME on DIRECTORY unless it was on the same inputs.
 once() {
     local stamp
-    stamp=$dest/$1.$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)
+    stamp=$1/$2.$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)
     [ -e "$stamp" ] && return
-    rm -f "$dest/$1".*
-    "$1"
+    rm -f "$1/$2".*
+    "$2" "$1"
     touch "$stamp"
 }
 
-# download ARCHITECTURE PACKAGE…: into $dest/apt, with every dependency, by an apt of our own.
+# download SUITE ARCHITECTURE PACKAGE…: into $dest/apt, with every dependency, by an apt of our own.
 download() {
-    local root=$dest/apt architecture=$1
-    shift
+    local root=$dest/apt suite=$1 architecture=$2
+    shift 2
     rm -rf "$root"
     mkdir -p "$root"/etc/{preferences.d,sources.list.d,apt.conf.d,trusted.gpg.d} \
         "$root"/{lists,cache/archives}/partial
@@ -74,14 +75,14 @@ unpack() {
 }
 
 emulator() { # with its libraries, libc too, so that the host's may be any
-    download amd64 qemu-user
-    unpack "$dest/qemu" --exclude='./etc' --exclude='*-binfmt*'
-    find "$dest/qemu/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 -delete
+    download bookworm amd64 qemu-user
+    unpack "$1/qemu" --exclude='./etc' --exclude='*-binfmt*'
+    find "$1/qemu/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 -delete
 }
 
 sysroot() {
-    download arm64 python3.11 libstdc++6
-    unpack "$dest/sysroot"
+    download "$suite" arm64 "python$version" libstdc++6
+    unpack "$1/sysroot"
 }
 
 # QEMU shows the host's /proc/cpuinfo, from which ONNX Runtime chooses its kernels: without the
@@ -89,13 +90,13 @@ sysroot() {
 cores() {
     local a53='fp asimd evtstrm crc32 cpuid'
     local a76='fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp'
-    rm -rf "$dest/core"
-    core cortex-a76 0x4 0xd0b 1 "$a76"
-    core cortex-a72 0x0 0xd08 3 "$a53"
-    core cortex-a53 0x0 0xd03 4 "$a53"
+    rm -rf "$1/core"
+    core "$1/core/cortex-a76" 0x4 0xd0b 1 "$a76"
+    core "$1/core/cortex-a72" 0x0 0xd08 3 "$a53"
+    core "$1/core/cortex-a53" 0x0 0xd03 4 "$a53"
 }
-core() { # core NAME VARIANT PART REVISION FEATURES: a root with that core's /proc/cpuinfo
-    local root=$dest/core/$1 name i
+core() { # core ROOT VARIANT PART REVISION FEATURES: a root with that core's /proc/cpuinfo
+    local root=$1 name i
     mkdir -p "$root/proc"
     for name in bin lib lib64 usr etc; do ln -s "../../sysroot/$name" "$root/$name"; done
     for ((i = 0; i < $(nproc); i++)); do
@@ -110,38 +111,44 @@ requirements() { # what pyproject.toml asks for on a board
 print(*project["dependencies"], *project["optional-dependencies"]["runtime"], sep="\n")'
 }
 wheels() {
-    local options=() glibc
-    for glibc in $(seq 36 -1 17); do options+=(--platform "manylinux_2_${glibc}_aarch64"); done
-    rm -rf "$dest/site-packages"
-    requirements > "$dest/requirements.txt"
+    local options=() minor
+    for minor in $(seq "$glibc" -1 17); do options+=(--platform "manylinux_2_${minor}_aarch64"); done
+    rm -rf "$1/site-packages"
+    requirements > "$1/requirements.txt"
     "$python" -m pip install -qq --disable-pip-version-check --no-compile --only-binary=:all: \
-        --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
+        --implementation cp --python-version "$version" \
+        --abi "cp${version/./}" --abi abi3 --abi none \
         --platform manylinux2014_aarch64 "${options[@]}" \
-        --target "$dest/site-packages" --constraint constraints.txt --requirement "$dest/requirements.txt"
+        --target "$1/site-packages" --constraint constraints.txt --requirement "$1/requirements.txt"
 }
 
 launcher() {
-    mkdir -p "$dest/bin"
-    cat > "$dest/bin/python-arm64" << 'EOF'
+    cat > "$1/python" << EOF
 #!/bin/sh
-# ARM64 CPython 3.11 of Debian bookworm under user-mode QEMU.
-here=$(cd "$(dirname "$0")/.." && pwd)
-export QEMU_CPU="${QEMU_CPU:-cortex-a76}"
-export PYTHONPATH="$here/site-packages${ARM_PYTHONPATH:+:$ARM_PYTHONPATH}"
-export PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
-[ -d "$here/core/$QEMU_CPU" ] || { echo "python-arm64: QEMU_CPU=$QEMU_CPU is not among $(ls "$here/core" | tr '\n' ' ')" >&2; exit 2; }
-exec "$here/qemu/lib64/ld-linux-x86-64.so.2" --library-path "$here/qemu/usr/lib/x86_64-linux-gnu" \
-    "$here/qemu/usr/bin/qemu-aarch64" -L "$here/core/$QEMU_CPU" "$here/sysroot/usr/bin/python3.11" "$@"
+# ARM64 CPython $version of Debian $suite under user-mode QEMU.
+here=\$(cd "\$(dirname "\$0")" && pwd)
+export QEMU_CPU="\${QEMU_CPU:-cortex-a76}"
+export PYTHONPATH="\$here/site-packages\${ARM_PYTHONPATH:+:\$ARM_PYTHONPATH}"
+export PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="\$here/cache"
+[ -d "\$here/core/\$QEMU_CPU" ] || { echo "QEMU_CPU=\$QEMU_CPU is not among" \$(ls "\$here/core") >&2; exit 2; }
+exec "\$here/../qemu/lib64/ld-linux-x86-64.so.2" --library-path "\$here/../qemu/usr/lib/x86_64-linux-gnu" \
+    "\$here/../qemu/usr/bin/qemu-aarch64" -L "\$here/core/\$QEMU_CPU" "\$here/sysroot/usr/bin/python$version" "\$@"
 EOF
-    chmod +x "$dest/bin/python-arm64"
+    chmod +x "$1/python"
 }
 
-mkdir -p "$dest"
 script=$(cksum < tests/arm64/install.sh)
-once emulator "$script"
-once sysroot "$script"
-once cores "$script" "$(nproc)"
-once wheels "$script" "$(requirements)" "$(cat constraints.txt)"
-launcher
-"$dest/bin/python-arm64" -c 'import platform, onnxruntime
-print("arm64:", platform.machine(), "Python", platform.python_version(), "ONNX Runtime", onnxruntime.__version__)'
+mkdir -p "$dest"
+once "$dest" emulator "$script"
+while read -r suite glibc version; do
+    mkdir -p "$dest/$version"
+    once "$dest/$version" sysroot "$script"
+    once "$dest/$version" cores "$script" "$(nproc)"
+    once "$dest/$version" wheels "$script" "$(requirements)" "$(cat constraints.txt)"
+    launcher "$dest/$version"
+    "$dest/$version/python" -c 'import platform, onnxruntime
+print("arm64:", platform.machine(), "Python", platform.python_version(), "ONNX Runtime", onnxruntime.__version__)' < /dev/null
+done << EOF
+bookworm 36 3.11
+trixie 41 3.13
+EOF

@@ -1,6 +1,7 @@
 """A bundle made here trains on ARM64: the same losses, and a killed run ends with the same weights.
 
-The ARM64 Python is emulated, so nothing here is about speed.
+The ARM64 Pythons are emulated, so nothing here is about speed. Most tests run on that of Raspberry
+Pi OS 12 alone; 13's trains, is killed and goes on to the same weights.
 """
 
 import json
@@ -18,8 +19,10 @@ from safetensors.numpy import load_file
 from edgefuse.bundling.export import export
 from edgefuse.demo.smart_home import make_splits
 from edgefuse_devices.catalog import load_device
+from edgefuse_runtime.bundle.bundle import open_bundle
 from edgefuse_runtime.tagged import name_of
 from edgefuse_runtime.tasks.registry import TASKS
+from edgefuse_runtime.training.checkpoint import LostCheckpointError, load_checkpoint
 from tests.arm64.losses import losses
 from tests.arm64.writing import logits
 from tests.families import cases, wanted
@@ -29,7 +32,8 @@ from tests.pico_models import TEXTS, save_pico_model
 pytestmark = pytest.mark.arm64
 
 ROOT = Path(__file__).parents[2]
-ARM_PYTHON = ROOT / ".arm64" / "bin" / "python-arm64"
+PYTHONS = {version: ROOT / ".arm64" / version / "python" for version in ("3.11", "3.13")}
+KILLS = 5
 HOUSES = os.pathsep.join(str(ROOT / house) for house in ("", "export", "runtime", "devices"))
 SETTINGS = ["--epochs", "3", "--learning-rate", "1e-3", "--threads", "1", "--save-every", "3"]
 STEPS = 3 * 64 // 8
@@ -48,10 +52,10 @@ def _run(python: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def _printed(python: Path, module: str, *bundles: Path) -> Any:
+def _printed(python: Path, module: str, *bundles: Path, core: str = "cortex-a76") -> Any:
     """What a module beside this one prints of bundles."""
     command = [python, "-m", f"tests.arm64.{module}", *bundles]
-    environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
+    environment = os.environ | {"ARM_PYTHONPATH": HOUSES, "QEMU_CPU": core}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -63,9 +67,19 @@ def _losses(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    if not ARM_PYTHON.exists():
+    """Raspberry Pi OS 12's."""
+    return _made("3.11")
+
+
+@pytest.fixture(scope="module", params=PYTHONS)
+def each_python(request: pytest.FixtureRequest) -> Path:
+    return _made(request.param)
+
+
+def _made(version: str) -> Path:
+    if not PYTHONS[version].exists():
         pytest.skip("there is no emulated ARM64 Python: make it with tests/arm64/install.sh")
-    return ARM_PYTHON
+    return PYTHONS[version]
 
 
 @pytest.fixture(scope="module")
@@ -104,30 +118,34 @@ def arm_run(work: Path, python: Path) -> Path:
     return run
 
 
-@pytest.fixture(scope="module")
-def killed_run(work: Path, python: Path) -> Path:
-    """A run that SIGKILL ended after a checkpoint and before the last step."""
-    return _killed(python, work / "bundle", work / "run-killed", *_data(work), *SETTINGS)
-
-
-def _killed(python: Path, bundle: Path, run: Path, *options: str | Path) -> Path:
+def _killed(python: Path, bundle: Path, run: Path, *options: str | Path, until: int) -> None:
+    """Train, and end it by SIGKILL once its checkpoint is of that step or of a later one."""
     command = _command(python, "finetune", bundle, run, *options)
+    bundle_id = open_bundle(bundle).id
     environment = os.environ | {"ARM_PYTHONPATH": HOUSES}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         deadline = time.monotonic() + 300
-        while not (run / "last.safetensors").exists():
+        while _step(run, bundle_id) < until:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline, "it saved no checkpoint in five minutes"
             time.sleep(0.01)
         process.kill()
-    return run
 
 
-def test_the_machine_is_arm64_and_has_no_torch(python: Path) -> None:
+def _step(run: Path, bundle_id: str) -> int:
+    """The step of a run's last checkpoint; 0 where there is none."""
+    try:
+        return load_checkpoint(run / "last.safetensors", bundle_id=bundle_id)[1].step
+    except LostCheckpointError:
+        return 0
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_machine_is_arm64_and_has_no_torch(version: str) -> None:
     code = "import importlib.util as u, platform; print(platform.machine(), u.find_spec('torch'))"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([_made(version), "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["aarch64", "None"]
 
 
@@ -138,15 +156,18 @@ def test_losses_agree_with_x86_step_by_step(x86_run: Path, arm_run: Path) -> Non
     assert losses[-1] < losses[0]
 
 
-def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(
-    work: Path, python: Path, arm_run: Path, killed_run: Path
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(
+    work: Path, each_python: Path, arm_run: Path
 ) -> None:
-    assert not (killed_run / "report.json").exists()
-    assert len(_losses(killed_run)) < STEPS
-    _run(python, "finetune", work / "bundle", killed_run, "--resume")
+    bundle, run = work / "bundle", work / f"run-killed-{each_python.parent.name}"
+    for kill in range(KILLS):
+        options = ["--resume"] if kill else [*_data(work), *SETTINGS]
+        _killed(each_python, bundle, run, *options, until=3 * kill + 3)
+    assert not (run / "report.json").exists()
+    _run(each_python, "finetune", bundle, run, "--resume")
     for name in ("last.safetensors", "best.safetensors"):
-        _assert_same_bits(killed_run / name, arm_run / name)
-    assert _losses(killed_run) == _losses(arm_run)
+        _assert_same_bits(run / name, arm_run / name)
+    assert _losses(run) == _losses(arm_run)
 
 
 def _assert_same_bits(found: Path, expected: Path) -> None:
@@ -197,10 +218,19 @@ def writers(work: Path) -> list[Path]:
     return bundles
 
 
-def test_language_models_train_and_write_as_on_x86(writers: list[Path], python: Path) -> None:
-    for bundle, found in zip(writers, _printed(python, "losses", *writers), strict=True):
+@pytest.mark.parametrize("core", ["cortex-a76", "cortex-a72", "cortex-a53"])
+def test_each_core_trains_as_x86(
+    work: Path, writers: list[Path], each_python: Path, core: str
+) -> None:
+    bundles = [work / "bundle", *writers]
+    for bundle, found in zip(
+        bundles, _printed(each_python, "losses", *bundles, core=core), strict=True
+    ):
         assert found == pytest.approx(losses(bundle), abs=1e-5), bundle.name
         assert len(set(found)) == len(found)
+
+
+def test_language_models_write_as_on_x86(writers: list[Path], python: Path) -> None:
     for bundle, found in zip(writers, _printed(python, "writing", *writers), strict=True):
         here, there = np.array(logits(bundle)), np.array(found)
         # What is multiplied by codes is rounded to 8 bits, as each processor does it.
@@ -215,7 +245,7 @@ def test_a_killed_language_model_resumes_bit_for_bit(
     options = ["--train", rows, *SETTINGS]
     straight, killed = work / "run-writer", work / "run-writer-killed"
     _run(python, "finetune", writers[0], straight, *options)
-    _killed(python, writers[0], killed, *options)
+    _killed(python, writers[0], killed, *options, until=3)
     assert len(_losses(killed)) < len(_losses(straight))
     _run(python, "finetune", writers[0], killed, "--resume")
     for name in ("last.safetensors", "best.safetensors"):

@@ -241,7 +241,7 @@ def test_memory_follows_from_the_states() -> None:
 def test_a_plan_counts_the_states_of_the_optimizer_that_is_asked_for() -> None:
     model = classifier(pico("shallow-bert"))
     (with_adamw,), (with_lion,), (with_adafactor,) = (
-        plan_ways(model, TASK, optimizer=o, ways=(Head,), batch_size=2, sequence_length=8)
+        plan_ways(model, TASK, optimizer=o, ways=[Head()], batch_size=2, sequence_length=8)
         for o in (None, Lion(), Adafactor())
     )
     assert with_adamw.optimizer_bytes == 2 * with_adamw.gradient_bytes

@@ -81,7 +81,7 @@ def test_parameters_that_the_loss_does_not_depend_on_are_frozen(
 
 def test_a_plan_counts_what_gets_a_gradient() -> None:
     model = xlnet().requires_grad_()
-    (way,) = plan_ways(model, TASK, batch_size=2, sequence_length=8, ways=[Full])
+    (way,) = plan_ways(model, TASK, batch_size=2, sequence_length=8, ways=[Full()])
     unused = freeze_without_gradient(TASK, model, vocabulary=VOCABULARY)
     assert unused
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

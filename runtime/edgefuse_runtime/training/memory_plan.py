@@ -8,8 +8,10 @@ from edgefuse_devices.errors import RunError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.bundle.bundle import Bundle
 from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.engines.engine import EngineSpec
+from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.machine import memory
-from edgefuse_runtime.optimizers.optimizer import state_elements
+from edgefuse_runtime.optimizers.optimizer import Optimizer, state_elements
 from edgefuse_runtime.training.course import why_not_in_parts
 
 _MIB = 2**20
@@ -27,6 +29,10 @@ _SHARE_OF_BOARD, _SHARE_OF_FREE = 0.5, 0.9
 
 _SESSIONS = 24 * _MIB
 """Graphs, their threads and their bindings."""
+
+
+LIBRARIES = 64 * _MIB
+"""What Python, its libraries and a tokenizer hold before training."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,51 @@ def usual_budget(device: DeviceProfile, *, held: int) -> int:
     return min(int(_SHARE_OF_BOARD * device.memory_mib * _MIB), of_machine)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What decides how much memory training takes, besides the sizes of its batches.
+
+    Attributes:
+        engine: The engine.
+        optimizer: The optimizer.
+        footprint: What a step holds besides tensors and gradients.
+        shapes: Of what trains.
+        beside: Bytes that are held at times besides all this.
+    """
+
+    engine: EngineSpec
+    optimizer: Optimizer
+    footprint: Footprint
+    shapes: Sequence[Sequence[int]]
+    beside: int = 0
+
+    def least(self, rows: int, tokens: int, *, in_parts: bool) -> int:
+        """Bytes that a step of rows takes of which no layer's insides are kept.
+
+        Args:
+            rows: Rows whose gradients are computed at once.
+            tokens: Tokens in the longest of them.
+            in_parts: Whether a step has several batches, whose gradients are summed.
+        """
+        trained = sum(map(math.prod, self.shapes))
+        values = trained * (3 if in_parts else 2) + state_elements(self.optimizer, self.shapes)
+        step = int(_FRAGMENTS * self.footprint.at(rows, tokens))
+        return 4 * values + self.beside + _SESSIONS + step
+
+    def filled(self, least: int, rows: int, tokens: int, *, budget: int) -> MemoryPlan:
+        """Keep the insides of as many layers as a budget has room for.
+
+        Args:
+            least: Bytes that the process holds where none are kept.
+            rows: Rows whose gradients are computed at once.
+            tokens: Tokens in the longest of them.
+            budget: Bytes that it may hold.
+        """
+        left = max(0, _HEEDED * budget - least) / _LONG_LIVED
+        kept, spent = self.engine.layers_kept(left, rows=rows, tokens=tokens)
+        return MemoryPlan(rows, kept, least + int(_LONG_LIVED * spent))
+
+
 def plan_memory(
     bundle: Bundle,
     dataset: Dataset,
@@ -80,45 +131,34 @@ def plan_memory(
         RunError: The fewest rows that can be computed at once do not fit; the message says what
             would.
     """
-    manifest = bundle.manifest
-    tokens, shapes = int(dataset.lengths.max()), _trained(bundle, dataset)
-    # At an epoch's end, embeddings of which some rows train are made whole to be kept.
-    pairs = zip(shapes, bundle.manifest.parameters, strict=True)
-    made_whole = 4 * sum(math.prod(p.shape) for shape, p in pairs if shape != p.shape)
-    least = batch_size if why_not_in_parts(bundle, dataset) else 1
-    for rows in range(batch_size, least - 1, -1):
-        whole = held + _buffers(shapes, bundle, in_parts=in_parts or rows < batch_size) + _SESSIONS
-        whole += made_whole
-        whole += int(_FRAGMENTS * manifest.footprint.at(rows, tokens))
-        if whole <= budget or rows == least:
+    tokens, needs = int(dataset.lengths.max()), _needs(bundle, dataset)
+    fewest = batch_size if why_not_in_parts(bundle, dataset) else 1
+    for rows in range(batch_size, fewest - 1, -1):
+        least = held + needs.least(rows, tokens, in_parts=in_parts or rows < batch_size)
+        if least <= budget or rows == fewest:
             break
-    if whole > budget and refuse:
+    if least > budget and refuse:
         raise RunError(
             f"{'a row' if rows == 1 else f'a batch of {rows} rows'} of {tokens} tokens takes about "
-            f"{whole / _MIB:,.0f} MiB, and {budget / _MIB:,.0f} MiB may be used",
-            f"Give --memory {_up(whole)}MiB if the machine has it, export with a shorter "
+            f"{least / _MIB:,.0f} MiB, and {budget / _MIB:,.0f} MiB may be used",
+            f"Give --memory {_up(least)}MiB if the machine has it, export with a shorter "
             "--sequence-length, or train less of the model",
         )
-    left = max(0, _HEEDED * budget - whole) / _LONG_LIVED
-    kept, spent = manifest.engine.layers_kept(left, rows=rows, tokens=tokens)
-    return MemoryPlan(rows, kept, whole + int(_LONG_LIVED * spent))
+    return needs.filled(least, rows, tokens, budget=budget)
 
 
-def _trained(bundle: Bundle, dataset: Dataset) -> list[list[int]]:
-    """Shapes of what trains: of embeddings, perhaps the rows alone whose tokens occur."""
+def _needs(bundle: Bundle, dataset: Dataset) -> Needs:
+    """Those of a bundle: of embeddings, perhaps the rows alone train whose tokens occur."""
     manifest, seen = bundle.manifest, len(dataset.token_ids) + 1  # and the padding
     frees = manifest.engine.frees_rows
-    return [
+    shapes = [
         [min(seen, p.shape[0]), *p.shape[1:]] if frees and p.free_rows else p.shape
         for p in manifest.parameters
     ]
-
-
-def _buffers(shapes: Sequence[Sequence[int]], bundle: Bundle, *, in_parts: bool) -> int:
-    """Bytes of values, gradients and the optimizer's states of what trains."""
-    trained = sum(map(math.prod, shapes))
-    states = state_elements(bundle.manifest.optimizer, shapes)
-    return 4 * (trained * (3 if in_parts else 2) + states)
+    # At an epoch's end, embeddings of which some rows train are made whole to be kept.
+    pairs = zip(shapes, manifest.parameters, strict=True)
+    made_whole = 4 * sum(math.prod(p.shape) for shape, p in pairs if shape != p.shape)
+    return Needs(manifest.engine, manifest.optimizer, manifest.footprint, shapes, made_whole)
 
 
 def _up(size: int) -> int:
