@@ -1,13 +1,17 @@
 """Reverse-mode differentiation of a traced loss, and its translation to ONNX.
 
-It leans on private parts of torch (2.13): `_decompose_exported_program` with a
-loss index is what `torch.export.experimental._export_forward_backward` calls, here with our own
-choice of what to decompose; and `exported_program_to_ir` is what `torch.onnx.export` calls, here
-with a registry of operators that is made once, and not for each graph.
+A loss and its gradients are traced together, once. What torch itself has for it
+(`torch.export.experimental._export_forward_backward`) traces thrice, and takes three times as long.
+
+It leans on private parts of torch (2.13): `_decompose_exported_program` is what an exported
+program's `run_decompositions` calls, here with our own choice of what to decompose; and
+`exported_program_to_ir` is what `torch.onnx.export` calls, here with a registry of operators that
+is made once, and not for each graph.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from operator import getitem
 from typing import Any
@@ -15,11 +19,20 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript.version_converter import convert_version
-from torch import fx
+from torch import Tensor, fx
 from torch._export.utils import _special_op_to_preserve_cia
+from torch._guards import detect_fake_mode
+from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.export import ExportedProgram
+from torch.export._trace import _ignore_backend_decomps
 from torch.export.exported_program import _decompose_exported_program
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.onnx._internal.exporter import _core, _decomp, _dispatching, _registration
 
 from edgefuse_devices.errors import ModelError
@@ -53,18 +66,64 @@ def gradient_graph(
         input that requires a gradient.
         Parameters and buffers are initializers under the names that they have in the model.
     """
-    joint = _decompose(forward, joint_loss_index=0)
-    names = ["loss", *outputs]
-    given = dict(zip(joint.graph_signature.user_inputs, inputs, strict=False))
-    for spec in joint.graph_signature.output_specs:
-        if spec.kind == OutputKind.GRADIENT_TO_PARAMETER:
-            names.append(f"gradient.{_in_model(str(spec.target))}")
-        if spec.kind == OutputKind.GRADIENT_TO_USER_INPUT:
-            argument = _argument(joint, str(spec.target))
-            names.append(f"gradient.{given.get(argument, argument)}")
-        spec.kind, spec.target = OutputKind.USER_OUTPUT, None
+    joint, gradients = _joint(forward)
+    given = dict(zip(forward.graph_signature.user_inputs, inputs, strict=False))
+    names = ["loss", *outputs, *(f"gradient.{given.get(name, name)}" for name in gradients)]
     _refuse_unknown_operators(joint, forward)
-    return _to_onnx(joint, names, inputs)
+    return _to_onnx(joint, names, inputs or forward.graph_signature.user_inputs)
+
+
+def _joint(forward: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
+    """A program that gives the gradients too, and the names of what they are of."""
+    specs = forward.graph_signature.input_specs
+    placeholders = [node for node in forward.graph.nodes if node.op == "placeholder"]
+    values = [node.meta["val"] for node in placeholders]
+    trained = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.requires_grad]
+
+    def loss_and_gradients(*arguments: Any) -> tuple[Tensor, ...]:
+        outputs = fx.Interpreter(forward.graph_module).run(*arguments)
+        return *outputs, *torch.autograd.grad(outputs[0], [arguments[i] for i in trained])
+
+    try:
+        graph_module = _traced(loss_and_gradients, values)
+        if any(map(_changes_something, graph_module.graph.nodes)):
+            graph_module = _traced(dispatch_functionalize(loss_and_gradients), values)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise _refusal(forward, error) from error
+    graph = graph_module.graph
+    graph.eliminate_dead_code()
+    taken = [node.name for node in graph.nodes if node.op == "placeholder"]
+    given = [node.name for node in graph.output_node().args[0]]
+    program = ExportedProgram(
+        graph_module,
+        graph,
+        ExportGraphSignature(
+            [
+                replace(spec, arg=TensorArgument(name))
+                for spec, name in zip(specs, taken, strict=True)
+            ],
+            [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name), None) for name in given],
+        ),
+        forward.state_dict,
+        forward.range_constraints,
+        forward.module_call_graph,
+        forward.example_inputs,
+        forward.constants,
+    )
+    return program, [_in_model(specs[i].target or specs[i].arg.name) for i in trained]
+
+
+def _traced(function: Callable[..., object], values: Sequence[object]) -> fx.GraphModule:
+    """What a function computes of values that are none: their sizes are symbols."""
+    mode = detect_fake_mode(values)
+    assert mode is not None
+    with silence("torch.onnx"), _ignore_backend_decomps(), mode:
+        return make_fx(function, decomposition_table=_decompositions())(*values)
+
+
+def _changes_something(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def forward_graph(
@@ -74,19 +133,19 @@ def forward_graph(
 
     Products are not taken apart: a graph that writes a token at a time has no time for the shapes.
     """
-    program = _decompose(forward, joint_loss_index=None)
+    program = _decompose(forward)
     _refuse_unknown_operators(program, forward)
     return _to_onnx(program, ["loss", *outputs], inputs)
 
 
-def _decompose(forward: ExportedProgram, *, joint_loss_index: int | None) -> ExportedProgram:
+def _decompose(forward: ExportedProgram) -> ExportedProgram:
     with silence("torch.onnx"):
         try:
             program: ExportedProgram = _decompose_exported_program(
                 forward,
-                cia_to_decomp={} if joint_loss_index is not None else _WHOLE,
+                cia_to_decomp=_WHOLE,
                 python_decomp_table=_decompositions(),
-                joint_loss_index=joint_loss_index,
+                joint_loss_index=None,
                 decompose_custom_triton_ops=False,
             )
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -107,12 +166,6 @@ def _refusal(forward: ExportedProgram, error: Exception) -> ModelError:
         f"The model computes something that cannot be differentiated: {reason}",
         "Use another model, such as BERT, ModernBERT, Llama or GPT-2",
     )
-
-
-def _argument(joint: ExportedProgram, target: str) -> str:
-    """The name of an argument that torch calls by its place among tensors and arguments, arg7_1."""
-    place = int(target.removeprefix("arg").partition("_")[0])
-    return str(joint.graph_signature.input_specs[place].arg.name)
 
 
 @cache
@@ -152,7 +205,7 @@ def _refuse_unknown_operators(program: ExportedProgram, forward: ExportedProgram
     }
     if unknown:
         # Operators of a joint graph know no module; a gradient is where its operator is.
-        alone = _decompose(forward, joint_loss_index=None).graph.nodes
+        alone = _decompose(forward).graph.nodes
         operators = []
         for name in sorted(unknown):
             names = {name, name.replace("_backward", "")}

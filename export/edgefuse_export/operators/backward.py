@@ -294,10 +294,16 @@ def _column_sums(matrix: Any) -> Any:
     return op.MatMul(ones, matrix)
 
 
+def count(self: Any) -> Any:
+    """Count of a tensor's elements, by which a mean's gradient is divided."""
+    return op.Size(self)
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.native_layer_norm_backward.default: layer_norm_backward,
     aten.sum.dim_IntList: sum_over_axes,
+    aten.sym_numel.default: count,
     aten.slice_backward.default: slice_backward,
     aten.gelu_backward.default: gelu_backward,
     aten._softmax_backward_data.default: softmax_backward,  # noqa: SLF001 - ATen's own name

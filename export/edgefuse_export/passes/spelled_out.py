@@ -6,6 +6,9 @@ Each is replaced by others of the same result, in the traced program, before it 
     rsub(x, c)               →   −x + c                decomposed to sub(c, x), which no ATen has
     pad(x, [l, r, …], 0)     →   cat(0, x, 0)          the joint graph fixes all sizes of x
     im2col(x, [k, 1], …)     →   cat of k slices of x  the translation fixes all sizes of x
+    add_(x, y), div_(x, y) … →   add(x, y), div(x, y)  the joint graph would change x in place
+
+The last one where nobody else reads x.
 """
 
 import operator
@@ -29,9 +32,9 @@ def spell_out(graph_module: fx.GraphModule) -> int:
     """
     graph, count = graph_module.graph, 0
     for node in list(graph.nodes):
-        replacement = _REPLACEMENTS.get(node.target) if node.op == "call_function" else None
-        if replacement is None:
+        if node.op != "call_function":
             continue
+        replacement = _REPLACEMENTS.get(node.target, _out_of_place)
         with graph.inserting_before(node):
             result = replacement(graph, node)
         if result is not None:
@@ -41,6 +44,39 @@ def spell_out(graph_module: fx.GraphModule) -> int:
             count += 1
     graph_module.recompile()
     return count
+
+
+def _out_of_place(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """What an operator that changes its first argument gives; None where that is read elsewhere."""
+    changed, _, overload = str(node.target).removeprefix("aten.").partition(".")
+    if not changed.endswith("_") or node.target is not _operator(changed, overload):
+        return None
+    twin = _operator(changed[:-1], overload)
+    if twin is None or not (changed == "detach_" or _is_its_own(node.args[0], node)):
+        return None
+    return graph.call_function(twin, node.args, node.kwargs)
+
+
+def _operator(name: str, overload: str) -> Callable[..., Any] | None:
+    """ATen's of a name; None where there is none."""
+    return getattr(getattr(aten, name, None), overload, None)
+
+
+def _is_its_own(value: Any, reader: fx.Node) -> bool:
+    """Whether nothing that is read behind a reader shares a value's memory."""
+    if not isinstance(value, fx.Node) or value.op != "call_function":
+        return False
+    others = [user for user in value.users if user is not reader]
+    if not all(user < reader and not _is_view(user) for user in others):
+        return False
+    return not _is_view(value) or _is_its_own(value.args[0], value)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether what an operator gives may share memory with what it takes."""
+    made = node.args[0] if node.target is operator.getitem else node
+    schema = getattr(made.target, "_schema", None) if isinstance(made, fx.Node) else None
+    return schema is None or any(one.alias_info is not None for one in schema.returns)
 
 
 def _batched_product(graph: fx.Graph, node: fx.Node) -> fx.Node:
