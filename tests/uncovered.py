@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-LIBRARY_CALLS = {  # none of them calls back into EdgeFuse
-    "edgefuse_export.gradient": ("_decompose_exported_program",),
+LIBRARY_CALLS = {  # none of them calls back into EdgeFuse, but for operators of its own
+    "edgefuse_export.gradient": ("_decompose_exported_program", "_traced"),
     "onnxscript.optimizer": ("optimize",),
     "torch.export": ("export",),
 }

@@ -92,8 +92,8 @@ def _joint(forward: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
         raise _refusal(forward, error) from error
     graph = graph_module.graph
     graph.eliminate_dead_code()
-    taken = [node.name for node in graph.nodes if node.op == "placeholder"]
-    given = [node.name for node in graph.output_node().args[0]]
+    taken = [str(node.name) for node in graph.nodes if node.op == "placeholder"]
+    results: Any = graph.output_node().args[0]
     program = ExportedProgram(
         graph_module,
         graph,
@@ -102,7 +102,7 @@ def _joint(forward: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
                 replace(spec, arg=TensorArgument(name))
                 for spec, name in zip(specs, taken, strict=True)
             ],
-            [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name), None) for name in given],
+            [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(r.name), None) for r in results],
         ),
         forward.state_dict,
         forward.range_constraints,
@@ -181,7 +181,13 @@ def _registry() -> _registration.ONNXRegistry:
 def _decompositions() -> dict[Any, Any]:
     """What to do with operators that cannot be translated."""
     kept = set(_decomp.get_onnx_implemented_overloads(_registry()))
-    return dict(_decomp.create_onnx_friendly_decomposition_table(kept))
+    table = dict(_decomp.create_onnx_friendly_decomposition_table(kept))
+    table[torch.ops.aten.new_empty_strided.default] = _empty  # ONNX knows no strides
+    return table
+
+
+def _empty(like: Tensor, size: Sequence[int], _stride: Sequence[int], **options: Any) -> Tensor:
+    return like.new_empty(size, **options)
 
 
 def _refuse_unknown_operators(program: ExportedProgram, forward: ExportedProgram) -> None:
