@@ -2,20 +2,18 @@
 
 import json
 import math
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, XLMConfig, XLMForSequenceClassification
 
-from edgefuse.bundling.plan import WayPlan, plan, plan_ways
+from edgefuse.bundling.plan import Plan, WayPlan, plan, plan_ways
 from edgefuse.cli.plan import _show as show
 from edgefuse.layers.chains.contraction import rebuilding
 from edgefuse.layers.chains.decomposition import decompose
@@ -31,7 +29,8 @@ from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError
 from edgefuse_export.losses.text_classification import Classifier, cross_entropy
 from edgefuse_export.tasks.text_classification import WantedTextClassification
-from tests.tuned_pico import TASK, classifier, exported, pico
+from edgefuse_runtime.training.memory_plan import LIBRARIES, Needs
+from tests.tuned_pico import LABELS, TASK, classifier, exported, pico
 
 HEADS = 2
 SHAPE = {"batch_size": 4, "sequence_length": 16}
@@ -161,31 +160,55 @@ def test_sizes_that_the_model_does_not_take_are_refused() -> None:
         plan(str(pico("bert")), task=WantedTextClassification(), device=BOARD, sequence_length=65)
 
 
-def test_what_does_not_fit_the_board_is_named(
-    planned_before: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    planned_before("bert")
+def test_what_training_holds_is_predicted_as_the_exported_bundle_has_it() -> None:
+    manifest = exported("bert", "lora").manifest
+    shapes = [parameter.shape for parameter in manifest.parameters]
+    needs = Needs(manifest.engine, manifest.optimizer, manifest.footprint, shapes)
     found = plan(
-        str(pico("bert")), task=WantedTextClassification(), device=BOARD, sequence_length=16
+        str(pico("bert")),
+        task=WantedTextClassification(labels=LABELS),
+        device=BOARD,
+        tune=["head", "lora"],
+        batch_size=4,
+        sequence_length=16,
     )
-    (full,) = (row.held_bytes for row in found.ways if row.way == "full")
-    show(msgspec.structs.replace(found, available_bytes=full - 1), "a board")
-    (named,) = re.findall(r"before any batch: (.*)\.\n", capsys.readouterr().out)
-    assert named.startswith("full, ")
-    assert "head" not in named.split(", ")
+    head, lora = found.ways
+    assert (head.way, lora.way) == ("head", "lora")
+    assert lora.predicted_bytes == LIBRARIES + needs.least(4, 16, in_parts=False)
+    assert LIBRARIES < head.predicted_bytes < lora.predicted_bytes
+
+
+def test_a_way_that_is_none_is_refused_before_the_model_is_read() -> None:
+    with pytest.raises(InputError, match="no way of tuning 'lorra'"):
+        plan("no-model", task=WantedTextClassification(), device=BOARD, tune=["lorra"])
+
+
+def test_what_does_not_fit_the_board_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ways = [
+        WayPlan(way=way, summary=way, predicted_bytes=size, kept_layers=layers)
+        for way, size, layers in (("full", 9 << 20, 0), ("lora", 8 << 20, 3), ("head", 1 << 20, 0))
+    ]
+    sizes = {"parameters": 1, "batch_size": 1, "sequence_length": 16, "available_bytes": 5 << 20}
+    show(Plan(model="model", device="rpi5", ways=ways, **sizes), "a board")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Too large for the board: full, lora. Fewer rows (--batch-size)" in said
+    assert "Layers whose insides are kept in it, for speed: 3 for lora." in said
+    assert "180.0%" in said
 
 
 def test_the_command_prints_a_table_or_one_object(
     run: Callable[..., SimpleNamespace], planned_before: Callable[[str], None]
 ) -> None:
     command = ("plan", pico("llama"), "--device", "rpi5")
-    found = json.loads(run(*command, "--json").out)
+    some = ("--tune", "head", "--tune", "mpo", "--tune", "bitfit")
+    found = json.loads(run(*command, *some, "--json").out)
     planned_before("llama")
     table = run(*command).out
     assert "Raspberry Pi 5: 16 rows of 64 tokens" in table
     assert "bitfit: LlamaForSequenceClassification has no biases" in table
     assert "of the 4,096 MiB that training may take" in table
     assert "Too large" not in table
+    assert all(row["predicted_bytes"] > LIBRARIES for row in found["ways"] if row["possible"])
     assert "engine: onnxruntime-layers for head, unless" in table
     in_layers = [row["way"] for row in found["ways"] if row["engine"] == "onnxruntime-layers"]
     assert in_layers == ["head"]
