@@ -13,7 +13,7 @@ from edgefuse.bundling.plan import plan_ways
 from edgefuse.tuning.way import Prepared
 from edgefuse.tuning.ways.full import Full
 from edgefuse_devices.errors import ModelError
-from edgefuse_export.gradient import _decompose, gradient_graph
+from edgefuse_export.gradient import _joint, gradient_graph
 from edgefuse_export.passes.spelled_out import spell_out
 from edgefuse_export.trace import trace
 from edgefuse_export.without_gradient import freeze_without_gradient
@@ -216,7 +216,7 @@ def test_what_is_spelled_out_gives_the_same_and_keeps_its_sizes_free(
     assert not [node for node in program.graph.nodes if f".{gone}." in str(node.target)]
     torch.testing.assert_close(program.module()(*batch), expected)
     assert spell_out(program.graph_module) == 0
-    joint = _decompose(program, joint_loss_index=0)
+    joint, _ = _joint(program)
     rows = [n.meta["val"].shape[0] for n in joint.graph.nodes if n.name == "embedding"]
     assert not any(isinstance(size, int) for size in rows)
 
