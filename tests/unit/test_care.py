@@ -11,6 +11,8 @@ from edgefuse_runtime.machine import sensors
 from edgefuse_runtime.training import care as module
 from edgefuse_runtime.training import finetune as training
 from edgefuse_runtime.training.care import Care, Strain
+from edgefuse_runtime.training.metrics_log import read_metrics
+from edgefuse_runtime.training.records import NoticeRecord
 from edgefuse_runtime.training.run import TrainingSettings
 from tests.tiny_bundle import FakeEngine, make_bundle, write_data
 
@@ -114,6 +116,20 @@ def test_a_low_battery_ends_the_run_with_all_that_was_done(machine, monkeypatch,
         train()
     machine.battery = None
     assert train(resume=True).steps == 3
+
+
+def test_what_holds_the_machine_back_is_among_the_metrics(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "open_engine", FakeEngine)
+    monkeypatch.setattr(sensors.Throttling, "now", lambda _: {"the clock is capped"})
+    machine.temperatures = iter([70, 81, *[70] * 99])
+    rows = write_data(tmp_path / "train.jsonl", 12)
+    bundle, run = make_bundle(tmp_path / "bundle"), tmp_path / "run"
+    training.finetune(bundle, run, train=rows, max_temperature=80)
+    lines = read_metrics(run / "metrics.jsonl")
+    notices = [(line.step, line.notice) for line in lines if isinstance(line, NoticeRecord)]
+    assert [step for step, _ in notices] == [1, 1]
+    assert "the clock is capped" in notices[0][1]
+    assert "a pause until 75" in notices[1][1]
 
 
 def test_a_limit_needs_a_thermometer(machine, monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ from edgefuse_runtime.training.care import Care
 from edgefuse_runtime.training.checkpoint import Best, Progress, save_checkpoint
 from edgefuse_runtime.training.course import Course, are_finite
 from edgefuse_runtime.training.metrics_log import MetricsLog
-from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
+from edgefuse_runtime.training.records import EvaluationRecord, NoticeRecord, StepRecord
 from edgefuse_runtime.training.run import BEST, LAST, PREVIOUS
 
 _MIB = 2**20
@@ -99,7 +99,7 @@ class TrainingLoop:
         self._care = Care(
             progress.strain,
             max_temperature=job.max_temperature,
-            say=observer.on_notice if observer else lambda _: None,
+            say=self._note,
             stop=stop,
         )
         self.progress = progress
@@ -125,6 +125,12 @@ class TrainingLoop:
                 self._save_last()
             if stopping:
                 self._interrupt(ending)
+
+    def _note(self, sentence: str) -> None:
+        """Tell of what happened to the machine, and keep it beside the steps."""
+        self._log.write(NoticeRecord(step=self.progress.step, notice=sentence))
+        if self._observer:
+            self._observer.on_notice(sentence)
 
     def _step(self) -> float:
         """Take a step; the seconds that it took."""

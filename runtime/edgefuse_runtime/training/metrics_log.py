@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line per step and per evaluation."""
+"""metrics.jsonl: a line per step, per evaluation, and for what happened to the machine."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import msgspec
 from edgefuse_devices.errors import OutputError
 from edgefuse_runtime.files.regular import regular
 from edgefuse_runtime.files.replace import remedy
-from edgefuse_runtime.training.records import EvaluationRecord, StepRecord
+from edgefuse_runtime.training.records import MetricsRecord
 
 
 class MetricsLog:
@@ -39,7 +39,7 @@ class MetricsLog:
             self._file.truncate(whole)
             self._file.seek(0, os.SEEK_END)
 
-    def write(self, record: StepRecord | EvaluationRecord) -> None:
+    def write(self, record: MetricsRecord) -> None:
         """Append a line.
 
         Raises:
@@ -89,9 +89,7 @@ class MetricsLog:
             ) from error
 
 
-def read_metrics(path: Path) -> list[StepRecord | EvaluationRecord]:
+def read_metrics(path: Path) -> list[MetricsRecord]:
     """Read metrics.jsonl."""
-    lines: list[StepRecord | EvaluationRecord] = msgspec.json.Decoder(
-        StepRecord | EvaluationRecord
-    ).decode_lines(path.read_bytes())
-    return lines
+    decoder: msgspec.json.Decoder[MetricsRecord] = msgspec.json.Decoder(MetricsRecord)
+    return decoder.decode_lines(path.read_bytes())

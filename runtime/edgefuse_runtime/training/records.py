@@ -1,5 +1,7 @@
 """The records of fine-tuning: lines of metrics.jsonl, and report.json at the end."""
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from edgefuse_devices.profile import DeviceProfile
@@ -44,6 +46,22 @@ class EvaluationRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag
     epoch: int
     figures: dict[str, float]
     is_best: bool
+
+
+class NoticeRecord(Struct, frozen=True, kw_only=True, tag_field="event", tag="notice"):
+    """A line of metrics.jsonl for what happened to the machine: throttling, or a pause.
+
+    Attributes:
+        step: Count of steps done.
+        notice: A sentence.
+    """
+
+    step: int
+    notice: str
+
+
+MetricsRecord: TypeAlias = StepRecord | EvaluationRecord | NoticeRecord
+"""A line of metrics.jsonl."""
 
 
 class Report(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
