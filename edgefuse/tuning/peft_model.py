@@ -1,5 +1,6 @@
 """peft's wrappers: put around a model, filled from a directory, and taken off again."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from edgefuse_export.silence import silence
 
 ADAPTER = "default"
 """What peft calls an adapter that nobody named."""
+
+_WRAPPED, _OF_LORA = "base_model.model.", ".lora_"
+"""What stands before and behind a module's name in the names of an adapter's tensors."""
+
+_PLAIN = re.compile(r"\^?[\w.-]+\$?")
+"""Names of modules, which mean the same where they are taken for expressions."""
 
 
 def wrap(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
@@ -49,6 +56,7 @@ def load_peft_adapter(model: PreTrainedModel, directory: Path, task_type: TaskTy
     with translate_errors(str(directory)):
         config = PeftConfig.from_pretrained(str(directory))
         stored = load_peft_weights(str(directory), device="cpu")
+    _name_modules(config, stored, directory)
     config.task_type = task_type
     saved = set(getattr(config, "modules_to_save", None) or ())
     heads = set(head_modules(model))
@@ -61,6 +69,26 @@ def load_peft_adapter(model: PreTrainedModel, directory: Path, task_type: TaskTy
         with silence_transformers(), silence():
             set_peft_model_state_dict(wrapped, {**own, **stored})
     return wrapped
+
+
+def _name_modules(config: PeftConfig, stored: Mapping[str, Tensor], directory: Path) -> None:
+    """Name the modules that the file has tensors of, where peft would match expressions, in place.
+
+    An expression of a stranger's could take longer than anyone lives (CWE-1333).
+    """
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field, None) or ():
+            if not _PLAIN.fullmatch(pattern):
+                raise ModelError(
+                    f"The adapter {directory} has an expression in {field}: {pattern[:100]!r}",
+                    "Name the modules themselves in adapter_config.json",
+                )
+    if hasattr(config, "target_modules"):
+        tensors = [name.removeprefix(_WRAPPED).partition(_OF_LORA) for name in stored]
+        config.target_modules = {module for module, found, _ in tensors if found}
+        for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+            if hasattr(config, field):
+                setattr(config, field, None)
 
 
 def _check_same(

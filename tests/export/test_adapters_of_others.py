@@ -23,6 +23,7 @@ from edgefuse.hub.silence import silence_transformers
 from edgefuse.hub.source import find_source
 from edgefuse.layers.tied import hold_once
 from edgefuse.tuning.low_rank import load_updates
+from edgefuse.tuning.peft_model import load_peft_adapter
 from edgefuse.tuning.ways import find_way
 from edgefuse_devices.errors import InputError, ModelError, RunError
 from edgefuse_export.tasks.text_classification import WantedTextClassification
@@ -84,6 +85,29 @@ def test_an_adapter_of_a_language_model_is_taken_up_and_given_back_with_a_head(
         )
     expected = logits_on_the_board(bundle, values)
     np.testing.assert_allclose(logits_in_torch(loaded), expected, atol=1e-5)
+
+
+def test_no_expression_of_a_stranger_is_matched(tmp_path: Path) -> None:
+    endless = r"([a-z_.0-9]|[a-z_.0-9][a-z_.0-9])+!"
+    model = classifier(pico("shallow-llama"))
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj", "v_proj"], r=2)
+    adapter = save_adapter(model, config, tmp_path / "adapter", "shallow-llama")
+    file = adapter / "adapter_config.json"
+    saved = json.loads(file.read_text())
+
+    def load(**changed: object) -> set[str]:
+        file.write_text(json.dumps(saved | changed))
+        base = classifier(pico("shallow-llama"))
+        return {*load_peft_adapter(base, adapter, TaskType.SEQ_CLS).state_dict()}
+
+    plain = load()
+    assert load(target_modules=endless, exclude_modules=endless) == plain
+    assert (
+        load(rank_pattern={"q_proj": 2}, layers_to_transform=[0], layers_pattern=[endless]) == plain
+    )
+    for field in ("rank_pattern", "alpha_pattern"):
+        with pytest.raises(ModelError, match=f"has an expression in {field}"):
+            load(**{field: {endless: 2}})
 
 
 @pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
