@@ -41,7 +41,7 @@ imports: $(VENV)/.dev ## Check that imports run one way
 
 unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not (arm64 or ort_training or matrix)" --cov --cov-report=term \
-		--numprocesses auto --dist loadfile --no-loadscope-reorder
+		--numprocesses auto --dist loadfile --no-loadscope-reorder --cases 600
 
 matrix: $(VENV)/.dev ## Run the tests of every family for every task, for which `test` has a sample
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m matrix --numprocesses auto

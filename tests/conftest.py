@@ -15,9 +15,10 @@ from tests.uncovered import look_away
 
 PicoModel = Callable[..., Path]
 
-# Whoever starts the tests in the background starts them with Ctrl-C ignored, and so would they the
-# commands that they interrupt.
+# Whoever starts the tests in the background starts them with Ctrl-C or a hang-up ignored, and so
+# would they the commands that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONGEST_FILES = (
     "export/test_families.py",

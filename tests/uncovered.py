@@ -7,7 +7,9 @@ from importlib import import_module
 
 LIBRARY_CALLS = {  # none of them calls back into EdgeFuse, but for operators of its own
     "edgefuse_export.gradient": ("_decompose_exported_program", "_traced"),
-    "onnxscript.optimizer": ("optimize",),
+    "edgefuse_export.passes.simplify": ("fold_constants",),
+    "onnxscript.optimizer": ("fold_constants", "optimize"),
+    "onnxscript.rewriter": ("rewrite",),
     "torch.export": ("export",),
 }
 

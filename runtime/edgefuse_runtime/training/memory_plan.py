@@ -69,7 +69,7 @@ class Needs:
         engine: The engine.
         optimizer: The optimizer.
         footprint: What a step holds besides tensors and gradients.
-        shapes: Of what trains.
+        shapes: Shapes of the tensors that train.
         beside: Bytes that are held at times besides all this.
     """
 
