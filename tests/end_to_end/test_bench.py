@@ -3,10 +3,12 @@
 import json
 import shlex
 import signal
+import subprocess
 import sys
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -277,3 +279,27 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
     pretend(monkeypatch, [])
     result = edgefuse("bench", pico_bundle, "-o", tmp_path / place)
     assert isinstance(result.exception, OutputError)
+
+
+_MEASURING = """
+import subprocess
+import sys
+from pathlib import Path
+from edgefuse_runtime.bundle.bundle import open_bundle
+from edgefuse_runtime.measuring.bench import bench, plan_workload
+bundle = open_bundle(Path(sys.argv[1]))
+workload = plan_workload(bundle, threads=1, warmup=1, steps=10**9)
+bench(bundle, workload, on_progress=lambda *_: print("a step", flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_the_measured_process_ends_with_the_one_that_measures(pico_bundle):
+    command = [sys.executable, "-c", _MEASURING, str(pico_bundle)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"a step\n"
+        (child,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    _, alive = psutil.wait_procs([child], timeout=20)
+    assert not alive
