@@ -4,6 +4,7 @@ A profile is read from TOML, travels inside a bundle's manifest as JSON, and is 
 finds out about the machine at hand.
 """
 
+import re
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -13,6 +14,8 @@ Architecture = Literal["aarch64", "x86_64"]
 
 Text = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[int, Meta(gt=0)]
+Megahertz = Annotated[int, Meta(gt=0, le=10_000)]
+Mebibytes = Annotated[int, Meta(gt=0, le=1 << 24)]
 Index = Annotated[int, Meta(ge=0)]
 
 FIGURES = (
@@ -26,6 +29,10 @@ FIGURES = (
     "pinning",
 )
 """Fields that need a source if they have a value."""
+
+
+_LEAST_OF_NAME = 4
+"""Letters and digits that a pattern of `reported_as` needs: `N100` has as many."""
 
 
 class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,7 +50,7 @@ class Cluster(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     core: Text
     count: Annotated[int, Meta(gt=0, le=1024)]
     first_cpu: Index
-    max_clock_mhz: Positive | None = None
+    max_clock_mhz: Megahertz | None = None
     threads_per_core: Annotated[int, Meta(gt=0, le=8)] = 1
 
     @property
@@ -83,9 +90,9 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     architecture: Architecture
     clusters: Annotated[list[Cluster], Meta(min_length=1)]
     features: list[Text]
-    memory_mib: Positive
-    memory_variants_mib: list[Positive] = []
-    memory_bandwidth_gb_s: Annotated[float, Meta(gt=0, lt=1e5)] | None = None
+    memory_mib: Mebibytes
+    memory_variants_mib: list[Mebibytes] = []
+    memory_bandwidth_gb_s: Annotated[float, Meta(gt=0, le=10_000)] | None = None
     threads: Positive
     pinning: list[Index] = []
     reported_as: list[Text] = []
@@ -125,6 +132,11 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             problems.append(
                 f"`pinning` names {len(self.pinning)} CPUs for {self.threads} `threads`"
             )
+        problems += [
+            f"`reported_as` has `{pattern}`, which fits names of other machines too"
+            for pattern in self.reported_as
+            if len(re.sub(r"\[.*?\]|\W", "", pattern)) < _LEAST_OF_NAME
+        ]
         problems += [
             f"`sources` says nothing about `{figure}`"
             for figure in FIGURES
