@@ -8,6 +8,7 @@ outer machine's: whatever is missing is left out, never guessed. Memory bandwidt
 import math
 import os
 import platform
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -38,8 +39,15 @@ def probe() -> DeviceProfile:
     """Read the profile of the machine that this process runs on.
 
     Raises:
-        DeviceError: The architecture is neither aarch64 nor x86_64.
+        DeviceError: The architecture is neither aarch64 nor x86_64, or this Python is a 32-bit
+            program, as it is where a 64-bit kernel runs a 32-bit system.
     """
+    if sys.maxsize < 1 << 32:
+        raise DeviceError(
+            f"This Python is a 32-bit program, and the kernel below it is {platform.machine()}: "
+            "the packages that EdgeFuse needs are 64-bit",
+            "On a Raspberry Pi install the 64-bit system, elsewhere a 64-bit Python",
+        )
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = affinity(0) if affinity else set(range(os.cpu_count() or 1))
     return read_machine(Path("/"), platform.machine(), allowed)

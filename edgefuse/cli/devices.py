@@ -115,4 +115,4 @@ def _memory(mib: int) -> str:
 
 
 def _bandwidth(gigabytes: float | None) -> str:
-    return f"{gigabytes:g} GB/s" if gigabytes else "not measured"
+    return f"{gigabytes:g} GB/s" if gigabytes else "unknown"

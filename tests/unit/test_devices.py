@@ -4,12 +4,14 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from edgefuse.cli.devices import app
+from edgefuse_devices import probe as probe_module
 from edgefuse_devices.catalog import list_devices, load_device
 from edgefuse_devices.errors import DeviceError
 from edgefuse_devices.probe import matches, probe, read_machine
@@ -408,6 +410,12 @@ def test_a_core_that_is_not_known_keeps_its_numbers(tree):
 def test_a_32_bit_system_is_refused(tmp_path):
     with pytest.raises(DeviceError, match="armv7l"):
         read_machine(tmp_path, "armv7l", {0})
+
+
+def test_a_32_bit_system_on_a_64_bit_kernel_is_named(monkeypatch):
+    monkeypatch.setattr(probe_module, "sys", SimpleNamespace(maxsize=2**31 - 1))
+    with pytest.raises(DeviceError, match="This Python is a 32-bit program"):
+        probe()
 
 
 def test_this_machine_matches_itself():
