@@ -9,7 +9,7 @@ PIP := $(RUN) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lm test beside-unit lint types imports unit matrix arm64 ort-training wheel clean
+.PHONY: help demo demo-lm test beside-unit lint types imports docs unit matrix arm64 ort-training wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 16
@@ -24,7 +24,7 @@ test: $(VENV)/.dev ## Run everything that CI runs: the checks and lanes beside t
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 unit beside-unit
 
 beside-unit:
-	@$(MAKE) --no-print-directory --keep-going $(TOGETHER) lint imports types ort-training arm64
+	@$(MAKE) --no-print-directory --keep-going $(TOGETHER) lint imports docs types ort-training arm64
 
 # Every target's output in one piece, where make can (4.0 and later).
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -38,6 +38,9 @@ types: $(VENV)/.dev ## Check types
 
 imports: $(VENV)/.dev ## Check that imports run one way
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+
+docs: $(VENV)/.dev ## Build the site of the docs into site/, and check that every link leads somewhere
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 unit: $(VENV)/.dev ## Run the tests, slow ones included, and hold the coverage floor
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not (arm64 or ort_training or matrix)" --cov --cov-report=term \
@@ -56,7 +59,7 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(RUN) -m hatchling build --target wheel
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .venv-* .arm64 .cache dist build demo-run demo-lm-run .coverage .coverage.* \
+	rm -rf $(VENV) .venv-* .arm64 .cache dist build site demo-run demo-lm-run .coverage .coverage.* \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # A stamp each, so that a second call is instant.

@@ -105,6 +105,14 @@ def test_every_extra_is_one_of_the_distributions(page: Path) -> None:
     assert set(named) <= set(project["optional-dependencies"])
 
 
+@every_page
+def test_no_example_lets_onnxruntime_report_usage(page: Path) -> None:
+    blocks = [token.content for token in tokens(page) if token.type in {"fence", "code_block"}]
+    for block in blocks:
+        if imported := re.search(r"^(import|from) .*\bonnxruntime", block, re.MULTILINE):
+            assert "ORT_DISABLE_TELEMETRY" in block[: imported.start()], block
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/devices.md"])
 def test_every_board_is_named(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
