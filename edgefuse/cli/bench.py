@@ -83,7 +83,7 @@ def _show(report: "BenchReport", bundle: Path) -> None:
         f"({work.steps} steps after {work.warmup})",
         "speed": f"{report.samples_per_second:,.1f} samples/s, "
         f"{report.tokens_per_second:,.0f} tokens/s",
-        "load time": f"{report.load_seconds:.2f} s",
+        "load time": f"{report.load_seconds:.2f} s, first step {report.first_step_ms or 0:,.1f} ms",
         "peak memory": f"{mib(report.peak_rss_bytes)} MiB: Python and libraries "
         f"{mib(report.base_rss_bytes)}, training "
         f"{mib(report.peak_rss_bytes - report.base_rss_bytes)}",
@@ -94,8 +94,13 @@ def _show(report: "BenchReport", bundle: Path) -> None:
         f"frozen {mib(report.frozen_bytes)}",
         "distinct tokens": f"{report.distinct_tokens:,} of {report.vocabulary:,}",
         "threads": work.threads,
+        "temperature": "unknown"
+        if report.temperatures is None
+        else "{:.0f} °C before, {:.0f} °C after".format(*report.temperatures),
         "engine": f"{report.engine} {report.engine_version}",
     }
     print_table(Table.of(["", str(bundle)], figures.items()))
     print_text(report.measured_on, "")
+    if report.doubts:
+        print_text(f"Not to be compared: {'; '.join(report.doubts)}.", "")
     print_text(*markdown_table(Table(BENCH_COLUMNS, [bench_row(report)])), "")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgefuse.report.notes import notes
 from edgefuse.report.read import NamedReport
 from edgefuse.report.tables import MIB, machine_name, model_name, tables
 from edgefuse_runtime.measuring.report import BenchReport
@@ -26,7 +27,7 @@ class _Chart(NamedTuple):
 
 
 def html(reports: Sequence[NamedReport]) -> str:
-    """Render a page: tables, bars of time and memory, and where each bench was measured."""
+    """Render a page: tables, bars of time and memory, and notes on each bench."""
     benches = [report for _, report in reports if isinstance(report, BenchReport)]
     charts = [
         _chart("Step time, median", benches, lambda bench: bench.step_ms.p50, "ms"),
@@ -42,7 +43,7 @@ def html(reports: Sequence[NamedReport]) -> str:
     return environment.get_template(_TEMPLATE).render(
         tables=tables(reports),
         charts=charts if benches else [],
-        measured_on=list(dict.fromkeys(bench.measured_on for bench in benches)),
+        notes=notes(reports),
     )
 
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
+from edgefuse.report.notes import notes
 from edgefuse.report.read import NamedReport
 from edgefuse.report.table import Table
 from edgefuse.report.tables import tables
-from edgefuse_runtime.measuring.report import BenchReport
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\|`*_[]<>#"} | dict.fromkeys("\r\n", " "))
 
 
 def markdown(reports: Sequence[NamedReport]) -> str:
-    """Render a page: a table of each kind of report, and where each bench was measured."""
+    """Render a page: a table of each kind of report, and notes on each bench."""
     lines = ["# EdgeFuse report", ""]
     for table in tables(reports):
         lines += [f"## {table.title}", "", *markdown_table(table), ""]
-    benches = [report for _, report in reports if isinstance(report, BenchReport)]
-    lines += [f"- {_escape(line)}" for line in dict.fromkeys(b.measured_on for b in benches)]
+    lines += [f"- {_escape(note)}" for note in notes(reports)]
     return "\n".join(lines).rstrip() + "\n"
 
 

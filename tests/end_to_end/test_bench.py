@@ -23,7 +23,7 @@ from edgefuse_devices.errors import (
 )
 from edgefuse_devices.probe import probe
 from edgefuse_runtime.bundle.bundle import MANIFEST, open_bundle, write_manifest
-from edgefuse_runtime.machine import emulation
+from edgefuse_runtime.machine import emulation, sensors
 from edgefuse_runtime.measuring import bench as bench_module
 from edgefuse_runtime.measuring import process as bench_process
 from edgefuse_runtime.measuring.bench import bench, plan_workload
@@ -126,11 +126,19 @@ def test_memory_is_that_of_a_process_without_what_this_one_holds(bundle, workloa
 
 
 def test_warm_up_does_not_count(monkeypatch, bundle):
-    pretend(monkeypatch, messages(9.0, 9.0, *np.linspace(0.1, 0.3, 101)))
+    pretend(monkeypatch, messages(9.0, 8.0, *np.linspace(0.1, 0.3, 101)))
+    temperatures = iter([48.0, 71.5])
+    monkeypatch.setattr(sensors, "temperature", lambda: next(temperatures))
     report = bench(bundle, plan_workload(bundle, warmup=2, steps=101))
     step = report.step_ms
     assert (step.p50, step.p90, step.p99) == pytest.approx((200, 280, 298))
     assert report.samples_per_second == pytest.approx(4 / 0.2)
+    assert report.first_step_ms == 9000
+    assert report.temperatures == (48.0, 71.5)
+    assert [doubt.partition(" by ")[0] for doubt in report.doubts] == [
+        "the middle half of the steps differs",
+        "steps became slower",
+    ]
 
 
 def test_every_step_is_told_of(bundle, workload):

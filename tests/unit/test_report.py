@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from edgefuse.cli._app import app
 from edgefuse.report.html import html
 from edgefuse.report.markdown import markdown
-from edgefuse.report.read import read_report
+from edgefuse.report.read import NamedReport, read_report
 from edgefuse_devices.catalog import load_device
 from edgefuse_devices.errors import InputError, OutputError
 from edgefuse_runtime.bundle.manifest import ModelInfo, PredictedMemory, Tuning
@@ -164,6 +164,15 @@ def test_markdown_has_a_table_of_each_kind(reports):
     assert "400.0 / 450.0 / 500.0" in page
     assert "mini (mlp-fusion, width 2–4)" in page
     assert "91.5%" in page
+
+
+def test_a_doubted_measurement_is_named_on_every_page():
+    sentence = "old is not to be compared: the clock is capped; steps became slower."
+    doubted = bench_report(doubts=["the clock is capped", "steps became slower"])
+    reports = [NamedReport("old", doubted), NamedReport("new", bench_report())]
+    for page in (markdown(reports), html(reports)):
+        assert page.count(sentence) == 1
+        assert "new is not" not in page
 
 
 def test_where_it_was_measured_is_said_once_for_each_machine(reports):

@@ -16,9 +16,11 @@ from edgefuse_devices import __version__, errors
 from edgefuse_devices.errors import EdgeFuseError, InputError, InternalError
 from edgefuse_devices.probe import matches, probe
 from edgefuse_runtime.bundle.bundle import Bundle
+from edgefuse_runtime.machine import sensors
 from edgefuse_runtime.machine.emulation import emulated
 from edgefuse_runtime.machine.threads import threads_for
 from edgefuse_runtime.measuring import process as bench_process
+from edgefuse_runtime.measuring.doubts import doubts
 from edgefuse_runtime.measuring.process import Failed, Finished, Message, Ready, Stepped, Workload
 from edgefuse_runtime.measuring.report import BenchReport, Latency, measured_on
 from edgefuse_runtime.progress import OnProgress, silent
@@ -75,8 +77,10 @@ def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silen
     emulation = emulated()
     # An emulated Python cannot start another where the kernel does not know about the emulator.
     measure = bench_process.measure if emulation else _in_process_of_its_own
+    throttling, before = sensors.Throttling(), sensors.temperature()
     with closing(measure(bundle.path, workload)) as messages:
         ready, seconds, peak = _collect(messages, workload, on_progress)
+    after, throttled = sensors.temperature(), throttling.now()
     counted = seconds[workload.warmup :]
     p50, p90, p99 = (1000 * np.percentile(counted, _PERCENTILES)).tolist()
     rows = workload.batch_size * workload.steps
@@ -96,6 +100,7 @@ def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silen
         vocabulary=ready.vocabulary,
         distinct_tokens=ready.distinct_tokens,
         load_seconds=ready.load_seconds,
+        first_step_ms=1000 * seconds[0],
         step_ms=Latency(p50=p50, p90=p90, p99=p99),
         samples_per_second=rows / sum(counted),
         tokens_per_second=rows * ready.tokens_per_row / sum(counted),
@@ -107,6 +112,8 @@ def bench(bundle: Bundle, workload: Workload, *, on_progress: OnProgress = silen
         frozen_bytes=manifest.predicted_memory.frozen,
         predicted_memory=manifest.predicted_memory,
         predicted_shape=(manifest.batch_size, manifest.sequence_length),
+        temperatures=None if before is None or after is None else (before, after),
+        doubts=doubts(counted, throttled),
         engine=manifest.engine.name,
         engine_version=ready.engine_version,
         python_version=platform.python_version(),

@@ -6,7 +6,8 @@ from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.bundle.manifest import ModelInfo, PredictedMemory, Tuning
 from edgefuse_runtime.measuring.process import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: the first step, temperatures, doubts."""
 
 
 class Latency(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +39,7 @@ class BenchReport(
         distinct_tokens: Count of tokens that occurred: embeddings of others cost nothing.
         load_seconds: Time from the bundle's directory, digests checked and files in the page cache,
             to the first step; imports not counted.
+        first_step_ms: Time of the very first step in milliseconds; None of schema 1.
         step_ms: Latency of a step: forward, backward and optimizer, after warm-up.
         samples_per_second: Rows over the time of the steps.
         tokens_per_second: Tokens over that time.
@@ -49,6 +51,9 @@ class BenchReport(
         frozen_bytes: Bytes of parameters that do not train.
         predicted_memory: What export predicted, for `predicted_shape`.
         predicted_shape: (batch, sequence) of the bundle.
+        temperatures: What the machine's hottest sensor reported before and after, in °C; None where
+            it has none.
+        doubts: Sentences on what disturbed the measurement, which is then not to be compared.
         engine: Name of the engine.
         engine_version: Version of the engine's package.
         python_version: Version of the interpreter.
@@ -69,6 +74,7 @@ class BenchReport(
     vocabulary: int
     distinct_tokens: int
     load_seconds: float
+    first_step_ms: float | None = None
     step_ms: Latency
     samples_per_second: float
     tokens_per_second: float
@@ -80,6 +86,8 @@ class BenchReport(
     frozen_bytes: int
     predicted_memory: PredictedMemory
     predicted_shape: tuple[int, int]
+    temperatures: tuple[float, float] | None = None
+    doubts: list[str] = []
     engine: str
     engine_version: str
     python_version: str
