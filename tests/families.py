@@ -95,16 +95,24 @@ def cases() -> Iterator[tuple[Family, str]]:
 _WRITERS = ("gpt2", "llama", "phi3", "gemma3_text", "mixtral")
 """Builds of decoders: positions that are learned or turned, layers of two kinds, experts."""
 
-_MLPS = ("albert", "bert", "gpt2", "llama", "phi3", "mixtral", "t5-gated", "switch_transformers")
-"""Builds of MLPs: shared, dense, turned, gated, joined, experts in a stack, one by one."""
+_MLPS = ("albert", "gpt2", "llama", "phi3", "mixtral", "switch_transformers")
+"""Builds of MLPs: shared, turned, gated, joined, experts in a stack, experts one by one."""
+
+
+_ALIKE = (
+    *("xlm-roberta", "electra", "mistral", "qwen3", "gemma", "smollm3", "granite", "cohere"),
+    *("olmoe", "mt5"),
+)
+"""Families whose layers are built as those of another in the sample: RoBERTa's, Llama's, T5's …"""
 
 
 def sample() -> Iterator[tuple[Family, str]]:
-    """Every family with one of its tasks: generation, which takes longest, for few builds."""
+    """A family of each build with one of its tasks: generation, which takes longest, for few."""
     tasks: dict[Family, list[str]] = {}
     for family, task in cases():
         tasks.setdefault(family, []).append(task)
-    for turn, (family, names) in enumerate(tasks.items()):
+    built = [(family, names) for family, names in tasks.items() if family.kind not in _ALIKE]
+    for turn, (family, names) in enumerate(built):
         others = [name for name in names if name != "text-generation"]
         writes = family.kind in _WRITERS or not others
         yield family, "text-generation" if writes else others[turn % len(others)]

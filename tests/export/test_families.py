@@ -148,8 +148,8 @@ def test_every_family_has_a_task() -> None:
     assert all(any(not family.refusal(task) for task in TASKS) for family in FAMILIES)
 
 
-def test_the_sample_has_every_family_and_every_task() -> None:
-    assert {family for family, _ in SAMPLE} == {*FAMILIES}
+def test_the_sample_has_most_families_and_every_task() -> None:
+    assert len({family for family, _ in SAMPLE}) > 2 / 3 * len(FAMILIES)
     assert {task for _, task in SAMPLE} == {task for _, task in cases()}
 
 

@@ -63,7 +63,7 @@ BOTH = (
 )
 CASES = [
     *(("bert", tune) for tune in BOTH),
-    *(("fused-bert", tune) for tune in (*BOTH, "bitfit")),
+    *(("fused-bert", tune) for tune in ("full", "last-1", "lora", "child-d", "bitfit")),
     *(("llama", tune) for tune in BOTH if not tune.startswith("child-")),  # its graph is full's
 ]
 _LAST_LAYER = {
