@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefuse_devices.errors import OUT_OF_MEMORY, BundleError, EdgeFuseError, InputError
+from edgefuse_runtime.machine import memory
 from edgefuse_runtime.onnx_graph import check_graph
 
 _NOTHING_BUT_FATAL = 4
-_NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"bad.?alloc|failed to allocate|out of memory|available memory of", re.IGNORECASE
+)
 
 
 @cache
@@ -32,12 +35,13 @@ def onnxruntime() -> Any:
             "Install it with: pip install 'edgefuse[runtime]'",
         ) from error
     ort.set_default_logger_severity(_NOTHING_BUT_FATAL)
-    # The arena doubles with every growth unless told to take what is asked for.
+    # The arena doubles with every growth unless told to take what is asked for. What the machine
+    # does not have is refused, before Linux ends the process: a graph may ask for anything.
     ort.create_and_register_allocator(
         ort.OrtMemoryInfo(
             "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
         ),
-        ort.OrtArenaCfg({"arena_extend_strategy": 1}),
+        ort.OrtArenaCfg({"arena_extend_strategy": 1, "max_mem": memory.obtainable()}),
     )
     return ort
 

@@ -121,3 +121,46 @@ def test_a_missing_onnxruntime_says_what_to_install():
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert "pip install 'edgefuse[runtime]'" in result.stderr
+
+
+_FILLING = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edgefuse_devices.errors import InputError
+from edgefuse_runtime import session
+from edgefuse_runtime.machine import memory
+
+memory.obtainable = lambda: 100 << 20
+opened = session.open_session(Path(sys.argv[1]), threads=1)
+for count in (1 << 20, 1 << 26):  # 4 MiB and 256
+    binding = opened.io_binding()
+    binding.bind_cpu_input("i", np.array([count], np.int64))
+    binding.bind_output("y", "cpu")
+    try:
+        session.run_bound(opened, binding)
+    except InputError as error:
+        print(error)
+    else:
+        print(binding.copy_outputs_to_cpu()[0])
+"""
+
+
+def test_a_graph_gets_no_memory_that_the_machine_does_not_have(tmp_path):
+    i = helper.make_tensor_value_info("i", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    nodes = [
+        helper.make_node("ConstantOfShape", ["i"], ["filled"], value=one),
+        helper.make_node("ReduceSum", ["filled"], ["y"], keepdims=0),
+    ]
+    opset = helper.make_opsetid("", 17)
+    graph = helper.make_graph(nodes, "g", [i], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), tmp_path / "m.onnx")
+    command = [sys.executable, "-c", _FILLING, str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    filled, refused = done.stdout.splitlines()
+    assert float(filled) == 1 << 20
+    assert "memory" in refused

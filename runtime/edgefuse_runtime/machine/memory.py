@@ -3,6 +3,7 @@
 import ctypes
 import re
 import resource
+import warnings
 from pathlib import Path
 
 import psutil
@@ -45,6 +46,13 @@ def free() -> int:
     Linux's estimate `MemAvailable`, and the limits of cgroups, version 1 and 2.
     """
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])
+
+
+def obtainable() -> int:
+    """The same with the machine's free swap: what asks for more ends the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # psutil's, where a container hides how much was swapped
+        return free() + int(psutil.swap_memory().free)
 
 
 def _in_status(name: str) -> int | None:
