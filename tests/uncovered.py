@@ -6,11 +6,12 @@ from collections.abc import Callable
 from importlib import import_module
 
 LIBRARY_CALLS = {  # none of them calls back into EdgeFuse, but for operators of its own
-    "edgefuse_export.gradient": ("_decompose_exported_program", "_traced"),
-    "edgefuse_export.passes.simplify": ("fold_constants",),
+    "edgefuse_export.gradient": ("_decompose_exported_program", "_traced", "convert_version"),
+    "edgefuse_export.passes.simplify": ("_FIRST", "_LAST", "fold_constants"),
     "onnxscript.optimizer": ("fold_constants", "optimize"),
     "onnxscript.rewriter": ("rewrite",),
     "torch.export": ("export",),
+    "torch.onnx._internal.exporter._core": ("_prepare_exported_program_for_export",),
 }
 
 

@@ -1,6 +1,7 @@
 """What is known of memory: of a graph's values, of the machine, and what follows for a run."""
 
 import re
+import tracemalloc
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from edgefuse.cli._sizes import parse_size
 from edgefuse_devices.errors import InputError, RunError
 from edgefuse_export.memory import footprint
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.batching import Dataset, order_bytes, training_batches
 from edgefuse_runtime.engines.onnxruntime_layers import Layer, OnnxRuntimeLayers
 from edgefuse_runtime.graph.footprint import Footprint, Term
 from edgefuse_runtime.machine import memory
@@ -158,3 +159,14 @@ def test_without_being_told_half_of_the_board_is_used_if_it_is_free(tmp_path, mo
     assert usual_budget(board, held=0) == 500 * MIB
     monkeypatch.setattr(memory, "free", lambda: 100 * MIB)
     assert usual_budget(board, held=30 * MIB) == 120 * MIB
+
+
+def test_the_order_of_rows_counts():
+    rows, batch_size = 40_000, 4
+    lengths = np.full(rows, 7)
+    tracemalloc.start()
+    batches = training_batches(lengths, batch_size, seed=0, epoch=0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(batches) == rows / batch_size
+    assert held == pytest.approx(order_bytes(rows, batch_size), rel=0.1)

@@ -14,6 +14,9 @@ from edgefuse_runtime.data.spool import Spool
 from edgefuse_runtime.data.tokenization import TokenIds
 from edgefuse_runtime.files.scratch import scratch_folder
 
+_VIEW = 128
+"""Bytes of a numpy array that owns no data, in a list."""
+
 _BATCHES_PER_CHUNK = 50
 
 RowIndices = NDArray[np.intp]
@@ -157,6 +160,11 @@ def training_batches(
     longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max())
     batches[0], batches[longest] = batches[longest], batches[0]
     return batches
+
+
+def order_bytes(rows: int, batch_size: int) -> int:
+    """Bytes of what `training_batches` gives: indices of rows, and a view for each batch."""
+    return rows * np.dtype(np.intp).itemsize + batches_per_epoch(rows, batch_size) * _VIEW
 
 
 def evaluation_batches(lengths: NDArray[np.intp], batch_size: int) -> list[RowIndices]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgefuse_devices.errors import RunError
 from edgefuse_devices.profile import DeviceProfile
 from edgefuse_runtime.bundle.bundle import Bundle
-from edgefuse_runtime.data.batching import Dataset
+from edgefuse_runtime.data.batching import Dataset, order_bytes
 from edgefuse_runtime.engines.engine import EngineSpec
 from edgefuse_runtime.graph.footprint import Footprint
 from edgefuse_runtime.machine import memory
@@ -132,7 +132,7 @@ def plan_memory(
         RunError: The fewest rows that can be computed at once do not fit; the message says what
             would.
     """
-    tokens, needs = int(dataset.lengths.max()), _needs(bundle, dataset)
+    tokens, needs = int(dataset.lengths.max()), _needs(bundle, dataset, batch_size)
     fewest = batch_size if why_not_in_parts(bundle, dataset) else 1
     for rows in range(batch_size, fewest - 1, -1):
         least = held + needs.least(rows, tokens, in_parts=in_parts or rows < batch_size)
@@ -148,7 +148,7 @@ def plan_memory(
     return needs.filled(least, rows, tokens, budget=budget)
 
 
-def _needs(bundle: Bundle, dataset: Dataset) -> Needs:
+def _needs(bundle: Bundle, dataset: Dataset, batch_size: int) -> Needs:
     """Those of a bundle: of embeddings, perhaps the rows alone train whose tokens occur."""
     manifest, seen = bundle.manifest, len(dataset.token_ids) + 1  # and the padding
     frees = manifest.engine.frees_rows
@@ -159,7 +159,8 @@ def _needs(bundle: Bundle, dataset: Dataset) -> Needs:
     # At an epoch's end, embeddings of which some rows train are made whole to be kept.
     pairs = zip(shapes, manifest.parameters, strict=True)
     made_whole = 4 * sum(math.prod(p.shape) for shape, p in pairs if shape != p.shape)
-    return Needs(manifest.engine, manifest.optimizer, manifest.footprint, shapes, made_whole)
+    beside = made_whole + order_bytes(len(dataset), batch_size)
+    return Needs(manifest.engine, manifest.optimizer, manifest.footprint, shapes, beside)
 
 
 def _up(size: int) -> int:
