@@ -49,7 +49,8 @@ class Case:
             --resume there is in it what had been made before an interruption.
         kept: A folder for what other cases and later runs need too, a model or a bundle: it stays
             until the source or the data change.
-        measured: What other cases came to, in this run or in the one that is resumed.
+        measured: What other cases came to, in this run, in the one that is resumed, or with --add in
+            the record.
     """
 
     quick: bool
@@ -113,7 +114,7 @@ def main(
         if case not in measured:
             _say(f"{name}: {case} …")
             work = store.folder(case, fresh=not options.resume)
-            known = {one: entry["figures"] for one, entry in measured.items()}
+            known = {one: entry["figures"] for one, entry in (recorded | measured).items()}
             try:
                 figures = cases[case](Case(options.quick, work, kept, known))
             except KeyboardInterrupt:
