@@ -49,8 +49,8 @@ class Case:
             --resume there is in it what had been made before an interruption.
         kept: A folder for what other cases and later runs need too, a model or a bundle: it stays
             until the source or the data change.
-        measured: What other cases came to, in this run, in the one that is resumed, or with --add in
-            the record.
+        measured: What other cases came to, in this run or in the one that is resumed, or with --add
+            in the record.
     """
 
     quick: bool
