@@ -56,13 +56,13 @@ def load_peft_adapter(model: PreTrainedModel, directory: Path, task_type: TaskTy
     with translate_errors(str(directory)):
         config = PeftConfig.from_pretrained(str(directory))
         stored = load_peft_weights(str(directory), device="cpu")
-    _name_modules(config, stored, directory)
     config.task_type = task_type
     saved = set(getattr(config, "modules_to_save", None) or ())
     heads = set(head_modules(model))
     config.modules_to_save = sorted(saved | heads)
     config.inference_mode = True  # of prefixes, the file has what their perceptron made
     with translate_errors(f"The adapter {directory}"):
+        _name_modules(config, stored, directory)
         wrapped = wrap(model, config)
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         _check_same(model, own, stored, heads - saved, directory)

@@ -71,11 +71,6 @@ def python() -> Path:
     return _made("3.11")
 
 
-@pytest.fixture(scope="module", params=PYTHONS)
-def each_python(request: pytest.FixtureRequest) -> Path:
-    return _made(request.param)
-
-
 def _made(version: str) -> Path:
     if not PYTHONS[version].exists():
         pytest.skip("there is no emulated ARM64 Python: make it with tests/arm64/install.sh")
@@ -156,15 +151,16 @@ def test_losses_agree_with_x86_step_by_step(x86_run: Path, arm_run: Path) -> Non
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("version", PYTHONS)
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(
-    work: Path, each_python: Path, arm_run: Path
+    work: Path, version: str, arm_run: Path
 ) -> None:
-    bundle, run = work / "bundle", work / f"run-killed-{each_python.parent.name}"
+    python, bundle, run = _made(version), work / "bundle", work / f"run-killed-{version}"
     for kill in range(KILLS):
         options = ["--resume"] if kill else [*_data(work), *SETTINGS]
-        _killed(each_python, bundle, run, *options, until=3 * kill + 3)
+        _killed(python, bundle, run, *options, until=3 * kill + 3)
     assert not (run / "report.json").exists()
-    _run(each_python, "finetune", bundle, run, "--resume")
+    _run(python, "finetune", bundle, run, "--resume")
     for name in ("last.safetensors", "best.safetensors"):
         _assert_same_bits(run / name, arm_run / name)
     assert _losses(run) == _losses(arm_run)

@@ -290,7 +290,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
 
 
 _MEASURING = """
-import subprocess
 import sys
 from pathlib import Path
 from edgefuse_runtime.bundle.bundle import open_bundle

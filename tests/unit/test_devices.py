@@ -36,8 +36,10 @@ BOARDS = [
     "rpi5",
     "rpi500",
 ]
-UNKNOWN = {"rpi3b-plus": ["memory_bandwidth_gb_s"], "rock-4d": ["memory_bandwidth_gb_s"]}
-UNKNOWN["rock-4d"].append("memory_variants_mib")
+UNKNOWN = {
+    "rock-4d": ["memory_bandwidth_gb_s", "memory_variants_mib"],
+    "rpi3b-plus": ["memory_bandwidth_gb_s"],
+}
 """Figures that no source was found for."""
 A76_FEATURES = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
